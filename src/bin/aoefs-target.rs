@@ -1,0 +1,2 @@
+//! The `aoefs-target` command.
+fn main() {}

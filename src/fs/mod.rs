@@ -1,0 +1,1 @@
+//! The FUSE face: translation only.

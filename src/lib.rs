@@ -1,0 +1,7 @@
+//! aoefs: ATA-over-Ethernet targets as plain files.
+
+pub mod engine;
+pub mod fs;
+pub mod runtime;
+pub mod target;
+pub mod wire;

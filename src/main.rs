@@ -1,0 +1,2 @@
+//! The `aoefs` command.
+fn main() {}

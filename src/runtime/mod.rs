@@ -1,0 +1,1 @@
+//! What drives the engine: threads, locks, sockets, the clock.

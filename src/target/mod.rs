@@ -1,0 +1,1 @@
+//! An AoE target: a pure command processor over a memory or file image.
