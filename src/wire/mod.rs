@@ -1,1 +1,102 @@
 //! Bytes and their meaning: every AoE frame, both directions. No state, no I/O, no allocation, no panic.
+//!
+//! One file a format, each in the same order: a private `mod field` that is the only place where offsets occur, the plain
+//! struct that holds what the bytes mean, `parse` and `emit`. A parser takes any bytes and answers with a value or with
+//! [`Malformed`]; it never panics, and it never looks beyond the length that it checked. Opcodes that nobody defined are
+//! values (`Other`), not errors: who receives them decides. What the standard reserves is ignored when read and zero
+//! when written.
+//!
+//! An emitter writes into a buffer that its caller sized; it panics only when that buffer is shorter than its
+//! documentation says, and it writes every byte that it owns, so a reused buffer never leaks what was there.
+//!
+//! Headers are big-endian; the six LBA bytes of an ATA argument and everything inside IDENTIFY and TRIM data are
+//! little-endian.
+
+mod bytes;
+
+pub mod ata;
+pub mod config;
+pub mod header;
+pub mod identify;
+pub mod mask;
+pub mod reserve;
+pub mod trim;
+pub mod units;
+
+use core::fmt;
+
+pub use ata::{
+    AFLAG_ASYNC, AFLAG_DEVICE, AFLAG_EXT, AFLAG_WRITE, ATA_LEN, Ata, DATA_OFFSET, cmd, error, feature, smart,
+    status,
+};
+pub use config::{CONFIG_LEN, CONFIG_MAX, Config, Verb};
+pub use header::{Command, HEADER_LEN, Header, Refusal};
+pub use identify::{FlushKind, IDENTIFY_LEN, Identify, Text, Unusable};
+pub use mask::{DIRECTIVE_LEN, Directive, Directives, MASK_LEN, Mask, MaskError, MaskOp, MaskVerb};
+pub use reserve::{Macs, RESERVE_LEN, Reserve, ReserveVerb};
+pub use trim::{TRIM_BLOCK_SECTORS, TRIM_ENTRY_LEN, TRIM_ENTRY_MAX, TrimRange, fill_trim, trim_ranges};
+pub use units::{Addr, Mac, SECTOR, Sector, Shelf, Slot, Tag};
+
+/// The Ethernet type of every AoE frame.
+pub const ETHERTYPE: u16 = 0x88a2;
+
+/// The shortest frame that Ethernet carries, in bytes without the checksum. Everything sent is padded to it with zeros, since
+/// some targets drop what is shorter; nothing received is required to have it, since veth and loopback do not pad.
+pub const MIN_FRAME: usize = 60;
+
+/// The protocol version of every request; what a response carries is not checked (vblade announces with 0).
+pub const VERSION: u8 = 1;
+
+/// The most data one ATA frame can carry, in bytes: the sector count is one byte.
+pub const MAX_FRAME_DATA: usize = u8::MAX as usize * SECTOR;
+
+/// The longest frame of the protocol, in bytes: headers and [`MAX_FRAME_DATA`].
+pub const MAX_FRAME: usize = DATA_OFFSET + MAX_FRAME_DATA;
+
+/// The bytes (or the text) do not have the form that was asked for. There is nothing to explain: who counts it has the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Malformed;
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("malformed")
+    }
+}
+
+impl core::error::Error for Malformed {}
+
+/// How many sectors one frame carries on an interface of this MTU (Linux's sense: without the Ethernet header); 0 if none fits.
+///
+/// The 36 counts the Ethernet header although the MTU does not: vblade, ggaoed and the kernel compute it so, kvblade
+/// drops what is longer. From 8 sectors up it is a multiple of 8, so that no frame straddles a 4 KiB block of the target.
+pub fn sectors_per_frame(mtu: usize) -> u8 {
+    let fit = (mtu.saturating_sub(DATA_OFFSET) / SECTOR).min(u8::MAX as usize) as u8;
+    if fit >= 8 { fit & !7 } else { fit }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sectors_follow_the_mtu() {
+        let table = [
+            (0, 0),
+            (36, 0),
+            (547, 0),
+            (548, 1),
+            (1500, 2),
+            (4118, 7),
+            (4132, 8),
+            (8228, 16),
+            (9000, 16),
+            (9216, 16),
+            (65536, 120),
+            (131_000, 248),
+            (usize::MAX, 248),
+        ];
+        for (mtu, sectors) in table {
+            assert_eq!(sectors_per_frame(mtu), sectors, "mtu {mtu}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The words of the protocol as types: addresses, MACs, tags and sectors cannot be mistaken for each other.
+
+use core::fmt;
+use core::ops::{Add, Sub};
+use core::str::FromStr;
+
+use super::Malformed;
+
+/// Bytes in a sector: AoE counts in this unit whatever the medium's own sectors are.
+pub const SECTOR: usize = 512;
+
+/// The upper half of a target's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shelf(pub u16);
+
+/// The lower half of a target's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u8);
+
+impl fmt::Display for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The address of a target, `shelf.slot`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addr {
+    /// All ones addresses every shelf.
+    pub shelf: Shelf,
+    /// All ones addresses every slot.
+    pub slot: Slot,
+}
+
+impl Addr {
+    /// Every target of the network: what a discovery query asks.
+    pub const ALL: Addr = Addr::new(u16::MAX, u8::MAX);
+
+    /// The address `shelf.slot`.
+    pub const fn new(shelf: u16, slot: u8) -> Addr {
+        Addr { shelf: Shelf(shelf), slot: Slot(slot) }
+    }
+
+    /// Whether this addresses more than one target. Good in requests only: a response with such an address is bogus.
+    pub fn is_wildcard(self) -> bool {
+        self.shelf == Addr::ALL.shelf || self.slot == Addr::ALL.slot
+    }
+
+    /// Whether a request to this address is meant for the target at `own`.
+    pub fn matches(self, own: Addr) -> bool {
+        (self.shelf == own.shelf || self.shelf == Addr::ALL.shelf)
+            && (self.slot == own.slot || self.slot == Addr::ALL.slot)
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.shelf, self.slot)
+    }
+}
+
+impl FromStr for Addr {
+    type Err = Malformed;
+
+    /// Reads `shelf.slot`, each part decimal, hexadecimal (`0x…`) or octal (`0…`) as everywhere in the ctl language.
+    fn from_str(text: &str) -> Result<Addr, Malformed> {
+        let (shelf, slot) = text.split_once('.').ok_or(Malformed)?;
+        let shelf = u16::try_from(number(shelf)?).map_err(|_| Malformed)?;
+        let slot = u8::try_from(number(slot)?).map_err(|_| Malformed)?;
+        Ok(Addr::new(shelf, slot))
+    }
+}
+
+/// An unsigned number as `strtoul` with base 0 reads it, without its blanks and signs.
+fn number(text: &str) -> Result<u32, Malformed> {
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    // `from_str_radix` takes a sign.
+    if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Malformed);
+    }
+    u32::from_str_radix(digits, radix).map_err(|_| Malformed)
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Every station of the network.
+    pub const BROADCAST: Mac = Mac([0xff; 6]);
+
+    /// Whether this can be the address of one station: not a group, not all zeros.
+    pub fn is_unicast(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Mac {
+    type Err = Malformed;
+
+    /// Reads `52:54:00:12:34:56`, or the twelve digits alone as Plan 9 writes them.
+    fn from_str(text: &str) -> Result<Mac, Malformed> {
+        let bytes = text.as_bytes();
+        let step = match bytes.len() {
+            17 => 3,
+            12 => 2,
+            _ => return Err(Malformed),
+        };
+        let mut mac = [0; 6];
+        for (byte, part) in mac.iter_mut().zip(bytes.chunks(step)) {
+            *byte = match part {
+                [high, low] | [high, low, b':'] => hex(*high)? << 4 | hex(*low)?,
+                _ => return Err(Malformed),
+            };
+        }
+        Ok(Mac(mac))
+    }
+}
+
+fn hex(digit: u8) -> Result<u8, Malformed> {
+    (digit as char).to_digit(16).map(|value| value as u8).ok_or(Malformed)
+}
+
+/// What ties a response to its request: the target copies it, nobody interprets it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(pub u32);
+
+impl Tag {
+    /// What an announcement carries: an answer that nobody asked for.
+    pub const UNSOLICITED: Tag = Tag(0);
+
+    /// The bit that every tag of a user-space initiator has set; the kernel's driver ignores what has it, and never sets it.
+    pub const OURS: u32 = 1 << 31;
+
+    /// Whether a user-space initiator (this one, or aoeping beside it) chose the tag.
+    pub fn is_ours(self) -> bool {
+        self.0 & Tag::OURS != 0
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tag({self})")
+    }
+}
+
+/// A sector's number on a disk (an LBA), in units of [`SECTOR`] bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sector(pub u64);
+
+impl Sector {
+    /// The byte at which the sector begins, if a 64-bit offset can say it.
+    pub fn bytes(self) -> Option<u64> {
+        self.0.checked_mul(SECTOR as u64)
+    }
+}
+
+impl fmt::Display for Sector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The sector so many later; it stops at the last number rather than wrap round to the start of a disk.
+impl Add<u64> for Sector {
+    type Output = Sector;
+
+    fn add(self, sectors: u64) -> Sector {
+        Sector(self.0.saturating_add(sectors))
+    }
+}
+
+/// How many sectors lie between; 0 if the other one is later.
+impl Sub<Sector> for Sector {
+    type Output = u64;
+
+    fn sub(self, from: Sector) -> u64 {
+        self.0.saturating_sub(from.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_written() {
+        for (text, shelf, slot) in
+            [("1.0", 1, 0), ("0.0", 0, 0), ("65535.255", 65535, 255), ("0x10.010", 16, 8), ("7.0XfE", 7, 254)]
+        {
+            assert_eq!(text.parse(), Ok(Addr::new(shelf, slot)), "{text}");
+        }
+        assert_eq!(Addr::new(65535, 255).to_string(), "65535.255");
+        for text in [
+            "", ".", "1", "1.", ".1", "1.256", "65536.0", "1.0.0", "+1.0", "-1.0", " 1.0", "08.0", "0x.1",
+            "é.1", "0é.1",
+        ] {
+            assert_eq!(text.parse::<Addr>(), Err(Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn wildcards_match_in_each_field() {
+        let own = Addr::new(3, 7);
+        for (addr, yes, wild) in [
+            (own, true, false),
+            (Addr::ALL, true, true),
+            (Addr::new(0xffff, 7), true, true),
+            (Addr::new(3, 0xff), true, true),
+            (Addr::new(0xffff, 8), false, true),
+            (Addr::new(4, 0xff), false, true),
+            (Addr::new(7, 3), false, false),
+        ] {
+            assert_eq!(addr.matches(own), yes, "{addr}");
+            assert_eq!(addr.is_wildcard(), wild, "{addr}");
+        }
+    }
+
+    #[test]
+    fn macs_are_read_and_written() {
+        let mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0xab]);
+        assert_eq!(mac.to_string(), "52:54:00:12:34:ab");
+        assert_eq!("52:54:00:12:34:AB".parse(), Ok(mac));
+        assert_eq!("5254001234ab".parse(), Ok(mac));
+        for text in [
+            "",
+            "52:54:00:12:34",
+            "52-54-00-12-34-ab",
+            "525400:12:34:abcd",
+            "5254001234a",
+            "52:54:00:12:34:ag",
+            "éééééé",
+        ] {
+            assert_eq!(text.parse::<Mac>(), Err(Malformed), "{text}");
+        }
+        assert!(mac.is_unicast());
+        assert!(!Mac::BROADCAST.is_unicast());
+        assert!(!Mac([1, 0, 0x5e, 0, 0, 1]).is_unicast());
+        assert!(!Mac([0; 6]).is_unicast());
+    }
+
+    #[test]
+    fn sectors_neither_wrap_nor_panic() {
+        assert_eq!(Sector(u64::MAX) + 1, Sector(u64::MAX));
+        assert_eq!(Sector(1) - Sector(2), 0);
+        assert_eq!(Sector(9) - Sector(2), 7);
+        assert_eq!(Sector(3).bytes(), Some(1536));
+        assert_eq!(Sector(1 << 55).bytes(), None);
+    }
+
+    #[test]
+    fn tags_tell_whose_they_are() {
+        assert!(Tag(Tag::OURS).is_ours());
+        assert!(!Tag::UNSOLICITED.is_ours());
+        assert_eq!(format!("{:?}", Tag(0x8000_0001)), "Tag(80000001)");
+    }
+}
