@@ -1,0 +1,236 @@
+//! The bed proves itself first: a fault that the relay does not make, or a process that outlives its test, would prove nothing.
+
+use crate::bed::raw::{Batch, Port, wait};
+use crate::bed::relay::{Counts, Faults, Relay, Way};
+use crate::bed::{Bed, MIB, Ns, proc, sweep, until};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+crate::tests![
+    commands_end_in_time,
+    nothing_is_left_behind,
+    vblade_answers_by_hand,
+    relay_passes_everything_in_order,
+    relay_faults_are_those_asked_for,
+    relay_repeats_a_seed,
+    relay_delays,
+    relay_keeps_up_with_jumbo_frames,
+    bridge_and_tap_carry_frames,
+];
+
+const SOON: Duration = Duration::from_secs(2);
+
+fn commands_end_in_time() {
+    let output = proc::run(Duration::from_millis(200), &["bash", "-c", "echo begun; sleep 20; echo done"]);
+    assert!(output.timed_out && output.code.is_none());
+    assert!(output.took < Duration::from_secs(2), "{:?}", output.took);
+    let output = proc::run(SOON, &["bash", "-c", "echo out; echo err >&2; exit 3"]);
+    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (Some(3), "out\n", "err\n"));
+}
+
+fn nothing_is_left_behind() {
+    let count = |what: &str| {
+        let text = proc::sh(SOON, what);
+        text.lines().filter(|line| line.contains(&format!("aoet-{}-", std::process::id()))).count()
+    };
+    let all = "ip netns list; cat /proc/self/mountinfo; ls /dev/shm /tmp; losetup -n -l -O NAME,BACK-FILE";
+    let pid;
+    {
+        let mut bed = Bed::cable(&["vblade", "losetup"], 1500);
+        let image = bed.image("disk", MIB);
+        let vblade = bed.vblade("1.0", "v1", &image);
+        pid = vblade.pid();
+        let dev = proc::sh(SOON, &format!("losetup -f --show {}", image.display())).trim().to_string();
+        sweep::register(sweep::Mess::Loop(dev));
+        let point = bed.dir().join("mounted");
+        std::fs::create_dir(&point).unwrap();
+        sweep::register(sweep::Mess::Mount(point.clone()));
+        proc::sh(SOON, &format!("mount -t tmpfs none {}", point.display()));
+        assert!(count(all) >= 6);
+    }
+    assert_eq!(count(all), 0);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "vblade outlived its bed");
+}
+
+/// A request by hand: 24 bytes of header, then the argument, padded to 60.
+fn frame(from: &Port, shelf: u16, slot: u8, command: u8, tag: u32, argument: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(from.mac());
+    frame.extend([0x88, 0xa2, 0x10, 0]);
+    frame.extend(shelf.to_be_bytes());
+    frame.extend([slot, command]);
+    frame.extend(tag.to_be_bytes());
+    frame.extend(argument);
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+fn vblade_answers_by_hand() {
+    let mut bed = Bed::cable(&["vblade"], 1500);
+    let port = Port::open(&bed.ini, "v0");
+    let image = bed.image("disk", MIB);
+    let vblade = bed.vblade("7.254", "v1", &image);
+    let announced = port.recv(SOON).expect("an announcement");
+    assert_eq!((announced[14], &announced[16..24]), (8, &[0, 7, 254, 1, 0, 0, 0, 0][..]));
+    let identify = [0, 0, 1, 0xec, 0, 0, 0, 0xa0, 0, 0, 0, 0];
+    port.send(&frame(&port, 7, 254, 0, 0x8000_0001, &identify));
+    let answer = port.recv(SOON).expect("an answer");
+    assert_eq!((answer.len(), answer[14], answer[27]), (548, 0x18, 0x40));
+    let sectors = u64::from_le_bytes(answer[36 + 200..36 + 208].try_into().unwrap());
+    assert_eq!(sectors, (MIB / 512) as u64);
+    assert!(vblade.alive());
+}
+
+/// A host in the middle, the relay on it, and a port at either end.
+fn relayed(mtu: usize, seed: u64) -> (Bed, Relay, Port, Port) {
+    let bed = Bed::new(&[]);
+    let wire = Ns::new();
+    bed.ini.veth("v0", &wire, "m0", mtu);
+    wire.veth("m1", &bed.tgt, "v1", mtu);
+    let relay = Relay::between(&wire, "m0", "m1", seed);
+    let (a, b) = (Port::open(&bed.ini, "v0"), Port::open(&bed.tgt, "v1"));
+    (bed, relay, a, b)
+}
+
+/// Sends numbered frames and returns the numbers that arrived, in the order of arrival.
+fn numbers(from: &Port, to: &Port, n: u32, len: usize) -> Vec<u32> {
+    let frames: Vec<Vec<u8>> = (0..n)
+        .map(|tag| {
+            let mut frame = frame(from, 1, 0, 0, tag, &[]);
+            frame.resize(len, 0x5a);
+            frame
+        })
+        .collect();
+    for batch in frames.chunks(32) {
+        let batch: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();
+        assert_eq!(from.send_batch(&batch).unwrap(), batch.len());
+    }
+    let mut arrived = Vec::new();
+    while let Some(frame) = to.recv(Duration::from_millis(150)) {
+        if frame.len() >= 24 {
+            arrived.push(u32::from_be_bytes(frame[20..24].try_into().unwrap()));
+        }
+    }
+    arrived
+}
+
+fn relay_passes_everything_in_order() {
+    let (_bed, relay, a, b) = relayed(1500, 1);
+    assert_eq!(numbers(&a, &b, 5000, 1060), (0..5000).collect::<Vec<_>>());
+    assert_eq!(numbers(&b, &a, 5000, 24), (0..5000).collect::<Vec<_>>());
+    let both = [relay.counts(Way::Out), relay.counts(Way::Back)];
+    assert_eq!(both.map(|c| (c.seen, c.passed, c.dropped)), [(5000, 5000, 0); 2]);
+}
+
+fn relay_faults_are_those_asked_for() {
+    let (_bed, relay, a, b) = relayed(1500, 2);
+    let near = |what: &str, got: u64, share: f64| {
+        let want = share * 5000.0;
+        assert!((got as f64 - want).abs() < want * 0.3 + 5.0, "{what}: {got} of 5000, {want} asked for");
+    };
+    let try_out = |faults: Faults| -> (Vec<u32>, Counts) {
+        let before = relay.counts(Way::Out);
+        relay.set(Way::Out, &faults);
+        let arrived = numbers(&a, &b, 5000, 1060);
+        relay.heal();
+        let after = relay.counts(Way::Out);
+        assert_eq!(after.seen - before.seen, 5000);
+        (arrived, after)
+    };
+    let (arrived, _) = try_out(Faults { drop: 0.1, ..Faults::default() });
+    near("drop", 5000 - arrived.len() as u64, 0.1);
+    let (arrived, _) = try_out(Faults { duplicate: 0.2, ..Faults::default() });
+    near("duplicate", arrived.len() as u64 - 5000, 0.2);
+    let (arrived, _) = try_out(Faults { reorder: 0.1, depth: 3, ..Faults::default() });
+    assert_eq!(arrived.len(), 5000);
+    let late = arrived.windows(2).filter(|pair| pair[1] < pair[0]).count() as u64;
+    near("reorder", late, 0.09);
+    let (arrived, _) = try_out(Faults { blackhole: 1059, ..Faults::default() });
+    assert_eq!(arrived.len(), 0);
+    let (_, counts) = try_out(Faults { corrupt: 0.1, truncate: 0.1, pad: 0.1, ..Faults::default() });
+    near("corrupt", counts.corrupted, 0.1);
+    near("truncate", counts.truncated, 0.1);
+    near("pad", counts.padded, 0.1);
+    let (arrived, _) = try_out(Faults { cut: true, ..Faults::default() });
+    assert_eq!(arrived.len(), 0);
+    // The other direction never noticed.
+    assert_eq!(numbers(&b, &a, 5000, 1060).len(), 5000);
+    assert!(relay.command("out drop 0.5 delay 1").is_ok());
+    assert!(relay.command("sideways drop 0.5").is_err());
+    assert!(relay.command("out drop").is_err());
+}
+
+fn relay_repeats_a_seed() {
+    let run = || {
+        let (_bed, relay, a, b) = relayed(1500, 77);
+        relay.set(Way::Out, &Faults { drop: 0.3, duplicate: 0.1, ..Faults::default() });
+        numbers(&a, &b, 1000, 100)
+    };
+    let first = run();
+    assert!(first.len() > 500);
+    assert_eq!(first, run());
+}
+
+fn relay_delays() {
+    let (_bed, relay, a, b) = relayed(1500, 3);
+    let wait = Duration::from_millis(40);
+    relay.set(Way::Out, &Faults { delay: wait, jitter: Duration::from_millis(10), ..Faults::default() });
+    for tag in 0..10 {
+        let start = Instant::now();
+        a.send(&frame(&a, 1, 0, 0, tag, &[]));
+        assert!(b.recv(SOON).is_some());
+        let took = start.elapsed();
+        assert!(took >= wait && took < wait * 3, "{took:?}");
+    }
+}
+
+fn relay_keeps_up_with_jumbo_frames() {
+    let (_bed, relay, a, b) = relayed(9000, 4);
+    // 256 MiB as 8 KiB frames, at most 512 of them on the way: a window as an initiator keeps it.
+    let mut jumbo = frame(&a, 1, 0, 0, 1, &[]);
+    jumbo.resize(8228, 0x11);
+    let batch: Vec<&[u8]> = vec![&jumbo; 32];
+    let (total, mut sent, mut arrived) = (32_768u64, 0, 0);
+    let mut slots = Batch::new();
+    let start = Instant::now();
+    while arrived < total {
+        assert!(start.elapsed() < Duration::from_secs(30), "{arrived} of {total} arrived");
+        while sent < total && sent - arrived < 512 {
+            sent += a.send_batch(&batch).unwrap() as u64;
+        }
+        wait(&[b.as_fd()], Duration::from_millis(20));
+        b.recv_batch(&mut slots);
+        arrived += slots.frames().count() as u64;
+    }
+    let speed = (total * 8192) as f64 / 1e6 / start.elapsed().as_secs_f64();
+    print!("[{speed:.0} MB/s through the relay] ");
+    assert_eq!(relay.counts(Way::Out).refused, 0);
+    assert!(speed > 200.0, "{speed} MB/s: the relay would be the bottleneck");
+}
+
+fn bridge_and_tap_carry_frames() {
+    use std::io::{Read, Write};
+    let bed = Bed::new(&[]);
+    let switch = Ns::new();
+    switch.veth("p0", &bed.ini, "v0", 1500);
+    let tap = switch.tap("t0", 1500);
+    switch.bridge("br0", &["p0", "t0"]);
+    let port = Port::open(&bed.ini, "v0");
+    let mut machine = std::fs::File::from(tap);
+    let mut sent = frame(&port, 3, 0, 1, 9, &[]);
+    sent[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+    let found = until("a frame from the tap", Duration::from_secs(5), || {
+        machine.write_all(&sent).unwrap();
+        port.recv(Duration::from_millis(100)).is_some_and(|frame| frame == sent)
+    });
+    assert!(found < Duration::from_secs(5));
+    port.send(&frame(&port, 4, 0, 1, 10, &[]));
+    let mut got = [0; 2048];
+    loop {
+        let n = machine.read(&mut got).unwrap();
+        if got[12..14] == [0x88, 0xa2] && got[16..18] == [0, 4] {
+            assert_eq!(n, 60);
+            break;
+        }
+    }
+}
