@@ -1,1 +1,4 @@
 //! The FUSE face: translation only.
+
+pub mod ctl;
+pub mod errno;

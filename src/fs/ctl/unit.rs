@@ -1,0 +1,197 @@
+//! The words of a target's `ctl`.
+
+use std::time::Duration;
+
+use crate::wire::{CONFIG_MAX, Verb};
+
+use super::line::{Args, Word, check_part_name, number, number_in, split_word, switch};
+use super::{CtlError, Switch};
+
+/// The MTUs that an interface of ours can have, in Linux's sense: one sector and its headers at least (36 + 512 +
+/// what a target may pad), 65535 at most.
+const MTU: (u64, u64) = (558, 65535);
+
+/// The most seconds that `deadline` takes: a year. Longer than that is what `nofail` is for.
+const DEADLINE_MAX: u64 = 365 * 24 * 3600;
+
+/// The largest window that the engine ever uses (design.md §6).
+const MAXOUT_MAX: u64 = 128;
+
+/// A command of a target's `ctl`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum UnitCommand {
+    /// Declare a partition: sectors `start` to `end`, exclusive.
+    Part {
+        /// Its name, valid.
+        name: String,
+        /// Its first sector.
+        start: u64,
+        /// The sector after its last; above `start`.
+        end: u64,
+    },
+    /// Drop a partition.
+    Delpart(String),
+    /// Read the partition table of the disk.
+    Partscan,
+    /// Re-read IDENTIFY and config.
+    Identify,
+    /// Cap the frame by the MTU; `None`: automatic.
+    Mtu(Option<u16>),
+    /// Cap the frame by sectors; `None`: automatic.
+    Maxbno(Option<u8>),
+    /// Allow frames above 1 KiB of data.
+    Jumbo(Switch),
+    /// Never fail I/O for lost contact.
+    Nofail(Switch),
+    /// How long a request may take; `None`: default.
+    Deadline(Option<Duration>),
+    /// Cap the frames outstanding; `None`: automatic.
+    Maxout(Option<u8>),
+    /// Show a smaller size, in bytes; `None`: the real one.
+    Setsize(Option<u64>),
+    /// Fail all outstanding and queued I/O now.
+    Failio,
+    /// One of the verbs of AoE's config command.
+    Config {
+        /// Test, prefix, set or force.
+        verb: Verb,
+        /// The string, as it was written.
+        string: Vec<u8>,
+    },
+    /// Send FLUSH CACHE.
+    Flush,
+    /// Find the largest frame that each path carries.
+    Probe,
+}
+
+/// How the writer of a command waits for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wait {
+    /// Not at all: the state is changed when the write returns, or the result will be in the log.
+    No,
+    /// For the target's answer, at most this long, `nofail` or not; then ETIMEDOUT.
+    AtMost(Duration),
+}
+
+/// The words of a target's `ctl`, in the order of the manual.
+pub(super) static TABLE: [Word<UnitCommand>; 15] = [
+    Word { name: "part", args: "NAME START END", count: (3, 3), build: part },
+    Word {
+        name: "delpart",
+        args: "NAME",
+        count: (1, 1),
+        build: |a| check_part_name(a.words[0]).map(|()| UnitCommand::Delpart(a.words[0].to_owned())),
+    },
+    Word { name: "partscan", args: "", count: (0, 0), build: |_| Ok(UnitCommand::Partscan) },
+    Word { name: "identify", args: "", count: (0, 0), build: |_| Ok(UnitCommand::Identify) },
+    Word {
+        name: "mtu",
+        args: "[N]",
+        count: (0, 1),
+        build: |a| Ok(UnitCommand::Mtu(optional(a, MTU.0, MTU.1)?.map(|n| n as u16))),
+    },
+    Word {
+        name: "maxbno",
+        args: "[N]",
+        count: (0, 1),
+        build: |a| Ok(UnitCommand::Maxbno(optional(a, 1, u8::MAX.into())?.map(|n| n as u8))),
+    },
+    Word { name: "jumbo", args: "[on/off]", count: (0, 1), build: |a| switch(a).map(UnitCommand::Jumbo) },
+    Word { name: "nofail", args: "[on/off]", count: (0, 1), build: |a| switch(a).map(UnitCommand::Nofail) },
+    Word {
+        name: "deadline",
+        args: "[SECS]",
+        count: (0, 1),
+        build: |a| Ok(UnitCommand::Deadline(optional(a, 1, DEADLINE_MAX)?.map(Duration::from_secs))),
+    },
+    Word {
+        name: "maxout",
+        args: "[N]",
+        count: (0, 1),
+        build: |a| Ok(UnitCommand::Maxout(optional(a, 1, MAXOUT_MAX)?.map(|n| n as u8))),
+    },
+    Word {
+        name: "setsize",
+        args: "[BYTES]",
+        count: (0, 1),
+        build: |a| Ok(UnitCommand::Setsize(a.words.first().map(|w| size(w)).transpose()?)),
+    },
+    Word { name: "failio", args: "", count: (0, 0), build: |_| Ok(UnitCommand::Failio) },
+    Word { name: "config", args: "test/prefix/set/force STRING", count: (0, usize::MAX), build: config },
+    Word { name: "flush", args: "", count: (0, 0), build: |_| Ok(UnitCommand::Flush) },
+    Word { name: "probe", args: "", count: (0, 0), build: |_| Ok(UnitCommand::Probe) },
+];
+
+/// Parses one line of a target's `ctl`.
+pub fn parse_unit(line: &[u8]) -> Result<Option<UnitCommand>, CtlError> {
+    super::line::parse(&TABLE, line)
+}
+
+/// Whether a command means anything only once the target answers. A configuration file's other lines are applied
+/// before the directory of the target is visible.
+pub fn needs_network(command: &UnitCommand) -> bool {
+    use UnitCommand as C;
+    match command {
+        C::Part { .. } | C::Delpart(_) | C::Setsize(_) => false,
+        C::Mtu(_) | C::Maxbno(_) | C::Jumbo(_) | C::Maxout(_) | C::Nofail(_) | C::Deadline(_) => false,
+        C::Partscan | C::Identify | C::Failio | C::Config { .. } | C::Flush | C::Probe => true,
+    }
+}
+
+/// How long the writer of a command may have to wait for it.
+pub fn waits(command: &UnitCommand) -> Wait {
+    /// What one question to a target may take.
+    const ANSWER: Duration = Duration::from_secs(2);
+    /// A partition table takes a chain of reads.
+    const SCAN: Duration = Duration::from_secs(10);
+    match command {
+        UnitCommand::Config { .. } => Wait::AtMost(ANSWER),
+        UnitCommand::Partscan => Wait::AtMost(SCAN),
+        _ => Wait::No,
+    }
+}
+
+/// An optional number within bounds; none means automatic.
+fn optional(args: &Args<'_>, low: u64, high: u64) -> Result<Option<u64>, String> {
+    args.words.first().map(|w| number_in(w, low, high)).transpose()
+}
+
+fn part(args: &Args<'_>) -> Result<UnitCommand, String> {
+    let name = args.words[0];
+    check_part_name(name)?;
+    let (start, end) = (number(args.words[1])?, number(args.words[2])?);
+    if start >= end {
+        return Err(format!("{start} to {end} holds no sector"));
+    }
+    Ok(UnitCommand::Part { name: name.to_owned(), start, end })
+}
+
+/// A size in bytes: whole sectors. Zero is none: a disk of no size would be no disk.
+fn size(word: &str) -> Result<u64, String> {
+    let bytes = number(word)?;
+    if bytes == 0 || !bytes.is_multiple_of(crate::wire::SECTOR as u64) {
+        return Err(format!("{bytes} is not a size in whole sectors"));
+    }
+    Ok(bytes)
+}
+
+/// `config VERB STRING`: the string is all that follows the verb and one blank, blanks included.
+fn config(args: &Args<'_>) -> Result<UnitCommand, String> {
+    let verb_first = args.tail.trim_start_matches([' ', '\t']);
+    let (word, string) = split_word(verb_first);
+    let verb = match word {
+        "test" => Verb::Test,
+        "prefix" => Verb::Prefix,
+        "set" => Verb::Set,
+        "force" => Verb::Force,
+        _ => return Err("no such verb".into()),
+    };
+    // Without the blank no string was given at all; guessing an empty one would clear it on `config force`.
+    if verb_first.len() == word.len() {
+        return Err("no string".into());
+    }
+    if string.len() > CONFIG_MAX {
+        return Err(format!("a string has at most {CONFIG_MAX} bytes"));
+    }
+    Ok(UnitCommand::Config { verb, string: string.as_bytes().to_vec() })
+}
