@@ -1,1 +1,6 @@
 //! What drives the engine: threads, locks, sockets, the clock.
+
+pub mod interface;
+pub mod link;
+pub mod loopback;
+pub mod packet;

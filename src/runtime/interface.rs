@@ -1,0 +1,121 @@
+//! What the kernel knows about one interface, asked through the socket that serves it.
+//!
+//! Every question goes through ioctl(2) on a socket and so is answered for the network namespace that the
+//! socket was made in. /sys would answer for the namespace it was mounted from, which may be another.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::wire::Mac;
+
+/// One interface at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Index in the kernel; a re-created interface has a new one.
+    pub index: u32,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Largest payload after the Ethernet header.
+    pub mtu: usize,
+    /// Configured up and with a carrier.
+    pub up: bool,
+    /// Whether it speaks Ethernet (ARPHRD_ETHER).
+    pub ethernet: bool,
+    /// The loopback interface, which has an Ethernet header and no neighbours.
+    pub loopback: bool,
+}
+
+/// Looks `name` up; ENODEV if there is no such interface.
+pub fn query(socket: BorrowedFd<'_>, name: &str) -> io::Result<Interface> {
+    let mut request = request_for(name)?;
+    ioctl(socket, libc::SIOCGIFINDEX, &mut request)?;
+    // SAFETY: SIOCGIFINDEX succeeded, so the kernel wrote this member; any bit pattern is an integer.
+    let index = unsafe { request.ifr_ifru.ifru_ifindex };
+    ioctl(socket, libc::SIOCGIFMTU, &mut request)?;
+    // SAFETY: as above, for SIOCGIFMTU.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    ioctl(socket, libc::SIOCGIFFLAGS, &mut request)?;
+    // SAFETY: as above, for SIOCGIFFLAGS.
+    let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
+    ioctl(socket, libc::SIOCGIFHWADDR, &mut request)?;
+    // SAFETY: as above, for SIOCGIFHWADDR.
+    let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+    let mut mac = [0; 6];
+    for (to, from) in mac.iter_mut().zip(address.sa_data) {
+        *to = from as u8;
+    }
+    Ok(Interface {
+        index: u32::try_from(index).unwrap_or(0),
+        mac: Mac(mac),
+        mtu: usize::try_from(mtu).unwrap_or(0),
+        up: flags & libc::IFF_UP != 0 && flags & libc::IFF_RUNNING != 0,
+        ethernet: address.sa_family == libc::ARPHRD_ETHER,
+        loopback: flags & libc::IFF_LOOPBACK != 0,
+    })
+}
+
+/// The name that index has now; ENODEV or ENXIO if the interface is gone.
+pub fn name_of(socket: BorrowedFd<'_>, index: u32) -> io::Result<String> {
+    let mut request = request_for("?")?;
+    request.ifr_ifru.ifru_ifindex = i32::try_from(index).map_err(|_| no_device())?;
+    ioctl(socket, libc::SIOCGIFNAME, &mut request)?;
+    let name: Vec<u8> = request.ifr_name.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
+    String::from_utf8(name).map_err(|_| no_device())
+}
+
+fn no_device() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENODEV)
+}
+
+fn request_for(name: &str) -> io::Result<libc::ifreq> {
+    // SAFETY: ifreq is a plain C structure for which all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero: the kernel reads the name as a string.
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.bytes().any(|b| b == 0 || b == b'/') {
+        return Err(no_device());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Ok(request)
+}
+
+fn ioctl(socket: BorrowedFd<'_>, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed and so open; `request` is a valid ifreq, which is what all of the
+    // SIOCGIF… calls made in this file take and fill.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), what, request as *mut libc::ifreq) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn socket() -> socket2::Socket {
+        socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None).unwrap()
+    }
+
+    #[test]
+    fn loopback_is_known_and_is_not_taken_for_ethernet() {
+        let socket = socket();
+        let lo = query(socket.as_fd(), "lo").unwrap();
+        assert!(lo.loopback && !lo.ethernet && lo.index > 0);
+        assert_eq!(name_of(socket.as_fd(), lo.index).unwrap(), "lo");
+    }
+
+    #[test]
+    fn names_that_cannot_exist_are_no_device() {
+        let socket = socket();
+        for name in ["", "no-such-if", "a-name-that-is-too-long-for-linux", "a\0b", "../x"] {
+            assert_eq!(
+                query(socket.as_fd(), name).unwrap_err().raw_os_error(),
+                Some(libc::ENODEV),
+                "{name:?}"
+            );
+        }
+        assert!(super::super::link::is_gone(&name_of(socket.as_fd(), i32::MAX as u32).unwrap_err()));
+    }
+}

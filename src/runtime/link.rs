@@ -1,0 +1,243 @@
+//! A link: one attachment to an Ethernet segment, as the netlink threads and the target see it.
+//!
+//! Promises: [`Link::send`] never blocks and never allocates; [`Link::recv`] blocks until there is something
+//! to say and fills a [`Batch`] whose slots are reused, so a frame costs no allocation in either direction.
+//! Losing frames is allowed, as on a wire; what is lost for want of room is counted.
+
+use std::io;
+
+use crate::wire::Mac;
+
+/// Frames a batch holds, and frames handed to the kernel in one call. 64 is where the gain of batching
+/// flattens out, and it keeps the arrays of message headers (5 KiB) on the stack.
+pub const BATCH: usize = 64;
+
+/// Length of an Ethernet header in bytes: what a frame has above the interface's MTU.
+pub const ETHERNET: usize = 14;
+
+/// Largest frame any interface carries: an MTU of 65535 and the Ethernet header.
+pub const LARGEST_FRAME: usize = 65535 + ETHERNET;
+
+/// Slots are a multiple of this many bytes, so that no two share a cache line.
+const SLOT_ALIGN: usize = 64;
+
+/// Bytes of a slot for frames of up to `max_frame` bytes.
+pub(super) fn slot_size(max_frame: usize) -> usize {
+    max_frame.next_multiple_of(SLOT_ALIGN)
+}
+
+/// A frame to send: `head` followed by `body`. The sender has padded it.
+#[derive(Clone, Copy, Debug)]
+pub struct OutFrame<'a> {
+    /// From the destination address on.
+    pub head: &'a [u8],
+    /// What follows it, often a slice of somebody's payload; may be empty.
+    pub body: &'a [u8],
+}
+
+impl OutFrame<'_> {
+    /// Bytes on the wire, without the check sequence.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Why [`Link::recv`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The batch holds at least one frame.
+    Frames,
+    /// Somebody called [`Link::wake`]; the batch is empty.
+    Woken,
+}
+
+/// One attachment to a segment. All methods may be called from any thread; `recv` by one at a time.
+pub trait Link: Send + Sync {
+    /// The interface's name, as it was bound.
+    fn name(&self) -> &str;
+    /// The address that frames leave with.
+    fn mac(&self) -> Mac;
+    /// The largest payload after the Ethernet header, as `ip link` prints it.
+    fn mtu(&self) -> usize;
+    /// The interface's index in the kernel.
+    fn index(&self) -> u32;
+    /// Whether frames sent now have a chance.
+    fn is_up(&self) -> bool;
+    /// Sends in order and never blocks; says how many the kernel took and what kept the others. Frames that are
+    /// too large or too short for the interface are passed over, anything else ends the call. A frame that was
+    /// not taken is lost; the caller's retransmission makes up for it.
+    fn send(&self, frames: &[OutFrame<'_>]) -> (usize, Option<io::Error>);
+    /// Blocks until at least one frame, a wake-up or an error, and fills `batch`, growing its slots where the
+    /// MTU has grown. See [`is_link_down`] and [`is_gone`] for the errors that are no reason to stop.
+    fn recv(&self, batch: &mut Batch) -> io::Result<Received>;
+    /// Makes the `recv` that is blocked now, or the next one, return [`Received::Woken`].
+    fn wake(&self);
+    /// Looks the interface up again: index, MAC, MTU, flags; binds again if the index is another.
+    fn refresh(&self) -> io::Result<()>;
+    /// Frames lost for want of receive buffer since the link was bound.
+    fn drops(&self) -> u64;
+}
+
+/// The interface went down. The kernel says so once per receiver; the link works on when it is up again.
+pub fn is_link_down(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENETDOWN)
+}
+
+/// The interface is gone from under the link. [`Link::refresh`] binds to a new one of the same name.
+pub fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV))
+}
+
+/// The local queue was full: the frames are lost as they would be on a busy wire, nothing is broken.
+pub fn is_congested(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Received frames, in slots that are reused.
+pub struct Batch {
+    slots: Vec<Box<[u8]>>,
+    lens: [usize; BATCH],
+    count: usize,
+    max_frame: usize,
+}
+
+impl Batch {
+    /// A batch whose slots hold frames of up to `max_frame` bytes.
+    pub fn new(max_frame: usize) -> Batch {
+        let mut batch = Batch { slots: Vec::new(), lens: [0; BATCH], count: 0, max_frame: 0 };
+        batch.fit(max_frame);
+        batch
+    }
+
+    /// The frames of the last `recv`, in the order of their arrival.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        self.slots
+            .iter()
+            .zip(&self.lens)
+            .take(self.count)
+            .map(|(slot, &len)| slot.get(..len).unwrap_or_default())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Forgets the frames, keeps the slots.
+    pub fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// The largest frame a slot holds.
+    pub fn max_frame(&self) -> usize {
+        self.max_frame
+    }
+
+    /// Grows the slots where they are smaller than `max_frame`; the frames in them are forgotten then.
+    pub fn fit(&mut self, max_frame: usize) {
+        if max_frame <= self.max_frame {
+            return;
+        }
+        let size = slot_size(max_frame);
+        self.count = 0;
+        self.max_frame = size;
+        // Zeroed memory of this size comes untouched from the kernel: slots that no burst reaches cost nothing.
+        self.slots = (0..BATCH).map(|_| vec![0; size].into_boxed_slice()).collect();
+    }
+
+    /// The slots, for a receiver to write into.
+    pub(super) fn slots_mut(&mut self) -> &mut [Box<[u8]>] {
+        &mut self.slots
+    }
+
+    /// Appends the frame of `len` bytes that lies in slot `from`, which is at or after the end.
+    pub(super) fn keep(&mut self, from: usize, len: usize) {
+        self.slots.swap(self.count, from);
+        if let (Some(kept), Some(slot)) = (self.lens.get_mut(self.count), self.slots.get(self.count)) {
+            *kept = len.min(slot.len());
+            self.count += 1;
+        }
+    }
+
+    /// Appends a frame, by exchanging its buffer with the next slot where that makes no slot smaller; false if
+    /// the batch is full.
+    pub(super) fn exchange(&mut self, frame: &mut Box<[u8]>, len: usize) -> bool {
+        let (Some(slot), Some(kept)) = (self.slots.get_mut(self.count), self.lens.get_mut(self.count)) else {
+            return false;
+        };
+        if frame.len() >= self.max_frame {
+            std::mem::swap(slot, frame);
+        } else if let (Some(to), Some(from)) = (slot.get_mut(..len), frame.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        *kept = len.min(slot.len());
+        self.count += 1;
+        true
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("frames", &self.count).field("max_frame", &self.max_frame).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_keeps_order_and_skips_what_was_not_kept() {
+        let mut batch = Batch::new(100);
+        for (i, slot) in batch.slots_mut().iter_mut().enumerate() {
+            slot[0] = i as u8;
+        }
+        for i in [0usize, 2, 3, 5] {
+            batch.keep(i, 1);
+        }
+        assert_eq!(batch.frames().map(|f| f[0]).collect::<Vec<_>>(), [0, 2, 3, 5]);
+        assert_eq!(batch.slots.len(), BATCH);
+    }
+
+    #[test]
+    fn a_batch_grows_and_never_shrinks() {
+        let mut batch = Batch::new(1514);
+        let small = batch.max_frame();
+        batch.fit(LARGEST_FRAME);
+        assert!(batch.max_frame() >= LARGEST_FRAME && small >= 1514);
+        batch.fit(60);
+        assert!(batch.max_frame() >= LARGEST_FRAME);
+        assert!(batch.slots_mut().iter().all(|slot| slot.len() >= LARGEST_FRAME));
+    }
+
+    #[test]
+    fn a_full_batch_takes_no_more() {
+        let mut batch = Batch::new(60);
+        let mut frame = vec![7; 64].into_boxed_slice();
+        for _ in 0..BATCH {
+            assert!(batch.exchange(&mut frame, 60));
+        }
+        assert!(!batch.exchange(&mut frame, 60));
+        assert_eq!(batch.len(), BATCH);
+        batch.clear();
+        assert!(batch.is_empty() && batch.frames().next().is_none());
+    }
+
+    #[test]
+    fn errors_sort_into_events() {
+        let os = io::Error::from_raw_os_error;
+        assert!(is_link_down(&os(libc::ENETDOWN)) && !is_link_down(&os(libc::ENXIO)));
+        assert!(is_gone(&os(libc::ENXIO)) && is_gone(&os(libc::ENODEV)) && !is_gone(&os(libc::EIO)));
+        assert!(is_congested(&os(libc::ENOBUFS)) && !is_congested(&os(libc::EMSGSIZE)));
+    }
+}

@@ -1,0 +1,308 @@
+//! Two links joined in process: what the demo and the thread tests use for a wire.
+//!
+//! Promises: behaves as a veth pair does (bounded, lossy when full, down when either end is down, silent about
+//! frames that are too large for the other end) and recycles its buffers. A [`Hook`] decides each frame's fate,
+//! so that a test can have any wire it wants, from one seed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::link::{Batch, ETHERNET, Link, OutFrame, Received, slot_size};
+use crate::wire::Mac;
+
+/// Frames that wait for the receiver of one direction: twice the largest window of a target. More are lost.
+pub const QUEUE: usize = 256;
+
+/// Indices of loopback ends start here, far above what the kernel gives interfaces.
+static NEXT_INDEX: AtomicU32 = AtomicU32::new(0x4000_0000);
+
+/// What becomes of one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrives.
+    Pass,
+    /// It does not.
+    Drop,
+    /// It arrives twice.
+    Duplicate,
+    /// It arrives later than its successors.
+    Delay(Duration),
+}
+
+/// Decides a frame's fate; called once a frame in the order they were sent, with the direction locked.
+pub type Hook = Box<dyn FnMut(&OutFrame<'_>) -> Fate + Send>;
+
+/// A hook that draws from `seed`: of a million frames, `drop` are lost, `duplicate` doubled and `delay` late by up
+/// to `late`. The same seed and the same frames give the same fates.
+pub fn seeded(seed: u64, drop: u32, duplicate: u32, delay: u32, late: Duration) -> Hook {
+    /// The drawn number is below this.
+    const MILLION: u64 = 1_000_000;
+    let mut state = seed;
+    let mut draw = move || {
+        // SplitMix64 (Steele, Lea, Flood 2014): every seed is good, zero included.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let (drop, duplicate, delay) = (u64::from(drop), u64::from(duplicate), u64::from(delay));
+    Box::new(move |_| match draw() % MILLION {
+        n if n < drop => Fate::Drop,
+        n if n < drop + duplicate => Fate::Duplicate,
+        n if n < drop + duplicate + delay => {
+            let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX).max(1);
+            Fate::Delay(Duration::from_micros(draw() % micros))
+        }
+        _ => Fate::Pass,
+    })
+}
+
+/// One end of a pair.
+pub struct LoopbackLink {
+    name: String,
+    mac: Mac,
+    index: u32,
+    here: Arc<End>,
+    there: Arc<End>,
+}
+
+/// What one end shares with the other: the frames on their way to it.
+struct End {
+    mtu: AtomicUsize,
+    up: AtomicBool,
+    drops: AtomicU64,
+    inbox: Mutex<Inbox>,
+    news: Condvar,
+}
+
+/// A frame in a buffer that may be larger.
+struct Queued {
+    buffer: Box<[u8]>,
+    len: usize,
+}
+
+#[derive(Default)]
+struct Inbox {
+    ready: VecDeque<Queued>,
+    late: Vec<(Instant, Queued)>,
+    spare: Vec<Box<[u8]>>,
+    hook: Option<Hook>,
+    woken: bool,
+    /// The end went down and its receiver has not been told.
+    fell: bool,
+}
+
+/// Two ends of one wire, up, with locally administered addresses. Both start with `mtu`.
+pub fn pair(name_a: &str, name_b: &str, mtu: usize) -> (Arc<LoopbackLink>, Arc<LoopbackLink>) {
+    let end = || {
+        Arc::new(End {
+            mtu: AtomicUsize::new(mtu),
+            up: AtomicBool::new(true),
+            drops: AtomicU64::new(0),
+            inbox: Mutex::new(Inbox::default()),
+            news: Condvar::new(),
+        })
+    };
+    let (a, b) = (end(), end());
+    let link = |name: &str, here: &Arc<End>, there: &Arc<End>| {
+        let index = NEXT_INDEX.fetch_add(1, Ordering::Relaxed);
+        let [i, j, k, l] = index.to_be_bytes();
+        let mac = Mac([0x02, 0xae, i, j, k, l]);
+        Arc::new(LoopbackLink { name: name.to_owned(), mac, index, here: here.clone(), there: there.clone() })
+    };
+    (link(name_a, &a, &b), link(name_b, &b, &a))
+}
+
+impl LoopbackLink {
+    /// Sets the fate of the frames that this end sends; none: all arrive.
+    pub fn set_hook(&self, hook: Option<Hook>) {
+        self.there.inbox.lock().hook = hook;
+    }
+
+    /// Takes this end up or down. Down: its receiver gets ENETDOWN once, its sends fail, frames to it are lost.
+    pub fn set_up(&self, up: bool) {
+        if self.here.up.swap(up, Ordering::AcqRel) != up && !up {
+            let mut inbox = self.here.inbox.lock();
+            inbox.fell = true;
+            inbox.discard();
+            self.here.news.notify_all();
+        }
+    }
+
+    /// Changes this end's MTU, for sending at once and for receiving from the next frame on.
+    pub fn set_mtu(&self, mtu: usize) {
+        self.here.mtu.store(mtu, Ordering::Relaxed);
+    }
+}
+
+impl Link for LoopbackLink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    fn mtu(&self) -> usize {
+        self.here.mtu.load(Ordering::Relaxed)
+    }
+
+    fn index(&self) -> u32 {
+        self.index
+    }
+
+    fn is_up(&self) -> bool {
+        self.here.up.load(Ordering::Acquire) && self.there.up.load(Ordering::Acquire)
+    }
+
+    fn send(&self, frames: &[OutFrame<'_>]) -> (usize, Option<io::Error>) {
+        if !self.here.up.load(Ordering::Acquire) {
+            return (0, Some(io::Error::from_raw_os_error(libc::ENETDOWN)));
+        }
+        let largest = self.mtu() + ETHERNET;
+        let (mut taken, mut refused) = (0, None);
+        let mut inbox = self.there.inbox.lock();
+        for frame in frames {
+            let error = match frame.len() {
+                n if n > largest => libc::EMSGSIZE,
+                n if n < ETHERNET => libc::EINVAL,
+                _ => {
+                    taken += 1;
+                    self.there.carry(&mut inbox, frame);
+                    continue;
+                }
+            };
+            refused = Some(io::Error::from_raw_os_error(error));
+        }
+        drop(inbox);
+        self.there.news.notify_one();
+        (taken, refused)
+    }
+
+    fn recv(&self, batch: &mut Batch) -> io::Result<Received> {
+        batch.clear();
+        batch.fit(self.mtu() + ETHERNET);
+        let mut inbox = self.here.inbox.lock();
+        loop {
+            if std::mem::take(&mut inbox.woken) {
+                return Ok(Received::Woken);
+            }
+            if std::mem::take(&mut inbox.fell) {
+                return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
+            }
+            let next = inbox.ripen(Instant::now());
+            if !inbox.ready.is_empty() {
+                inbox.hand_over(batch);
+                return Ok(Received::Frames);
+            }
+            match next {
+                Some(due) => drop(self.here.news.wait_until(&mut inbox, due)),
+                None => self.here.news.wait(&mut inbox),
+            }
+        }
+    }
+
+    fn wake(&self) {
+        self.here.inbox.lock().woken = true;
+        self.here.news.notify_all();
+    }
+
+    fn refresh(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drops(&self) -> u64 {
+        self.here.drops.load(Ordering::Relaxed)
+    }
+}
+
+impl End {
+    /// Lets a frame travel to this end, whatever becomes of it.
+    fn carry(&self, inbox: &mut Inbox, frame: &OutFrame<'_>) {
+        let fate = inbox.hook.as_mut().map_or(Fate::Pass, |hook| hook(frame));
+        if !self.up.load(Ordering::Acquire) || frame.len() > self.mtu.load(Ordering::Relaxed) + ETHERNET {
+            return;
+        }
+        let copies = match fate {
+            Fate::Drop => 0,
+            Fate::Duplicate => 2,
+            Fate::Pass | Fate::Delay(_) => 1,
+        };
+        for _ in 0..copies {
+            if inbox.ready.len() + inbox.late.len() >= QUEUE {
+                self.drops.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let queued = inbox.fill(frame, slot_size(self.mtu.load(Ordering::Relaxed) + ETHERNET));
+            match fate {
+                Fate::Delay(time) => inbox.late.push((Instant::now() + time, queued)),
+                _ => inbox.ready.push_back(queued),
+            }
+        }
+    }
+}
+
+impl Inbox {
+    /// Copies a frame into a spare buffer, or a new one of `size` bytes.
+    fn fill(&mut self, frame: &OutFrame<'_>, size: usize) -> Queued {
+        let len = frame.len();
+        // One size for all: those of before a change of MTU are let go one by one.
+        let mut buffer = match self.spare.pop() {
+            Some(buffer) if buffer.len() == size.max(len) => buffer,
+            _ => vec![0; size.max(len)].into_boxed_slice(),
+        };
+        let (head, rest) = buffer.split_at_mut(frame.head.len());
+        head.copy_from_slice(frame.head);
+        if let Some(body) = rest.get_mut(..frame.body.len()) {
+            body.copy_from_slice(frame.body);
+        }
+        Queued { buffer, len }
+    }
+
+    /// Moves late frames that are due to the others; says when the next one is.
+    fn ripen(&mut self, now: Instant) -> Option<Instant> {
+        while let Some((i, _)) =
+            self.late.iter().enumerate().filter(|(_, (due, _))| *due <= now).min_by_key(|(_, (due, _))| *due)
+        {
+            let (_, queued) = self.late.remove(i);
+            self.ready.push_back(queued);
+        }
+        self.late.iter().map(|(due, _)| *due).min()
+    }
+
+    /// Gives the receiver frames in exchange for its slots.
+    fn hand_over(&mut self, batch: &mut Batch) {
+        batch.fit(self.ready.iter().map(|queued| queued.len).max().unwrap_or(0));
+        while let Some(mut queued) = self.ready.pop_front() {
+            if !batch.exchange(&mut queued.buffer, queued.len) {
+                self.ready.push_front(queued);
+                break;
+            }
+            self.recycle(queued.buffer);
+        }
+    }
+
+    fn recycle(&mut self, buffer: Box<[u8]>) {
+        if self.spare.len() < QUEUE {
+            self.spare.push(buffer);
+        }
+    }
+
+    fn discard(&mut self) {
+        let late = std::mem::take(&mut self.late);
+        let ready = std::mem::take(&mut self.ready);
+        for queued in ready.into_iter().chain(late.into_iter().map(|(_, queued)| queued)) {
+            self.recycle(queued.buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

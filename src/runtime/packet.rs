@@ -1,0 +1,439 @@
+//! A link on a real interface: an AF_PACKET socket that sees AoE frames only.
+//!
+//! Promises: no frame from before the filter or from another interface is ever delivered; frames leave and
+//! arrive in batches without an allocation or a copy of ours; an interface that goes down, comes back, changes
+//! its MTU or is deleted and made again under its name is served on by the same link.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
+
+use super::interface::{self, Interface};
+use super::link::{BATCH, Batch, ETHERNET, LARGEST_FRAME, Link, OutFrame, Received, is_gone, is_link_down};
+use crate::wire::{ETHERTYPE, Mac};
+
+/// Bytes of receive buffer asked for. The kernel counts what a frame occupies, about twice its length: the
+/// default of 208 KiB holds 17 jumbo replies, this one more than all targets' windows together.
+const RECEIVE_BUFFER: usize = 32 << 20;
+
+/// Bytes of send buffer asked for: 128 frames of 64 KiB, the largest window a target may have.
+const SEND_BUFFER: usize = 8 << 20;
+
+/// Which side of the protocol a link serves: decides what its filter lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Responses to tags of ours (bit 31) and announcements (tag 0).
+    Initiator,
+    /// Requests.
+    Target,
+}
+
+/// An AF_PACKET socket bound to AoE's Ethernet type on one interface.
+pub struct PacketLink {
+    name: String,
+    socket: Socket,
+    wake: EventFd,
+    woken: AtomicBool,
+    index: AtomicU32,
+    mac: AtomicU64,
+    mtu: AtomicUsize,
+    up: AtomicBool,
+    /// Largest frame that slots must hold: the MTU's, or more if a larger one was seen.
+    max_frame: AtomicUsize,
+    drops: AtomicU64,
+    truncated: AtomicU64,
+    receive_buffer: usize,
+}
+
+impl PacketLink {
+    /// Opens the interface `name`. PermissionDenied without CAP_NET_RAW; ENODEV if there is no such interface;
+    /// Unsupported if it does not speak Ethernet.
+    pub fn open(name: &str, role: Role) -> io::Result<PacketLink> {
+        // Protocol 0: the socket receives nothing until it is bound, so no frame gets in ahead of the filter.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        let found = interface::query(socket.as_fd(), name)?;
+        if !found.ethernet || found.loopback {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("{name} is not an Ethernet interface"),
+            ));
+        }
+        socket.attach_filter(&filter(role))?;
+        socket.set_nonblocking(true)?;
+        // Best effort: past the system's limit with CAP_NET_ADMIN, up to it without.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
+        if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+        }
+        let link = PacketLink {
+            name: name.to_owned(),
+            wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+            woken: AtomicBool::new(false),
+            index: AtomicU32::new(0),
+            mac: AtomicU64::new(0),
+            mtu: AtomicUsize::new(0),
+            up: AtomicBool::new(false),
+            max_frame: AtomicUsize::new(0),
+            drops: AtomicU64::new(0),
+            truncated: AtomicU64::new(0),
+            receive_buffer: socket.recv_buffer_size()?,
+            socket,
+        };
+        link.bind(found.index)?;
+        link.note(&found);
+        Ok(link)
+    }
+
+    /// Frames that were larger than a slot, and so dropped. The slots have grown since.
+    pub fn truncated(&self) -> u64 {
+        self.truncated.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of receive buffer the kernel granted, as it counts them (twice what was asked).
+    pub fn receive_buffer(&self) -> usize {
+        self.receive_buffer
+    }
+
+    fn bind(&self, index: u32) -> io::Result<()> {
+        let mut storage = SockAddrStorage::zeroed();
+        // SAFETY: the storage is larger than sockaddr_ll, zeroed, and AF_PACKET addresses have that layout.
+        let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+        address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+        address.sll_protocol = ETHERTYPE.to_be();
+        address.sll_ifindex = i32::try_from(index).unwrap_or(0);
+        let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: `storage` holds an initialised sockaddr_ll and `len` is its length.
+        self.socket.bind(&unsafe { SockAddr::new(storage, len) })?;
+        self.index.store(index, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn note(&self, found: &Interface) {
+        self.mac.store(mac_to_u64(found.mac), Ordering::Relaxed);
+        self.mtu.store(found.mtu, Ordering::Relaxed);
+        self.max_frame.fetch_max((found.mtu + ETHERNET).min(LARGEST_FRAME), Ordering::Relaxed);
+        self.up.store(found.up, Ordering::Relaxed);
+    }
+
+    /// Whether a wake-up was pending; takes it.
+    fn take_wake(&self) -> bool {
+        if !self.woken.swap(false, Ordering::Acquire) {
+            return false;
+        }
+        // Empty if the waker is between its two steps: the next recv then returns Woken once more, harmlessly.
+        let _ = self.wake.read();
+        true
+    }
+
+    /// Sleeps until the socket or the waker has something.
+    fn sleep(&self) -> io::Result<()> {
+        let mut fds = [
+            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if fds[1].any().unwrap_or(false) {
+            self.woken.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn sorted(&self, error: io::Error) -> io::Error {
+        if is_link_down(&error) || is_gone(&error) {
+            self.up.store(false, Ordering::Relaxed);
+        }
+        error
+    }
+}
+
+impl Link for PacketLink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn mac(&self) -> Mac {
+        mac_from_u64(self.mac.load(Ordering::Relaxed))
+    }
+
+    fn mtu(&self) -> usize {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    fn index(&self) -> u32 {
+        self.index.load(Ordering::Relaxed)
+    }
+
+    fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, frames: &[OutFrame<'_>]) -> (usize, Option<io::Error>) {
+        let mut taken = 0;
+        let mut refused = None;
+        for chunk in frames.chunks(BATCH) {
+            let (sent, error) = send_chunk(&self.socket, chunk);
+            taken += sent;
+            match error {
+                None => {}
+                Some(error) if is_about_one_frame(&error) => refused = Some(error),
+                Some(error) => return (taken, Some(self.sorted(error))),
+            }
+        }
+        (taken, refused)
+    }
+
+    fn recv(&self, batch: &mut Batch) -> io::Result<Received> {
+        loop {
+            batch.clear();
+            // Looked at before the socket, so that a flood of frames cannot hide a wake-up.
+            if self.take_wake() {
+                return Ok(Received::Woken);
+            }
+            batch.fit(self.max_frame.load(Ordering::Relaxed));
+            match receive(&self.socket, batch) {
+                Ok(cut) => {
+                    if cut.frames > 0 {
+                        self.truncated.fetch_add(cut.frames, Ordering::Relaxed);
+                        self.max_frame.fetch_max(cut.largest.min(LARGEST_FRAME), Ordering::Relaxed);
+                    }
+                    if !batch.is_empty() {
+                        return Ok(Received::Frames);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.sleep()?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.sorted(error)),
+            }
+        }
+    }
+
+    fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        // Fails only if 2^64 - 2 wake-ups are pending already.
+        let _ = self.wake.write(1);
+    }
+
+    fn refresh(&self) -> io::Result<()> {
+        let found = match interface::query(self.socket.as_fd(), &self.name) {
+            // Renamed while it was bound: the socket follows the interface, and so do we.
+            Err(error) if is_gone(&error) => interface::name_of(self.socket.as_fd(), self.index())
+                .and_then(|name| interface::query(self.socket.as_fd(), &name)),
+            other => other,
+        }
+        .map_err(|error| self.sorted(error))?;
+        if found.index != self.index() {
+            self.bind(found.index).map_err(|error| self.sorted(error))?;
+        }
+        self.note(&found);
+        Ok(())
+    }
+
+    fn drops(&self) -> u64 {
+        let lost = statistics(&self.socket).unwrap_or(0);
+        self.drops.fetch_add(lost, Ordering::Relaxed) + lost
+    }
+}
+
+/// The program that decides, before a frame is copied or anybody is woken, whether it concerns us.
+fn filter(role: Role) -> Vec<SockFilter> {
+    /// Loads of 32, 16 and 8 bits at an absolute offset; past the end of the frame they refuse it.
+    const LD_W: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const LD_H: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+    const LD_B: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const JEQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const JSET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+    const RET: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    /// Offsets in a frame: Ethernet type, version and flags, tag.
+    const TYPE: u32 = 12;
+    const FLAGS: u32 = 14;
+    const TAG: u32 = 20;
+    /// The response flag of the flags byte, and the bit that our tags have.
+    const RESPONSE: u32 = 0x08;
+    const OURS: u32 = 1 << 31;
+    /// The kernel's class of the frame, and PACKET_OTHERHOST: another host's, seen on a promiscuous port.
+    const CLASS: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
+    const OTHER_HOST: u32 = 3;
+
+    let op = SockFilter::new;
+    let (all, none) = (op(RET, 0, 0, u32::MAX), op(RET, 0, 0, 0));
+    match role {
+        Role::Initiator => vec![
+            op(LD_H, 0, 0, TYPE),
+            op(JEQ, 0, 8, u32::from(ETHERTYPE)),
+            op(LD_W, 0, 0, CLASS),
+            op(JEQ, 6, 0, OTHER_HOST),
+            op(LD_B, 0, 0, FLAGS),
+            op(JSET, 0, 4, RESPONSE),
+            op(LD_W, 0, 0, TAG),
+            op(JSET, 1, 0, OURS),
+            op(JEQ, 0, 1, 0),
+            all,
+            none,
+        ],
+        Role::Target => vec![
+            op(LD_H, 0, 0, TYPE),
+            op(JEQ, 0, 6, u32::from(ETHERTYPE)),
+            op(LD_W, 0, 0, CLASS),
+            op(JEQ, 4, 0, OTHER_HOST),
+            op(LD_W, 0, 0, TAG),
+            op(LD_B, 0, 0, FLAGS),
+            op(JSET, 1, 0, RESPONSE),
+            all,
+            none,
+        ],
+    }
+}
+
+fn is_about_one_frame(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
+}
+
+/// Sends at most [`BATCH`] frames; passes over those that the interface refuses for their size.
+fn send_chunk(socket: &Socket, frames: &[OutFrame<'_>]) -> (usize, Option<io::Error>) {
+    debug_assert!(frames.len() <= BATCH);
+    // SAFETY: iovec and mmsghdr are plain C structures for which all zeros (null pointers with length zero) is
+    // a valid value.
+    let mut vectors: [[libc::iovec; 2]; BATCH] = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    for ((header, vector), frame) in headers.iter_mut().zip(&mut vectors).zip(frames) {
+        let part = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
+        *vector = [part(frame.head), part(frame.body)];
+        header.msg_hdr.msg_iov = vector.as_mut_ptr();
+        header.msg_hdr.msg_iovlen = if frame.body.is_empty() { 1 } else { 2 };
+    }
+    let (mut next, mut taken, mut refused) = (0, 0, None);
+    while next < frames.len() {
+        let rest = headers.get_mut(next..frames.len()).unwrap_or_default();
+        // SAFETY: `rest` is a valid array of that many headers; each points to a vector in `vectors`, which
+        // points to bytes that `frames` borrows. The kernel only reads through them and writes msg_len.
+        let sent = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                rest.as_mut_ptr(),
+                rest.len() as libc::c_uint,
+                libc::MSG_DONTWAIT,
+            )
+        };
+        if let Ok(sent @ 1..) = usize::try_from(sent) {
+            // Fewer than asked: the next call says why, or takes the rest.
+            next += sent;
+            taken += sent;
+            continue;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::Interrupted {
+            continue;
+        }
+        if !is_about_one_frame(&error) {
+            return (taken, Some(error));
+        }
+        refused = Some(error);
+        next += 1;
+    }
+    (taken, refused)
+}
+
+/// What did not fit its slot.
+struct Cut {
+    frames: u64,
+    largest: usize,
+}
+
+/// Takes what is there, up to a batch; WouldBlock if there is nothing.
+fn receive(socket: &Socket, batch: &mut Batch) -> io::Result<Cut> {
+    // SAFETY: iovec and mmsghdr are plain C structures for which all zeros (null pointers with length zero) is
+    // a valid value.
+    let mut vectors: [libc::iovec; BATCH] = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    for ((header, vector), slot) in headers.iter_mut().zip(&mut vectors).zip(batch.slots_mut()) {
+        *vector = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
+        header.msg_hdr.msg_iov = vector;
+        header.msg_hdr.msg_iovlen = 1;
+    }
+    // MSG_TRUNC makes msg_len the length on the wire, also of a frame that was cut.
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    // SAFETY: `headers` is a valid array of BATCH headers; each points to its vector, which points to a slot of
+    // the batch and has its length. Batch, vectors and headers outlive the call and nothing else borrows them.
+    let got = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            BATCH as libc::c_uint,
+            flags as _,
+            std::ptr::null_mut(),
+        )
+    };
+    let Ok(got) = usize::try_from(got) else { return Err(io::Error::last_os_error()) };
+    let mut cut = Cut { frames: 0, largest: 0 };
+    for (i, header) in headers.iter().enumerate().take(got) {
+        let len = header.msg_len as usize;
+        if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+            cut.frames += 1;
+            cut.largest = cut.largest.max(len);
+        } else {
+            batch.keep(i, len);
+        }
+    }
+    Ok(cut)
+}
+
+/// Frames dropped since the last call: the kernel clears its counter as it tells it.
+fn statistics(socket: &Socket) -> io::Result<u64> {
+    let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: `stats` and `len` are valid for writing, and `len` is the size of `stats`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut stats).cast(),
+            &mut len,
+        )
+    };
+    match result {
+        0 => Ok(u64::from(stats.tp_drops)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn mac_to_u64(mac: Mac) -> u64 {
+    mac.0.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
+}
+
+fn mac_from_u64(value: u64) -> Mac {
+    let [_, _, mac @ ..] = value.to_be_bytes();
+    Mac(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_survives_its_atomic() {
+        for mac in [[0; 6], [0xff; 6], [0x52, 0x54, 0, 0x12, 0x34, 0x56]] {
+            assert_eq!(mac_from_u64(mac_to_u64(Mac(mac))).0, mac);
+        }
+    }
+
+    #[test]
+    fn a_link_crosses_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<PacketLink>();
+        check::<std::sync::Arc<dyn Link>>();
+    }
+}
