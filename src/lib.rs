@@ -1,6 +1,7 @@
 //! aoefs: ATA-over-Ethernet targets as plain files.
 
 pub mod engine;
+pub mod failure;
 pub mod fs;
 pub mod runtime;
 pub mod target;

@@ -1,0 +1,191 @@
+//! Mounting, and taking the mount away again. We do both ourselves: fuser 0.18 cannot retry a busy unmount, tests
+//! "still mounted" the wrong way round, and knows a mount by its path alone. Here a mount is known by its id, and is
+//! unmounted only while that id is what stands at the path. The descriptor goes to `fuser::Session::from_fd`.
+
+pub mod error;
+pub mod helper;
+pub mod holders;
+pub mod identity;
+pub mod place;
+pub mod table;
+pub mod timeout;
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, umount2};
+
+pub use error::MountError;
+pub use identity::MountId;
+use identity::Pinned;
+pub use place::{KIND, Place};
+
+/// Bytes that one READ asks for at most: what the kernel's default page limit (256) allows anyway, and what the
+/// engine is built to split.
+pub const MAX_READ: u32 = 1 << 20;
+
+/// How to mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountSpec {
+    /// The first column of the mount table: the interfaces.
+    pub source: String,
+    /// Other users than the one who mounts may use it; file modes decide then.
+    pub allow_other: bool,
+    /// Nothing on it may be executed.
+    pub noexec: bool,
+    /// Bytes of the largest READ.
+    pub max_read: u32,
+}
+
+impl Default for MountSpec {
+    fn default() -> Self {
+        Self { source: "aoefs".into(), allow_other: false, noexec: false, max_read: MAX_READ }
+    }
+}
+
+/// A mount that stands, with the descriptor its requests come from.
+#[derive(Debug)]
+pub struct Mounted {
+    /// For the way back.
+    pub mount: Mount,
+    /// For `Session::from_fd`.
+    pub device: OwnedFd,
+}
+
+/// What came of an unmount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmount {
+    /// It is gone from the tree now.
+    Done,
+    /// It was gone before: nothing is mounted there, or another mount is.
+    Gone,
+    /// Somebody uses it.
+    Busy,
+}
+
+/// One mount of ours, by its identity. Copies of it know the same mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    point: PathBuf,
+    id: MountId,
+    by_helper: bool,
+}
+
+/// Mounts: by mount(2), or through fusermount3 where that takes a privilege which we do not have.
+pub fn mount(place: &Place, spec: &MountSpec) -> Result<Mounted, MountError> {
+    let point = place.path();
+    let (device, by_helper) = match direct(point, spec) {
+        Ok(device) => (device, false),
+        Err(MountError::Refused(_, Errno::EPERM) | MountError::NoDevice(Errno::EACCES)) => {
+            (helper::mount(point, spec)?, true)
+        }
+        Err(error) => return Err(error),
+    };
+    match Pinned::open(point).and_then(|pinned| pinned.mount_id()) {
+        Ok(id) => Ok(Mounted { mount: Mount { point: point.into(), id, by_helper }, device }),
+        Err(error) => Err(MountError::Lost(point.into(), error)),
+    }
+}
+
+/// mount(2). Its data has no strings of ours in it, so there is nothing to escape; the source is an argument.
+fn direct(point: &Path, spec: &MountSpec) -> Result<OwnedFd, MountError> {
+    let device = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open("/dev/fuse")
+        .map_err(|error| MountError::NoDevice(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
+    let mut data = format!(
+        "fd={},rootmode=40755,user_id={},group_id={},default_permissions,max_read={}",
+        device.as_raw_fd(),
+        nix::unistd::geteuid(),
+        nix::unistd::getegid(),
+        spec.max_read
+    );
+    if spec.allow_other {
+        data.push_str(",allow_other");
+    }
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    flags.set(MsFlags::MS_NOEXEC, spec.noexec);
+    nix::mount::mount(Some(spec.source.as_str()), point, Some(KIND), flags, Some(data.as_str()))
+        .map_err(|errno| MountError::Refused(point.into(), errno))?;
+    Ok(device.into())
+}
+
+impl Mount {
+    /// Where it is.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// Which it is.
+    pub fn id(&self) -> MountId {
+        self.id
+    }
+
+    /// True if unmounting goes through fusermount3.
+    pub fn by_helper(&self) -> bool {
+        self.by_helper
+    }
+
+    /// A mount that another process of ours made and told us about.
+    pub fn known(point: PathBuf, id: MountId, by_helper: bool) -> Self {
+        Self { point, id, by_helper }
+    }
+
+    /// Unmounts if nobody uses it.
+    pub fn unmount(&self) -> io::Result<Unmount> {
+        // What is pinned is busy, so the pin has to go first. In the moment between, somebody may unmount ours and
+        // mount another there: the kernel offers no way around it but a lazy unmount, which detach() is.
+        match self.pin()? {
+            None => return Ok(Unmount::Gone),
+            Some(pinned) => drop(pinned),
+        }
+        if self.by_helper {
+            return helper::unmount(&self.point, false);
+        }
+        match umount2(&self.point, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => Ok(Unmount::Done),
+            Err(Errno::EBUSY) => Ok(Unmount::Busy),
+            Err(Errno::EINVAL | Errno::ENOENT) => Ok(Unmount::Gone),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Takes it out of the tree at once. Who has files open keeps them; the session ends at the last close.
+    pub fn detach(&self) -> io::Result<Unmount> {
+        let Some(pinned) = self.pin()? else { return Ok(Unmount::Gone) };
+        if self.by_helper {
+            return helper::unmount(&self.point, true);
+        }
+        match umount2(&pinned.magic_link(), MntFlags::MNT_DETACH) {
+            Ok(()) => Ok(Unmount::Done),
+            Err(Errno::EINVAL | Errno::ENOENT) => Ok(Unmount::Gone),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Is it what stands at its path?
+    pub fn is_there(&self) -> bool {
+        self.pin().is_ok_and(|pinned| pinned.is_some())
+    }
+
+    /// Lets the kernel read ahead up to so many KiB. After the INIT reply, which can only lower the figure. Takes root:
+    /// the file belongs to it. 128 is the kernel's default, and buffered reads are then 13 times slower.
+    pub fn set_read_ahead(&self, kib: u32) -> io::Result<()> {
+        let entry = table::find(self.id.id)?.ok_or(Errno::ENOENT)?;
+        std::fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", entry.device), kib.to_string())
+    }
+
+    fn pin(&self) -> io::Result<Option<Pinned>> {
+        let pinned = match Pinned::open(&self.point) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        Ok(pinned.mount_id()?.same(self.id).then_some(pinned))
+    }
+}
