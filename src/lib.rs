@@ -1,5 +1,6 @@
 //! aoefs: ATA-over-Ethernet targets as plain files.
 
+pub mod daemon;
 pub mod engine;
 pub mod failure;
 pub mod fs;

@@ -1,0 +1,156 @@
+//! Into the background, and the word that it worked. The process that the shell waits for stays until the daemon
+//! says READY or what went wrong, prints that one line, and ends with the exit code that fits. If it is interrupted
+//! meanwhile, so is the daemon.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
+
+use super::notify;
+use super::signals::Signals;
+use crate::failure::{Failure, one_line};
+
+/// Which of the two processes this is.
+#[derive(Debug)]
+pub enum Side {
+    /// The one that goes on to serve.
+    Daemon(Ready),
+    /// The one that the shell waits for. It has nothing left to do but to end with this code.
+    Parent(ExitCode),
+}
+
+/// The daemon's way to say that it serves, or why it does not.
+#[derive(Debug)]
+pub struct Ready {
+    pipe: Option<File>,
+}
+
+impl Ready {
+    /// For the foreground: there is nobody to tell but the terminal.
+    pub fn foreground() -> Self {
+        Self { pipe: None }
+    }
+
+    /// Says that the mount answers: `line` is printed by whoever has the terminal, systemd hears of it, and a daemon
+    /// in the background lets go of its standard input, output and error.
+    pub fn ready(self, line: &str) {
+        notify::ready(&one_line(line));
+        match self.pipe {
+            None => {
+                let _ = writeln!(io::stdout(), "{}", one_line(line));
+            }
+            Some(mut pipe) => {
+                if let Err(error) = to_null() {
+                    log::warn!("/dev/null: {error}");
+                }
+                super::logging::to_syslog();
+                let _ = writeln!(pipe, "0 {}", one_line(line));
+            }
+        }
+    }
+
+    /// Says why it ends, and gives the code to end with.
+    pub fn failed(self, failure: &Failure) -> ExitCode {
+        match self.pipe {
+            None => report(failure),
+            Some(mut pipe) => {
+                let _ = writeln!(pipe, "{} {failure}", failure.code());
+                ExitCode::from(failure.code())
+            }
+        }
+    }
+}
+
+/// The one line on stderr.
+pub fn report(failure: &Failure) -> ExitCode {
+    let _ = writeln!(io::stderr(), "aoefs: {failure}");
+    ExitCode::from(failure.code())
+}
+
+/// Forks. Call it before any thread starts.
+pub fn detach(signals: &Signals) -> Result<Side, Failure> {
+    let failed = |what: &str, errno: Errno| {
+        Failure::start(format!("cannot go to the background: {what}: {}; try -f", errno.desc()))
+    };
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe", errno))?;
+    // SAFETY: no thread has been started yet, so the child may use all of the parent's state.
+    match unsafe { fork() }.map_err(|errno| failed("fork", errno))? {
+        ForkResult::Child => {
+            drop(reader);
+            // The only reason to fail is that it leads a group already, and a fresh child does not.
+            let _ = setsid();
+            Ok(Side::Daemon(Ready { pipe: Some(File::from(writer)) }))
+        }
+        ForkResult::Parent { child } => {
+            drop(writer);
+            Ok(Side::Parent(await_word(signals, child, reader)))
+        }
+    }
+}
+
+fn await_word(signals: &Signals, child: Pid, reader: OwnedFd) -> ExitCode {
+    let mut text = String::new();
+    let mut pipe = File::from(reader);
+    wait_readable(signals, child, &pipe);
+    // Up to the line feed only: the daemon may keep its end for as long as it lives.
+    let mut byte = [0];
+    let mut bytes = Vec::new();
+    while pipe.read_exact(&mut byte).is_ok() && byte[0] != b'\n' {
+        bytes.push(byte[0]);
+    }
+    text.push_str(&String::from_utf8_lossy(&bytes));
+    match text.split_once(' ').and_then(|(code, line)| Some((code.parse::<u8>().ok()?, line))) {
+        Some((0, line)) => {
+            let _ = writeln!(io::stdout(), "{line}");
+            ExitCode::SUCCESS
+        }
+        Some((code, line)) => report(&Failure::with_code(code, line)),
+        None => {
+            let how = match waitpid(child, None) {
+                Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),
+                Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
+                _ => "ended".into(),
+            };
+            report(&Failure::start(format!(
+                "the daemon {how} while it started; run it with -f -v to see why"
+            )))
+        }
+    }
+}
+
+/// Until there is a word; a signal to us goes on to the daemon, which then ends or says why not.
+fn wait_readable(signals: &Signals, child: Pid, pipe: &File) {
+    loop {
+        let mut fds =
+            [PollFd::new(pipe.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            Err(_) => return,
+            Ok(_) => {}
+        }
+        let any = |fd: &PollFd| fd.any().unwrap_or(true);
+        if any(&fds[0]) {
+            return;
+        }
+        if any(&fds[1]) {
+            let _ = signals.next(Some(std::time::Duration::ZERO));
+            let _ = kill(child, Signal::SIGTERM);
+        }
+    }
+}
+
+fn to_null() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(null.as_fd())?;
+    dup2_stdout(null.as_fd())?;
+    dup2_stderr(null.as_fd())?;
+    Ok(())
+}

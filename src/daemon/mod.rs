@@ -1,0 +1,8 @@
+//! What makes a process a daemon, and lets it end well: the background, its log, signals, systemd, and the unmounter.
+
+pub mod background;
+pub mod logging;
+pub mod notify;
+pub mod signals;
+pub mod stop;
+pub mod unmounter;

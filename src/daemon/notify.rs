@@ -1,0 +1,57 @@
+//! What systemd wants to know, by its datagram protocol: a few lines instead of a library. Without `NOTIFY_SOCKET`
+//! nothing happens.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// The mount answers. `status` is what `systemctl status` shows.
+pub fn ready(status: &str) {
+    tell(&format!("READY=1\nMAINPID={}\nSTATUS={status}\n", std::process::id()));
+}
+
+/// On the way out.
+pub fn stopping() {
+    tell("STOPPING=1\n");
+}
+
+fn tell(text: &str) {
+    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = send(&socket, text.as_bytes())
+    {
+        log::debug!("NOTIFY_SOCKET {}: {error}", socket.display());
+    }
+}
+
+fn send(socket: &OsStr, text: &[u8]) -> io::Result<()> {
+    let address = match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(socket)?,
+    };
+    let sender = UnixDatagram::unbound()?;
+    sender.set_nonblocking(true)?;
+    sender.send_to_addr(text, &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let by_path = UnixDatagram::bind(&path).unwrap();
+        let name = format!("aoefs-test-{}", std::process::id());
+        let abstract_name = SocketAddr::from_abstract_name(&name).unwrap();
+        let by_name = UnixDatagram::bind_addr(&abstract_name).unwrap();
+        let mut text = [0; 16];
+        send(path.as_os_str(), b"READY=1\n").unwrap();
+        assert_eq!(by_path.recv(&mut text).unwrap(), 8);
+        send(OsStr::new(&format!("@{name}")), b"STOPPING=1\n").unwrap();
+        assert_eq!(by_name.recv(&mut text).unwrap(), 11);
+        assert_eq!(&text[..11], b"STOPPING=1\n");
+    }
+}

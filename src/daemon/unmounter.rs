@@ -1,0 +1,211 @@
+//! The unmounter: a small process, forked before the first thread, that keeps the right to unmount which the daemon
+//! gives up, and outlives a daemon that is killed. It does three things: it unmounts when asked, it names those who
+//! keep the mount busy, and when its socket ends, however the daemon ended, it detaches the mount if that still is
+//! the one it was told about. Then it ends.
+//!
+//! The two talk in lines over a socket pair: `mounted ID UNIQUE HELPER`, `unmount`, `detach` one way; `done`,
+//! `gone`, `busy WHO`, `failed WHY` the other way.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::signal::SigSet;
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork};
+use parking_lot::Mutex;
+
+use crate::failure::one_line;
+use crate::fs::mount::{Mount, MountId, Place, Unmount, holders};
+
+/// An unmount takes a millisecond; a scan of a machine with many processes takes longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The daemon's end. Dropping it lets the unmounter do its last work and waits for it, so nothing of ours stays
+/// mounted and no zombie stays behind.
+#[derive(Debug)]
+pub struct Unmounter {
+    process: Pid,
+    socket: Mutex<Option<BufReader<UnixStream>>>,
+    mount: OnceLock<Mount>,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is out of the tree.
+    Done,
+    /// It was out of the tree before.
+    Gone,
+    /// These use it.
+    Busy(String),
+    /// It did not work, and this is why.
+    Failed(String),
+}
+
+impl Unmounter {
+    /// Forks it. Call it before any thread starts, and before the mount at `place` is made: if the daemon dies between
+    /// mount(2) and [`Unmounter::mounted`], a dead mount of ours there is detached all the same.
+    pub fn start(place: &Place) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        // SAFETY: the caller has no threads yet, so the child may use whatever the parent could; it never returns.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                drop(ours);
+                let _ = std::panic::catch_unwind(|| child(theirs, place));
+                // SAFETY: the child ends here, without the parent's destructors and exit handlers.
+                unsafe { libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => {
+                ours.set_read_timeout(Some(PATIENCE))?;
+                let socket = Mutex::new(Some(BufReader::new(ours)));
+                Ok(Self { process: child, socket, mount: OnceLock::new() })
+            }
+        }
+    }
+
+    /// Tells it which mount is ours.
+    pub fn mounted(&self, mount: &Mount) -> io::Result<()> {
+        let id = mount.id();
+        let line = format!("mounted {} {} {}\n", id.id, id.unique.unwrap_or(0), u8::from(mount.by_helper()));
+        let _ = self.mount.set(mount.clone());
+        let mut socket = self.socket.lock();
+        let socket = socket.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        socket.get_mut().write_all(line.as_bytes())
+    }
+
+    /// Unmounts if nobody uses the mount.
+    pub fn unmount(&self) -> Outcome {
+        self.request("unmount\n", Mount::unmount)
+    }
+
+    /// Takes the mount out of the tree, used or not.
+    pub fn detach(&self) -> Outcome {
+        self.request("detach\n", Mount::detach)
+    }
+
+    /// Its process, for those who look after processes.
+    pub fn process(&self) -> Pid {
+        self.process
+    }
+
+    /// Asks the child; if somebody killed it, does the work here, with whatever privilege is left.
+    fn request(&self, line: &str, here: fn(&Mount) -> io::Result<Unmount>) -> Outcome {
+        let mut socket = self.socket.lock();
+        if let Some(stream) = socket.as_mut() {
+            match ask(stream, line) {
+                Ok(outcome) => return outcome,
+                // Its answer may still come, and would be taken for the next request's.
+                Err(_) => *socket = None,
+            }
+        }
+        match self.mount.get() {
+            Some(mount) => outcome(mount, here(mount)),
+            None => Outcome::Gone,
+        }
+    }
+}
+
+impl Drop for Unmounter {
+    fn drop(&mut self) {
+        *self.socket.lock() = None;
+        let _ = waitpid(self.process, None);
+    }
+}
+
+fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> io::Result<Outcome> {
+    stream.get_mut().write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_line(&mut answer)?;
+    let answer = answer.strip_suffix('\n').ok_or(io::ErrorKind::UnexpectedEof)?;
+    let (word, rest) = answer.split_once(' ').unwrap_or((answer, ""));
+    Ok(match word {
+        "done" => Outcome::Done,
+        "gone" => Outcome::Gone,
+        "busy" => Outcome::Busy(rest.into()),
+        _ => Outcome::Failed(rest.into()),
+    })
+}
+
+fn outcome(mount: &Mount, result: io::Result<Unmount>) -> Outcome {
+    match result {
+        Ok(Unmount::Done) => Outcome::Done,
+        Ok(Unmount::Gone) => Outcome::Gone,
+        Ok(Unmount::Busy) => Outcome::Busy(one_line(&holders::describe(mount.point()))),
+        Err(error) => Outcome::Failed(one_line(&error.to_string())),
+    }
+}
+
+/// The child's life.
+fn child(socket: UnixStream, place: &Place) {
+    let Ok(socket) = alone(socket) else { return };
+    let mut lines = BufReader::new(socket);
+    let mut mount: Option<Mount> = None;
+    let mut line = String::new();
+    while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let answer = match (words.as_slice(), &mount) {
+            (["mounted", id, unique, helper], _) => {
+                let unique = unique.parse().ok().filter(|&unique| unique != 0);
+                let id = MountId { id: id.parse().unwrap_or(0), unique };
+                mount = Some(Mount::known(place.path().into(), id, *helper == "1"));
+                None
+            }
+            (["unmount"], Some(mount)) => Some(outcome(mount, mount.unmount())),
+            (["detach"], Some(mount)) => Some(outcome(mount, mount.detach())),
+            _ => Some(Outcome::Gone),
+        };
+        if let Some(answer) = answer
+            && lines.get_mut().write_all(words_of(&answer).as_bytes()).is_err()
+        {
+            break;
+        }
+        line.clear();
+    }
+    let _ = match mount {
+        Some(mount) => mount.detach().map(drop).map_err(|_| ()),
+        None => place.clear().map(drop).map_err(|_| ()),
+    };
+}
+
+fn words_of(answer: &Outcome) -> String {
+    match answer {
+        Outcome::Done => "done\n".into(),
+        Outcome::Gone => "gone\n".into(),
+        Outcome::Busy(who) => format!("busy {who}\n"),
+        Outcome::Failed(why) => format!("failed {why}\n"),
+    }
+}
+
+/// Lets go of all that the child has inherited: descriptors, terminal, directory, signals. Whoever sends SIGTERM to
+/// the whole group, as a terminal or systemd does, means the daemon.
+fn alone(socket: UnixStream) -> io::Result<UnixStream> {
+    SigSet::all().thread_block()?;
+    std::env::set_current_dir("/")?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(null.as_fd())?;
+    dup2_stdout(null.as_fd())?;
+    dup2_stderr(null.as_fd())?;
+    let keep = socket.as_raw_fd() as libc::c_uint;
+    close_range(3, keep - 1);
+    close_range(keep + 1, libc::c_uint::MAX);
+    // Its own name in ps, and in the list of those who hold something.
+    // SAFETY: the argument is a C string, of which the kernel copies 15 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, c"aoefs-unmount".as_ptr()) };
+    Ok(socket)
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) {
+    if first > last {
+        return;
+    }
+    // SAFETY: what is closed belongs to objects of the parent's stack, which the child never runs or drops.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+}
+
+/// So that the thread which stops and the thread that serves share it.
+pub type SharedUnmounter = Arc<Unmounter>;
