@@ -97,7 +97,6 @@ pub fn detach(signals: &Signals) -> Result<Side, Failure> {
 }
 
 fn await_word(signals: &Signals, child: Pid, reader: OwnedFd) -> ExitCode {
-    let mut text = String::new();
     let mut pipe = File::from(reader);
     wait_readable(signals, child, &pipe);
     // Up to the line feed only: the daemon may keep its end for as long as it lives.
@@ -106,7 +105,7 @@ fn await_word(signals: &Signals, child: Pid, reader: OwnedFd) -> ExitCode {
     while pipe.read_exact(&mut byte).is_ok() && byte[0] != b'\n' {
         bytes.push(byte[0]);
     }
-    text.push_str(&String::from_utf8_lossy(&bytes));
+    let text = String::from_utf8_lossy(&bytes);
     match text.split_once(' ').and_then(|(code, line)| Some((code.parse::<u8>().ok()?, line))) {
         Some((0, line)) => {
             let _ = writeln!(io::stdout(), "{line}");

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{Level, Log, Metadata, Record};
 use parking_lot::Mutex;
 
 use crate::failure::one_line;
@@ -40,11 +40,6 @@ pub fn install(verbosity: i8) {
 /// From now on to syslog.
 pub fn to_syslog() {
     IN_BACKGROUND.store(true, Ordering::Relaxed);
-}
-
-/// The levels that a library may log at, for those who ask.
-pub fn level() -> LevelFilter {
-    log::max_level()
 }
 
 struct Logger {

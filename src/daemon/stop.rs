@@ -21,68 +21,75 @@ pub trait Service {
     fn abandon(&self);
 }
 
-/// Serves signals, until a second one asks for the end: then all is abandoned and the mount is detached, and the caller
-/// ends the process. After a stop that went well the session ends by itself, and the process with it.
+/// Serves signals, and returns when a second one has asked for the end: then all is abandoned and the mount is detached,
+/// and the caller ends the process. After a stop that went well the session ends by itself, and the process with it.
 pub fn supervise(signals: &Signals, unmounter: &Unmounter, stop: Duration, service: &dyn Service) {
-    loop {
-        match signals.next(None) {
-            Ok(Some(Wish::Reload)) => service.reload(),
-            Ok(Some(Wish::Stop)) => break,
-            Ok(None) => {}
-            Err(error) => {
-                service.say(&format!("cannot receive signals: {error}; stop aoefs with umount"));
+    let supervisor = Supervisor { signals, unmounter, service };
+    supervisor.stop_asked(None);
+    notify::stopping();
+    supervisor.wind_down(stop);
+    service.say("stopping: outstanding requests fail");
+    unmounter.detach();
+    service.abandon();
+}
+
+struct Supervisor<'a> {
+    signals: &'a Signals,
+    unmounter: &'a Unmounter,
+    service: &'a dyn Service,
+}
+
+impl Supervisor<'_> {
+    /// Returns on the second signal.
+    fn wind_down(&self, stop: Duration) {
+        let end = Instant::now() + stop;
+        let mut told = None;
+        loop {
+            let obstacle = match self.unmounter.unmount() {
+                Outcome::Done | Outcome::Gone => break,
+                Outcome::Busy(who) => format!("in use by {who}"),
+                Outcome::Failed(why) => format!("cannot unmount: {why}"),
+            };
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                match self.unmounter.detach() {
+                    Outcome::Failed(why) => self.say(&format!("cannot detach the mount: {why}")),
+                    _ => self.say(&format!("{obstacle}; detached, serving until the last close")),
+                }
+                break;
+            }
+            if told.as_ref() != Some(&obstacle) {
+                let seconds = left.as_secs_f32().ceil();
+                self.say(&format!("{obstacle}; trying for {seconds} s more, then detaching"));
+                told = Some(obstacle);
+            }
+            if self.stop_asked(Some(RETRY.min(left))) {
                 return;
             }
         }
+        self.stop_asked(None);
     }
-    notify::stopping();
-    if wind_down(signals, unmounter, stop, service) {
-        service.say("stopping: outstanding requests fail");
-        unmounter.detach();
-        service.abandon();
-    }
-}
 
-/// True if a second signal came.
-fn wind_down(signals: &Signals, unmounter: &Unmounter, stop: Duration, service: &dyn Service) -> bool {
-    let end = Instant::now() + stop;
-    let mut told = None;
-    loop {
-        let outcome = unmounter.unmount();
-        let obstacle = match outcome {
-            Outcome::Done | Outcome::Gone => break,
-            Outcome::Busy(who) => format!("{who} keeps it busy"),
-            Outcome::Failed(why) => why,
-        };
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            match unmounter.detach() {
-                Outcome::Failed(why) => service.say(&format!("stopping: cannot detach the mount: {why}")),
-                _ => service.say(&format!("stopping: {obstacle}; detached, serving until the last close")),
+    /// True as soon as a stop signal comes, false when the time is over. Without a time it returns for a signal only.
+    fn stop_asked(&self, within: Option<Duration>) -> bool {
+        loop {
+            match self.signals.next(within) {
+                Ok(Some(Wish::Stop)) => return true,
+                Ok(Some(Wish::Reload)) => self.service.reload(),
+                Ok(None) if within.is_some() => return false,
+                Ok(None) => {}
+                Err(error) => {
+                    // Ending the process for that would take the disks away. umount(8) still ends it.
+                    self.service.say(&format!("cannot receive signals any more: {error}"));
+                    loop {
+                        std::thread::park();
+                    }
+                }
             }
-            break;
-        }
-        if told.as_ref() != Some(&obstacle) {
-            let seconds = left.as_secs_f32().ceil();
-            service.say(&format!("stopping: {obstacle}; trying for {seconds} s, then detaching"));
-            told = Some(obstacle);
-        }
-        if next_stop(signals, Some(RETRY.min(left)), service) {
-            return true;
         }
     }
-    next_stop(signals, None, service)
-}
 
-/// True if a stop signal came within the time, or, without a limit, as soon as one comes.
-fn next_stop(signals: &Signals, within: Option<Duration>, service: &dyn Service) -> bool {
-    loop {
-        match signals.next(within) {
-            Ok(Some(Wish::Stop)) => return true,
-            Ok(Some(Wish::Reload)) => service.reload(),
-            Ok(None) if within.is_some() => return false,
-            Ok(None) => {}
-            Err(_) => return false,
-        }
+    fn say(&self, line: &str) {
+        self.service.say(&format!("stopping: {line}"));
     }
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::libc;
@@ -206,6 +206,3 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) {
     // SAFETY: what is closed belongs to objects of the parent's stack, which the child never runs or drops.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
-
-/// So that the thread which stops and the thread that serves share it.
-pub type SharedUnmounter = Arc<Unmounter>;
