@@ -3,3 +3,4 @@
 pub mod ctl;
 pub mod errno;
 pub mod mount;
+pub mod text;
