@@ -1,1 +1,25 @@
-//! An AoE target: a pure command processor over a memory or file image.
+//! An AoE target: the other end of the wire.
+//!
+//! [`Processor`] turns one request frame into at most one reply frame. It has no clock, no socket, no thread and no
+//! lock, and it allocates nothing per frame, so the demo, the simulator, the tests and `aoefs-target` all run the very
+//! same code. Behind it is an [`Image`]: [`MemoryImage`], [`FileImage`], or a [`LoggingImage`] around either, which
+//! reports every write and flush in the order in which they took effect (crash tests cut that log and replay it).
+//!
+//! This module may import `wire` and nothing else of the crate. Who carries frames between a processor and a network is
+//! not decided here: `runtime::serve` does it through a trait that the binaries implement.
+
+mod access;
+mod ata;
+mod file;
+mod image;
+mod log;
+mod memory;
+mod processor;
+mod smart;
+
+pub use access::MacList;
+pub use file::{FileImage, Open, OpenError};
+pub use image::{Cause, Fault, Image};
+pub use log::{LoggingImage, Mark, Record, read_record, write_record};
+pub use memory::MemoryImage;
+pub use processor::{Answer, Counters, Processor, Silence, TargetConfig};

@@ -1,0 +1,353 @@
+//! An image in a file or on a block device.
+//!
+//! Plain pread and pwrite: the page cache is the target's cache. A flush is fdatasync, and `sync` opens with O_DSYNC so
+//! that every write is durable before it is answered. TRIM punches a hole; where the file system cannot, zeros are
+//! written, since IDENTIFY promises zeros after it. The size is the file's, rounded down to whole sectors, and is looked
+//! at again only by [`Image::rescan`].
+//!
+//! The file is locked (flock) while it is exported: exclusively for writing, shared for a read-only export. Two targets
+//! that write one file, each believing that it is alone, would destroy it.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+
+use super::image::{Cause, Fault, Image};
+use crate::wire::{SECTOR, Sector};
+
+/// What a discard writes where holes cannot be punched: long enough that the cost is in the copying.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// How to open an image.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Open {
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Answer a write only when it is durable (O_DSYNC).
+    pub sync: bool,
+    /// Create the file, sparse, with this many bytes if it is not there; if it is, its size must be this.
+    pub size: Option<u64>,
+    /// Export the file even though another target has it locked.
+    pub share: bool,
+}
+
+/// A file or a block device as an image.
+pub struct FileImage {
+    file: Held,
+    sectors: u64,
+    read_only: bool,
+    /// Learnt from the first refusal, so that a discard does not ask in vain each time.
+    holes: bool,
+}
+
+enum Held {
+    Locked(Flock<File>),
+    Shared(File),
+}
+
+/// Why a file cannot be exported. Displays as one line: what, why, what to do.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Not there, and no size was given to create it with.
+    Missing(PathBuf),
+    /// Neither a regular file nor a block device.
+    Kind(PathBuf),
+    /// Less than one sector.
+    Empty(PathBuf),
+    /// It has another size than the caller asked for: found, asked.
+    Size(PathBuf, u64, u64),
+    /// Another target has it.
+    Locked(PathBuf),
+    /// The system said no: the action, and why.
+    System(PathBuf, &'static str, io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Missing(path) => {
+                write!(f, "{}: no such file; --size BYTES creates it", path.display())
+            }
+            OpenError::Kind(path) => {
+                write!(f, "{}: neither a regular file nor a block device; name one of these", path.display())
+            }
+            OpenError::Empty(path) => {
+                write!(
+                    f,
+                    "{}: smaller than one sector of 512 bytes; truncate -s SIZE makes it larger",
+                    path.display()
+                )
+            }
+            OpenError::Size(path, found, asked) => write!(
+                f,
+                "{}: has {found} bytes, not the {asked} of --size; leave --size out to export it as it is",
+                path.display()
+            ),
+            OpenError::Locked(path) => write!(
+                f,
+                "{}: another target exports it (locked); stop that one, or say --force-share",
+                path.display()
+            ),
+            OpenError::System(path, action, e) => {
+                write!(f, "{}: cannot {action}: {e}", path.display())?;
+                match e.kind() {
+                    io::ErrorKind::PermissionDenied => write!(f, "; run as its owner, or export it with -r"),
+                    io::ErrorKind::ReadOnlyFilesystem => write!(f, "; export it with -r"),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl FileImage {
+    /// Opens, and if asked creates, the image at `path`, and locks it.
+    pub fn open(path: &Path, how: &Open) -> Result<FileImage, OpenError> {
+        let system = |action| move |e: io::Error| OpenError::System(path.to_owned(), action, e);
+        let mut options = OpenOptions::new();
+        options.read(true).write(!how.read_only);
+        if how.sync && !how.read_only {
+            options.custom_flags(libc::O_DSYNC);
+        }
+        let file = match (options.open(path), how.size) {
+            (Ok(file), _) => file,
+            (Err(e), Some(size)) if e.kind() == io::ErrorKind::NotFound && !how.read_only => {
+                let file = options.create_new(true).mode(0o640).open(path).map_err(system("create"))?;
+                file.set_len(size).map_err(system("set the size"))?;
+                file
+            }
+            (Err(e), None) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(OpenError::Missing(path.to_owned()));
+            }
+            (Err(e), _) => return Err(system("open")(e)),
+        };
+        let kind = file.metadata().map_err(system("look at"))?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(OpenError::Kind(path.to_owned()));
+        }
+        let bytes = size_of(&file).map_err(system("find the size"))?;
+        match how.size {
+            Some(asked) if asked != bytes => return Err(OpenError::Size(path.to_owned(), bytes, asked)),
+            _ if bytes < SECTOR as u64 => return Err(OpenError::Empty(path.to_owned())),
+            _ => {}
+        }
+        let lock = if how.read_only { FlockArg::LockSharedNonblock } else { FlockArg::LockExclusiveNonblock };
+        let file = match Flock::lock(file, lock) {
+            Ok(locked) => Held::Locked(locked),
+            Err((file, Errno::EWOULDBLOCK)) if how.share => Held::Shared(file),
+            Err((_, Errno::EWOULDBLOCK)) => return Err(OpenError::Locked(path.to_owned())),
+            // A file system without locks (some network ones) is no reason to refuse service.
+            Err((file, _)) => Held::Shared(file),
+        };
+        Ok(FileImage { file, sectors: bytes / SECTOR as u64, read_only: how.read_only, holes: true })
+    }
+
+    /// A number that stays with this disk: same file, same number; another file under the same name, another number.
+    /// From the device and inode numbers and, where the file system keeps it, the time of birth, because an inode number
+    /// is given to the next file soon after a file is gone. A block device counts as its device number.
+    pub fn fingerprint(&self) -> io::Result<u64> {
+        let meta = self.file().metadata()?;
+        let born = meta.created().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        let parts = if meta.file_type().is_block_device() {
+            [meta.rdev(), 0, 0]
+        } else {
+            [meta.dev(), meta.ino(), born.map_or(0, |d| d.as_nanos() as u64)]
+        };
+        // FNV-1a, 64 bits: stable for ever, which std's hasher does not promise.
+        let bytes = parts.iter().flat_map(|part| part.to_le_bytes());
+        Ok(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        }))
+    }
+
+    fn file(&self) -> &File {
+        match &self.file {
+            Held::Locked(file) => file,
+            Held::Shared(file) => file,
+        }
+    }
+
+    fn write_all(&self, mut offset: u64, data: &[u8]) -> Result<(), Fault> {
+        let mut done = 0;
+        while done < data.len() {
+            match self.file().write_at(&data[done..], offset) {
+                Ok(0) => return Err(Fault::from_io(&io::ErrorKind::WriteZero.into(), done)),
+                Ok(n) => (done, offset) = (done + n, offset + n as u64),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.complain("write", offset, &e, done)),
+            }
+        }
+        Ok(())
+    }
+
+    fn complain(&self, action: &str, offset: u64, e: &io::Error, done: usize) -> Fault {
+        log::warn!("image: {action} at byte {offset}: {e}");
+        Fault::from_io(e, done)
+    }
+}
+
+/// The size of a file or a block device; only seeking tells both.
+fn size_of(mut file: &File) -> io::Result<u64> {
+    file.seek(SeekFrom::End(0))
+}
+
+impl Image for FileImage {
+    fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn read_at(&mut self, at: Sector, into: &mut [u8]) -> Result<(), Fault> {
+        let mut offset = at.0 * SECTOR as u64;
+        let mut done = 0;
+        while done < into.len() {
+            match self.file().read_at(&mut into[done..], offset) {
+                // The file is shorter than it was.
+                Ok(0) => return Err(Fault { cause: Cause::Missing, done: (done / SECTOR) as u64 }),
+                Ok(n) => (done, offset) = (done + n, offset + n as u64),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.complain("read", offset, &e, done)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&mut self, at: Sector, data: &[u8]) -> Result<(), Fault> {
+        self.write_all(at.0 * SECTOR as u64, data)
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.file().sync_data().map_err(|e| {
+            log::warn!("image: fdatasync: {e}");
+            // Whatever the reason, data that was taken is not safe; never let that look like "no such command".
+            Cause::Medium.at_once()
+        })
+    }
+
+    fn trim(&mut self, at: Sector, count: u64) -> Result<(), Fault> {
+        let (offset, len) = (at.0 * SECTOR as u64, count * SECTOR as u64);
+        if self.holes {
+            let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            match fallocate(self.file(), mode, offset as libc::off_t, len as libc::off_t) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => self.holes = false,
+                // A block device punches only whole sectors of its own.
+                Err(Errno::EINVAL) => {}
+                Err(e) => return Err(self.complain("punch a hole", offset, &e.into(), 0)),
+            }
+        }
+        let mut done = 0;
+        while done < len {
+            let now = (len - done).min(ZEROS.len() as u64) as usize;
+            self.write_all(offset + done, &ZEROS[..now])?;
+            done += now as u64;
+        }
+        Ok(())
+    }
+
+    fn rescan(&mut self) -> io::Result<u64> {
+        self.sectors = size_of(self.file())? / SECTOR as u64;
+        Ok(self.sectors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path, how: Open) -> Result<FileImage, String> {
+        FileImage::open(path, &how).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn creates_only_when_a_size_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let refused = open(&path, Open::default()).err().unwrap();
+        assert!(refused.ends_with("no such file; --size BYTES creates it"), "{refused}");
+        assert!(!path.exists());
+        let image = open(&path, Open { size: Some(1_000_000), ..Open::default() }).unwrap();
+        assert_eq!(image.sectors(), 1953);
+        assert_eq!(std::fs::metadata(&path).unwrap().blocks(), 0);
+        drop(image);
+        assert!(
+            open(&path, Open { size: Some(4096), ..Open::default() })
+                .err()
+                .unwrap()
+                .contains("has 1000000 bytes")
+        );
+        assert!(
+            open(dir.path(), Open { read_only: true, ..Open::default() }).err().unwrap().contains("neither")
+        );
+        std::fs::write(&path, [0; 511]).unwrap();
+        assert!(open(&path, Open::default()).err().unwrap().contains("smaller than one sector"));
+    }
+
+    #[test]
+    fn one_writer_or_many_readers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let first = open(&path, Open { size: Some(4096), ..Open::default() }).unwrap();
+        assert!(open(&path, Open::default()).err().unwrap().contains("--force-share"));
+        assert!(open(&path, Open { read_only: true, ..Open::default() }).is_err());
+        assert!(open(&path, Open { share: true, ..Open::default() }).is_ok());
+        drop(first);
+        let _reader = open(&path, Open { read_only: true, ..Open::default() }).unwrap();
+        let _another = open(&path, Open { read_only: true, ..Open::default() }).unwrap();
+        assert!(open(&path, Open::default()).is_err());
+    }
+
+    #[test]
+    fn discards_read_as_zeros_with_and_without_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::fs::write(&path, vec![0xff; 300 * SECTOR]).unwrap();
+        let mut image = open(&path, Open::default()).unwrap();
+        image.trim(Sector(10), 5).unwrap();
+        image.holes = false;
+        image.trim(Sector(100), 150).unwrap();
+        image.flush().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for (sector, data) in bytes.chunks(SECTOR).enumerate() {
+            let zero = (10..15).contains(&sector) || (100..250).contains(&sector);
+            assert!(data.iter().all(|b| *b == if zero { 0 } else { 0xff }), "sector {sector}");
+        }
+        assert_eq!(bytes.len(), 300 * SECTOR);
+    }
+
+    #[test]
+    fn a_file_cut_short_is_missing_sectors_and_a_rescan_sees_the_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let mut image = open(&path, Open { size: Some(8192), ..Open::default() }).unwrap();
+        image.write_at(Sector(0), &[3; 4096]).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1024).unwrap();
+        let fault = image.read_at(Sector(1), &mut [0; 2048]).unwrap_err();
+        assert_eq!(fault, Fault { cause: Cause::Missing, done: 1 });
+        assert_eq!(image.rescan().unwrap(), 2);
+    }
+
+    #[test]
+    fn a_file_that_took_anothers_name_has_another_fingerprint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let how = Open { size: Some(4096), ..Open::default() };
+        let first = open(&path, how).unwrap().fingerprint().unwrap();
+        assert_eq!(open(&path, how).unwrap().fingerprint().unwrap(), first);
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        assert_ne!(open(&path, how).unwrap().fingerprint().unwrap(), first);
+    }
+}

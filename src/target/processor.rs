@@ -1,0 +1,473 @@
+//! The command processor: one request frame in, at most one reply frame out.
+//!
+//! What it promises, whatever the frame holds: it never panics, never allocates, never answers a response, an address that
+//! is not its own or a host that is masked; a reply has the request's tag, goes to the request's source, carries its own
+//! address, is padded with zeros to 60 bytes and never exceeds the MTU. It keeps the config string, the mask and the
+//! reservation in memory; the sectors are the image's business.
+//!
+//! Where the protocol leaves a choice: version 1 only (else AoE error 5); a wildcard address may ask (config, IDENTIFY,
+//! reading the lists) but not change or move data, because every target on the segment would obey at once; a sector count
+//! of 0 or above the advertised limit is a bad argument.
+
+use super::access::{LIST_MAX, MacList};
+use super::image::{Fault, Image};
+use super::smart::Health;
+use crate::wire::{
+    Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DATA_OFFSET, DIRECTIVE_LEN, Directive, HEADER_LEN,
+    Header, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, MaskOp, MaskVerb, RESERVE_LEN, Refusal, Reserve,
+    ReserveVerb, Tag, Text, VERSION, Verb, cmd, sectors_per_frame,
+};
+
+/// Bytes of an Ethernet header: what a frame has above the MTU.
+const ETHERNET: usize = 14;
+
+/// Bytes of a MAC in a reservation list.
+const MAC_LEN: usize = 6;
+
+/// How many frames a target queues if nobody says otherwise: what the initiator's window goes up to.
+const BUFFERS: u16 = 128;
+
+/// The version number that config replies carry. Not one of vblade's (0x40xx), which initiators know quirks of.
+const FIRMWARE: u16 = 0x0a01;
+
+/// Who a target says it is.
+#[derive(Clone, Debug)]
+pub struct TargetConfig {
+    /// Its address; no wildcard.
+    pub addr: Addr,
+    /// Frames it can queue, as config replies say.
+    pub buffers: u16,
+    /// Its version number, as config replies say.
+    pub firmware: u16,
+    /// IDENTIFY: the serial number. It is what tells two disks apart.
+    pub serial: Text<20>,
+    /// IDENTIFY: the model.
+    pub model: Text<40>,
+    /// IDENTIFY: the firmware revision.
+    pub revision: Text<8>,
+    /// Whether a write may be answered before it is durable. False if the image is opened so that every write is.
+    pub write_cache: bool,
+    /// The config string at the start; at most [`CONFIG_MAX`] bytes count.
+    pub string: Vec<u8>,
+    /// The mask list at the start: only these hosts are answered, if it names any.
+    pub mask: Vec<Mac>,
+}
+
+impl TargetConfig {
+    /// A target at `addr` with a serial number and default everything else.
+    pub fn new(addr: Addr, serial: &str) -> TargetConfig {
+        TargetConfig {
+            addr,
+            buffers: BUFFERS,
+            firmware: FIRMWARE,
+            serial: Text::new(serial),
+            model: Text::new("aoefs target"),
+            revision: Text::new(env!("CARGO_PKG_VERSION")),
+            write_cache: true,
+            string: Vec::new(),
+            mask: Vec::new(),
+        }
+    }
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The reply is in the buffer and has this length.
+    Reply(usize),
+    /// Nothing is sent, for this reason.
+    Silence(Silence),
+}
+
+/// Why a frame is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// No AoE frame, or shorter than its command's argument.
+    Malformed,
+    /// A response: somebody else's, or on a loopback interface our own.
+    Response,
+    /// For another address or another station.
+    Foreign,
+    /// From a host that the mask list does not name.
+    Masked,
+    /// The config string is not what was asked for.
+    Mismatch,
+    /// The interface is too small for any reply.
+    NoRoom,
+}
+
+/// What happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Of these, the ones that the AoE layer refused.
+    pub refused: u64,
+    /// Of these, ATA commands that failed.
+    pub failed: u64,
+    /// Frames dropped because they were malformed.
+    pub malformed: u64,
+    /// Frames dropped because their sender is masked.
+    pub masked: u64,
+    /// Sectors read by initiators.
+    pub sectors_read: u64,
+    /// Sectors written by initiators.
+    pub sectors_written: u64,
+    /// Sectors discarded by initiators.
+    pub sectors_trimmed: u64,
+    /// Flushes that succeeded.
+    pub flushes: u64,
+    /// Reads that the image failed.
+    pub failed_reads: u64,
+    /// Writes, discards and flushes that the image failed.
+    pub failed_writes: u64,
+}
+
+/// A target: its state, and the image behind it.
+pub struct Processor<I> {
+    pub(super) config: TargetConfig,
+    pub(super) image: I,
+    pub(super) counters: Counters,
+    /// Whether the volatile write cache is on: if not, each write is flushed before it is answered.
+    pub(super) cache_on: bool,
+    pub(super) smart_on: bool,
+    string: Vec<u8>,
+    mask: MacList,
+    holders: MacList,
+}
+
+/// A reply in the making.
+struct Out<'a> {
+    frame: &'a mut [u8],
+    header: Header,
+}
+
+impl<I: Image> Processor<I> {
+    /// A target with the sectors of `image`.
+    pub fn new(config: TargetConfig, image: I) -> Processor<I> {
+        let mut string = Vec::with_capacity(CONFIG_MAX);
+        string.extend(config.string.iter().take(CONFIG_MAX));
+        let mut mask = MacList::new();
+        for mac in &config.mask {
+            // More than the list holds cannot be asked for on a command line.
+            let _ = mask.add(*mac, LIST_MAX);
+        }
+        let cache_on = config.write_cache;
+        Processor {
+            config,
+            image,
+            counters: Counters::default(),
+            cache_on,
+            smart_on: true,
+            string,
+            mask,
+            holders: MacList::new(),
+        }
+    }
+
+    /// What happened since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The target's address.
+    pub fn addr(&self) -> Addr {
+        self.config.addr
+    }
+
+    /// The config string.
+    pub fn string(&self) -> &[u8] {
+        &self.string
+    }
+
+    /// The hosts that are answered; everybody, if there are none.
+    pub fn mask(&self) -> &MacList {
+        &self.mask
+    }
+
+    /// The hosts that hold the target.
+    pub fn holders(&self) -> &MacList {
+        &self.holders
+    }
+
+    /// The image.
+    pub fn image(&self) -> &I {
+        &self.image
+    }
+
+    /// The image, to look at or to change behind the initiators' backs.
+    pub fn image_mut(&mut self) -> &mut I {
+        &mut self.image
+    }
+
+    /// Ends the target; the image is not flushed.
+    pub fn into_image(self) -> I {
+        self.image
+    }
+
+    /// Makes everything that was written durable, as a shutdown should.
+    pub fn flush(&mut self) -> Result<(), Fault> {
+        self.image.flush()
+    }
+
+    /// Answers `frame`, which came in on an interface with this MAC and MTU, into `reply`.
+    ///
+    /// `reply` needs room for the MTU and the Ethernet header; what does not fit is not sent.
+    pub fn handle(&mut self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Answer {
+        let answer = self.answer(frame, mac, mtu, reply);
+        match answer {
+            Answer::Reply(_) => self.counters.answered += 1,
+            Answer::Silence(Silence::Malformed) => self.counters.malformed += 1,
+            Answer::Silence(Silence::Masked) => self.counters.masked += 1,
+            Answer::Silence(_) => {}
+        }
+        answer
+    }
+
+    fn answer(&mut self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Answer {
+        let Ok((header, body)) = Header::parse(frame) else {
+            return Answer::Silence(Silence::Malformed);
+        };
+        if header.response {
+            return Answer::Silence(Silence::Response);
+        }
+        // A promiscuous interface also sees what was meant for other stations.
+        if !header.addr.matches(self.config.addr) || (header.dst != mac && !is_group(header.dst)) {
+            return Answer::Silence(Silence::Foreign);
+        }
+        // A reply to a group address would be a storm on somebody's behalf.
+        if is_group(header.src) {
+            return Answer::Silence(Silence::Malformed);
+        }
+        if !self.mask.admits(header.src) {
+            return Answer::Silence(Silence::Masked);
+        }
+        let Some(mut out) = self.reply_to(&header, mac, mtu, reply) else {
+            return Answer::Silence(Silence::NoRoom);
+        };
+        let end = if header.version == VERSION {
+            match header.command {
+                Command::Ata => self.ata(&header, body, mtu, &mut out),
+                Command::Config => self.query(body, mtu, &mut out),
+                Command::Mask => self.edit_mask(&header, body, &mut out),
+                Command::Reserve => self.reserve(&header, body, &mut out),
+                Command::Other(_) => Ok((Some(Refusal::UnknownCommand), 0)),
+            }
+        } else {
+            Ok((Some(Refusal::BadVersion), 0))
+        };
+        match end {
+            Ok((refusal, len)) => {
+                self.counters.refused += u64::from(refusal.is_some());
+                Answer::Reply(out.finish(refusal, len))
+            }
+            Err(silence) => Answer::Silence(silence),
+        }
+    }
+
+    /// The `nth` frame that tells the network about this target, on an interface with this MAC and MTU; `None` when there
+    /// are no more. One broadcast, or, with a mask list, one frame to each host on it: the others need not know.
+    pub fn announcement(&self, nth: usize, mac: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize> {
+        let dst = match self.mask.as_slice() {
+            [] if nth == 0 => Mac::BROADCAST,
+            list => *list.get(nth)?,
+        };
+        let ask = Header {
+            dst: mac,
+            src: dst,
+            version: VERSION,
+            response: false,
+            error: None,
+            addr: self.config.addr,
+            command: Command::Config,
+            tag: Tag::UNSOLICITED,
+        };
+        let mut out = self.reply_to(&ask, mac, mtu, frame)?;
+        let len = self.put_config(Verb::Read, mtu, &mut out);
+        Some(out.finish(None, len))
+    }
+
+    fn reply_to<'a>(&self, ask: &Header, mac: Mac, mtu: usize, frame: &'a mut [u8]) -> Option<Out<'a>> {
+        let room = frame.len().min(mtu.saturating_add(ETHERNET));
+        let frame = frame.get_mut(..room).filter(|frame| frame.len() >= MIN_FRAME)?;
+        let header = Header {
+            dst: ask.src,
+            src: mac,
+            version: VERSION,
+            response: true,
+            error: None,
+            addr: self.config.addr,
+            command: ask.command,
+            tag: ask.tag,
+        };
+        Some(Out { frame, header })
+    }
+
+    fn ata(&mut self, ask: &Header, body: &[u8], mtu: usize, out: &mut Out<'_>) -> End {
+        let (mut registers, data) = Ata::parse(body).map_err(|_| Silence::Malformed)?;
+        let identify = registers.command == cmd::IDENTIFY;
+        let (argument, into) = out.body().split_at_mut(DATA_OFFSET - HEADER_LEN);
+        let done = if ask.addr.is_wildcard() && !identify {
+            Err(Refusal::BadArgument)
+        } else if !identify && !self.holders.admits(ask.src) {
+            Err(Refusal::Reserved)
+        } else {
+            self.execute(&mut registers, data, sectors_per_frame(mtu), into)
+        };
+        registers.emit(argument);
+        Ok(match done {
+            Ok(len) => (None, argument.len() + len),
+            Err(refusal) => (Some(refusal), argument.len()),
+        })
+    }
+
+    fn query(&mut self, body: &[u8], mtu: usize, out: &mut Out<'_>) -> End {
+        let ask = Config::parse(body).map_err(|_| Silence::Malformed)?;
+        let overlong = Config::overlong(body);
+        let refusal = match ask.verb {
+            Verb::Read => None,
+            Verb::Test | Verb::Prefix => {
+                let fits = if ask.verb == Verb::Test {
+                    self.string == ask.string
+                } else {
+                    self.string.starts_with(ask.string)
+                };
+                if overlong || !fits {
+                    return Err(Silence::Mismatch);
+                }
+                None
+            }
+            Verb::Set | Verb::Force if overlong => Some(Refusal::BadArgument),
+            Verb::Set if !self.string.is_empty() && self.string != ask.string => Some(Refusal::ConfigPresent),
+            Verb::Set | Verb::Force => {
+                self.string.clear();
+                self.string.extend_from_slice(ask.string);
+                None
+            }
+            Verb::Other(_) => Some(Refusal::BadArgument),
+        };
+        Ok((refusal, self.put_config(ask.verb, mtu, out)))
+    }
+
+    fn put_config(&self, verb: Verb, mtu: usize, out: &mut Out<'_>) -> usize {
+        let body = out.body();
+        // An MTU below 1042 cannot carry the longest string; the start of it is better than nothing.
+        let fits = self.string.len().min(body.len() - CONFIG_LEN);
+        let config = Config {
+            buffers: self.config.buffers,
+            firmware: self.config.firmware,
+            sectors: sectors_per_frame(mtu),
+            version: VERSION,
+            verb,
+            string: &self.string[..fits],
+        };
+        config.emit(body);
+        config.len()
+    }
+
+    fn edit_mask(&mut self, ask: &Header, body: &[u8], out: &mut Out<'_>) -> End {
+        // The list must fit into a reply, or nobody could read what was written.
+        let limit = (out.body().len() - MASK_LEN) / DIRECTIVE_LEN;
+        let (verb, end) = match Mask::parse(body) {
+            Err(_) if body.len() < MASK_LEN => return Err(Silence::Malformed),
+            Err(_) => (MaskVerb::Edit, Err(Refusal::BadArgument)),
+            Ok((mask, directives)) => match mask.verb {
+                MaskVerb::Read => (mask.verb, Ok(None)),
+                MaskVerb::Edit if !ask.addr.is_wildcard() => {
+                    let failed = directives
+                        .enumerate()
+                        .find_map(|(at, item)| Some((at as u8, self.direct(item, limit).err()?)));
+                    (mask.verb, Ok(failed))
+                }
+                MaskVerb::Edit | MaskVerb::Other(_) => (mask.verb, Err(Refusal::BadArgument)),
+            },
+        };
+        let (error, directives, list) = match end {
+            Ok(None) => {
+                let list = &self.mask.as_slice()[..self.mask.len().min(limit)];
+                (MaskError::None, list.len() as u8, list)
+            }
+            Ok(Some((at, error))) => (error, at, &[][..]),
+            Err(_) => (MaskError::None, 0, &[][..]),
+        };
+        let list = list.iter().map(|mac| Directive { op: MaskOp::Skip, mac: *mac });
+        let len = Mask { verb, error, directives }.emit(list, out.body());
+        Ok((end.err(), len))
+    }
+
+    fn direct(&mut self, directive: Directive, limit: usize) -> Result<(), MaskError> {
+        match directive.op {
+            MaskOp::Skip => Ok(()),
+            MaskOp::Add => self.mask.add(directive.mac, limit).map_err(|_| MaskError::Full),
+            MaskOp::Delete => {
+                self.mask.remove(directive.mac);
+                Ok(())
+            }
+            MaskOp::Other(_) => Err(MaskError::BadDirective),
+        }
+    }
+
+    fn reserve(&mut self, ask: &Header, body: &[u8], out: &mut Out<'_>) -> End {
+        let limit = (out.body().len() - RESERVE_LEN) / MAC_LEN;
+        let (verb, refusal) = match Reserve::parse(body) {
+            Err(_) if body.len() < RESERVE_LEN => return Err(Silence::Malformed),
+            Err(_) => (ReserveVerb::from(body[0]), Some(Refusal::BadArgument)),
+            Ok((reserve, macs)) => {
+                let refusal = match reserve.verb {
+                    ReserveVerb::Read => None,
+                    _ if ask.addr.is_wildcard() => Some(Refusal::BadArgument),
+                    ReserveVerb::Set if !self.holders.admits(ask.src) => Some(Refusal::Reserved),
+                    ReserveVerb::Set | ReserveVerb::Force => {
+                        self.holders.clear();
+                        for mac in macs {
+                            // The count is one byte, and so is the limit.
+                            let _ = self.holders.add(mac, LIST_MAX);
+                        }
+                        None
+                    }
+                    ReserveVerb::Other(_) => Some(Refusal::BadArgument),
+                };
+                (reserve.verb, refusal)
+            }
+        };
+        let list = &self.holders.as_slice()[..self.holders.len().min(limit)];
+        Ok((refusal, Reserve { verb }.emit(list, out.body())))
+    }
+
+    pub(super) fn health(&self) -> Health {
+        Health {
+            failed_reads: self.counters.failed_reads,
+            failed_writes: self.counters.failed_writes,
+            sectors_read: self.counters.sectors_read,
+            sectors_written: self.counters.sectors_written,
+        }
+    }
+}
+
+/// How a request ends: with a reply, refused or not, whose body has so many bytes, or with silence.
+type End = Result<(Option<Refusal>, usize), Silence>;
+
+impl Out<'_> {
+    /// What follows the header; at least 36 bytes.
+    fn body(&mut self) -> &mut [u8] {
+        &mut self.frame[HEADER_LEN..]
+    }
+
+    /// Completes the frame, whose body has `len` bytes, and tells its length.
+    fn finish(mut self, error: Option<Refusal>, len: usize) -> usize {
+        self.header.error = error;
+        self.header.emit(self.frame);
+        let end = HEADER_LEN + len;
+        if end < MIN_FRAME {
+            self.frame[end..MIN_FRAME].fill(0);
+        }
+        end.max(MIN_FRAME)
+    }
+}
+
+fn is_group(mac: Mac) -> bool {
+    mac.0[0] & 1 == 1
+}
+
+#[cfg(test)]
+mod tests;
