@@ -10,3 +10,6 @@ mod bed;
 
 #[path = "edges_netns/packet.rs"]
 mod packet;
+
+#[path = "edges_netns/watch.rs"]
+mod watch;

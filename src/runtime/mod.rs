@@ -4,3 +4,4 @@ pub mod interface;
 pub mod link;
 pub mod loopback;
 pub mod packet;
+pub mod watch;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::Command;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,19 +12,27 @@ use nix::sched::{CloneFlags, unshare};
 /// Longest time a test waits for something that should happen at once.
 pub const SOON: Duration = Duration::from_secs(5);
 
+/// Longest time a test takes, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// Runs `body` in a new network namespace, or says why it cannot.
 pub fn in_namespace(test: &str, body: impl FnOnce() + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
         return skipped(test, "needs root, to make a network namespace");
     }
     let name = test.to_owned();
+    let (done, finished) = mpsc::channel::<()>();
     let thread = thread::Builder::new().name(test.to_owned()).spawn(move || {
+        // Dropped at the end of the thread, however it ends.
+        let _done = done;
         // Of the calling thread only; what it starts inherits it.
         match unshare(CloneFlags::CLONE_NEWNET) {
             Ok(()) => body(),
             Err(error) => skipped(&name, &format!("no network namespace: {error}")),
         }
     });
+    let hangs = finished.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
+    assert!(!hangs, "{test} hangs");
     if let Err(panic) = thread.unwrap().join() {
         std::panic::resume_unwind(panic);
     }
