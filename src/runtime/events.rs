@@ -1,0 +1,255 @@
+//! The event log: what `log` shows, the last lines of what happened.
+//!
+//! Promises: logging takes a short lock that nobody holds while waiting, so it never blocks I/O; the ring never
+//! grows above its size; one kind of message cannot flood it, and what was left out is said in one line. Byte
+//! positions count from the start of the daemon, so that they work as offsets in a file that only grows.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::{self, Display, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::wire::Addr;
+
+/// Bytes kept by default: some 800 lines, an hour of a bad network under the rate limit.
+pub const DEFAULT_SIZE: usize = 64 << 10;
+
+/// Longest line in bytes, its end included; longer ones are cut. Enough for a command with a config string.
+const LONGEST: usize = 1536;
+
+/// Lines of one kind that may come at once: every target of a rack coming up.
+const BURST: f64 = 64.0;
+
+/// Lines of one kind a second in the long run.
+const RATE: f64 = 4.0;
+
+/// How long the count of lines left out is gathered before it is told.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// Something to run when there are new lines. It runs on the thread that logged, with nothing of the log locked,
+/// and must not block: hand over to a thread that may.
+pub type News = Arc<dyn Fn() + Send + Sync>;
+
+/// The ring.
+pub struct EventLog {
+    state: Mutex<State>,
+    size: usize,
+}
+
+/// Where a reader is: one per open handle.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    /// Log position minus file offset, once known.
+    shift: Option<u64>,
+    /// The file offset after the last read.
+    next: u64,
+}
+
+struct State {
+    ring: VecDeque<u8>,
+    /// Bytes ever logged; the ring ends here.
+    total: u64,
+    pushed_out: u64,
+    suppressed: u64,
+    kinds: HashMap<&'static str, Bucket>,
+    news: Arc<[News]>,
+}
+
+/// The allowance of one kind of message.
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+    /// Lines left out since the last summary, and since when.
+    left_out: u64,
+    since: Instant,
+}
+
+impl Default for EventLog {
+    fn default() -> EventLog {
+        EventLog::new(DEFAULT_SIZE)
+    }
+}
+
+impl EventLog {
+    /// A ring of `size` bytes.
+    pub fn new(size: usize) -> EventLog {
+        let state = State {
+            ring: VecDeque::with_capacity(size),
+            total: 0,
+            pushed_out: 0,
+            suppressed: 0,
+            kinds: HashMap::new(),
+            news: Arc::new([]),
+        };
+        EventLog { state: Mutex::new(state), size }
+    }
+
+    /// Adds a line about `target`, or about none. `kind` is what the rate limit goes by: a word for the sort of
+    /// message, the same at every call from one place.
+    pub fn log(&self, kind: &'static str, target: Option<Addr>, words: impl Display) {
+        self.log_at(Instant::now(), kind, target, &words);
+    }
+
+    /// Calls `news` after lines were added, for as long as the log lives.
+    pub fn on_news(&self, news: News) {
+        let mut state = self.state.lock();
+        state.news = state.news.iter().cloned().chain([news]).collect();
+    }
+
+    /// Bytes ever logged: the size the file shows.
+    pub fn total(&self) -> u64 {
+        self.sum_up(Instant::now());
+        self.state.lock().total
+    }
+
+    /// Lines pushed out of the ring by newer ones.
+    pub fn pushed_out(&self) -> u64 {
+        self.state.lock().pushed_out
+    }
+
+    /// Lines left out by the rate limit.
+    pub fn suppressed(&self) -> u64 {
+        self.state.lock().suppressed
+    }
+
+    /// Up to `max` bytes for a reader at file `offset`; none at the end. A handle whose first read lies below the
+    /// oldest byte kept starts there instead, and so goes on a reader in sequence that was overtaken; any other
+    /// read of what is no longer there finds nothing.
+    pub fn read_at(&self, cursor: &mut Cursor, offset: u64, max: usize) -> Vec<u8> {
+        self.sum_up(Instant::now());
+        let state = self.state.lock();
+        let oldest = state.oldest();
+        let shift = cursor.shift.unwrap_or(0);
+        let mut at = offset.saturating_add(shift);
+        if at < oldest {
+            if cursor.shift.is_some() && offset != cursor.next {
+                return Vec::new();
+            }
+            at = oldest;
+        }
+        cursor.shift = Some(at.saturating_sub(offset));
+        let skip = usize::try_from(at - oldest).unwrap_or(usize::MAX);
+        let read: Vec<u8> = state.ring.iter().skip(skip).take(max).copied().collect();
+        cursor.next = offset.saturating_add(read.len() as u64);
+        read
+    }
+
+    /// Whether a reader at file `offset` would get something: what poll(2) asks.
+    pub fn has_news(&self, cursor: &Cursor, offset: u64) -> bool {
+        offset.saturating_add(cursor.shift.unwrap_or(0)) < self.total()
+    }
+
+    fn log_at(&self, now: Instant, kind: &'static str, target: Option<Addr>, words: &dyn Display) {
+        self.sum_up(now);
+        if !self.state.lock().admit(now, kind) {
+            return;
+        }
+        // Between two locks: nobody waits while words are put together, and they may come from anywhere.
+        let line = line(target, words);
+        let mut state = self.state.lock();
+        state.push(&line, self.size);
+        let news = state.news.clone();
+        drop(state);
+        announce(&line, &news);
+    }
+
+    /// Tells what was left out, kind by kind. Done whenever somebody logs or looks, so that it needs no timer.
+    fn sum_up(&self, now: Instant) {
+        let mut state = self.state.lock();
+        let mut lines = Vec::new();
+        for (kind, bucket) in &mut state.kinds {
+            if bucket.left_out > 0 && now.saturating_duration_since(bucket.since) >= GATHER {
+                lines.push(line(None, &format_args!("suppressed {} lines of kind {kind}", bucket.left_out)));
+                bucket.left_out = 0;
+            }
+        }
+        for line in &lines {
+            state.push(line, self.size);
+        }
+        let news = state.news.clone();
+        drop(state);
+        for line in &lines {
+            announce(line, &news);
+        }
+    }
+}
+
+impl State {
+    fn oldest(&self) -> u64 {
+        self.total - self.ring.len() as u64
+    }
+
+    fn admit(&mut self, now: Instant, kind: &'static str) -> bool {
+        let new = || Bucket { tokens: BURST, filled: now, left_out: 0, since: now };
+        let bucket = self.kinds.entry(kind).or_insert_with(new);
+        let gained = now.saturating_duration_since(bucket.filled).as_secs_f64() * RATE;
+        bucket.tokens = (bucket.tokens + gained).min(BURST);
+        bucket.filled = now;
+        if bucket.tokens >= 1.0 {
+            bucket.tokens -= 1.0;
+            return true;
+        }
+        if bucket.left_out == 0 {
+            bucket.since = now;
+        }
+        bucket.left_out += 1;
+        self.suppressed += 1;
+        false
+    }
+
+    fn push(&mut self, line: &str, size: usize) {
+        while self.ring.len() + line.len() > size {
+            let Some(end) = self.ring.iter().position(|&byte| byte == b'\n') else { return };
+            self.ring.drain(..=end);
+            self.pushed_out += 1;
+        }
+        self.ring.extend(line.bytes());
+        self.total += line.len() as u64;
+    }
+}
+
+fn announce(line: &str, news: &[News]) {
+    let words = line.split_once(' ').map_or(line, |(_, words)| words);
+    log::debug!("{}", words.trim_end());
+    for call in news {
+        call();
+    }
+}
+
+/// `RFC3339 target words\n`, with nothing in the words that would end the line or move the reader's cursor.
+fn line(target: Option<Addr>, words: &dyn Display) -> String {
+    let mut line = Line(String::with_capacity(128));
+    let now = jiff::Timestamp::now();
+    // A Line refuses what is too much, and what it has then is the line.
+    let _ = match target {
+        Some(target) => write!(line, "{now:.3} {target} {words}"),
+        None => write!(line, "{now:.3} - {words}"),
+    };
+    line.0.push('\n');
+    line.0
+}
+
+/// A string without control characters that stops growing at [`LONGEST`].
+struct Line(String);
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            let c = match c {
+                '\n' | '\t' | '\r' => ' ',
+                c if c.is_control() => '\u{fffd}',
+                c => c,
+            };
+            if self.0.len() + c.len_utf8() >= LONGEST {
+                return Err(fmt::Error);
+            }
+            self.0.push(c);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
