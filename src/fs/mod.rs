@@ -2,5 +2,7 @@
 
 pub mod ctl;
 pub mod errno;
+pub mod handles;
 pub mod mount;
 pub mod text;
+pub mod tree;
