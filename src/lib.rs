@@ -1,5 +1,7 @@
 //! aoefs: ATA-over-Ethernet targets as plain files.
 
+pub mod cli;
+pub mod configfile;
 pub mod daemon;
 pub mod engine;
 pub mod failure;
