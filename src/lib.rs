@@ -6,6 +6,8 @@ pub mod daemon;
 pub mod engine;
 pub mod failure;
 pub mod fs;
+pub mod ground;
 pub mod runtime;
+pub mod serve;
 pub mod target;
 pub mod wire;
