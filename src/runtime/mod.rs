@@ -6,4 +6,5 @@ pub mod link;
 pub mod loopback;
 pub mod packet;
 pub mod privilege;
+pub mod serve;
 pub mod watch;
