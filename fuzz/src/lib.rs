@@ -4,17 +4,19 @@
 //! reserved fields zeroed, whatever the buffer held before. The targets in `fuzz_targets/` call these functions, and so do
 //! the ordinary tests (`tests/fuzz_corpus.rs`, `tests/wire_golden.rs`), which include this file by its path.
 
+use aoefs::fs::ctl::{CtlError, lines, parse_config, parse_mask, parse_reserve, parse_top, parse_unit};
+use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::wire::{
     ATA_LEN, Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DIRECTIVE_LEN, HEADER_LEN, Header,
-    IDENTIFY_LEN, Identify, MASK_LEN, Mac, Mask, MaskError, RESERVE_LEN, Reserve, TRIM_ENTRY_LEN,
-    trim_ranges,
+    IDENTIFY_LEN, Identify, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, RESERVE_LEN, Reserve, TRIM_ENTRY_LEN,
+    Tag, trim_ranges,
 };
 
 /// One function of this file.
 pub type Entry = fn(&[u8]);
 
 /// Every target by the name of its binary and of its corpus folder.
-pub const TARGETS: [(&str, Entry); 9] = [
+pub const TARGETS: [(&str, Entry); 11] = [
     ("header", header),
     ("ata", ata),
     ("config", config),
@@ -24,6 +26,8 @@ pub const TARGETS: [(&str, Entry); 9] = [
     ("trim", trim),
     ("units", units),
     ("frame", frame),
+    ("ctl", ctl),
+    ("target", target),
 ];
 
 /// What a buffer holds before something is emitted into it.
@@ -148,5 +152,77 @@ pub fn units(data: &[u8]) {
     }
     if let Ok(mac) = text.parse::<Mac>() {
         assert_eq!(mac.to_string().parse(), Ok(mac));
+    }
+}
+
+/// What is written to a ctl, mask or reserve file, or stands in the configuration file.
+pub fn ctl(data: &[u8]) {
+    for line in lines(data) {
+        let errors = [
+            parse_top(line).err(),
+            parse_unit(line).err(),
+            parse_mask(line).err(),
+            parse_reserve(line).err(),
+        ];
+        errors.iter().flatten().for_each(goes_on_one_line);
+        let indented = [b" \t", line].concat();
+        assert_eq!(parse_top(&indented), parse_top(line));
+        assert_eq!(parse_unit(&indented), parse_unit(line));
+    }
+    let (good, bad) = parse_config(data);
+    bad.iter().for_each(|(_, error)| goes_on_one_line(error));
+    let most = lines(data).count();
+    assert!(good.len() + bad.len() <= most);
+    assert!(
+        good.iter()
+            .map(|(number, _)| number)
+            .chain(bad.iter().map(|(number, _)| number))
+            .all(|n| (1..=most).contains(n))
+    );
+}
+
+/// Otherwise whoever writes a file writes lines of the log.
+fn goes_on_one_line(error: &CtlError) {
+    assert!(!error.words.contains(char::is_control), "{:?}", error.words);
+}
+
+/// Where the target is, and who asks it.
+const TARGET: (Mac, Addr) = (Mac([2, 0, 0, 0, 0, 2]), Addr::new(3, 7));
+const CLIENT: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const MTU: usize = 1500;
+
+/// Requests to one target, one after the other. Each begins with its command, the length of its argument (two bytes,
+/// big-endian; what is not there is not sent) and the last byte of its sender's MAC; what the header would need to be
+/// heard at all is put in here.
+pub fn target(mut data: &[u8]) {
+    let (mac, addr) = TARGET;
+    let mut target = Processor::new(TargetConfig::new(addr, "fuzz"), MemoryImage::new(64));
+    let mut tag = Tag(Tag::OURS);
+    while let Some(([command, high, low, sender], rest)) = data.split_first_chunk::<4>() {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
+        let (body, rest) = rest.split_at(length);
+        data = rest;
+        tag.0 += 1;
+        let mut src = CLIENT;
+        src.0[5] = *sender;
+        let ask = Header {
+            dst: mac,
+            src,
+            version: 1,
+            response: false,
+            error: None,
+            addr,
+            command: (*command).into(),
+            tag,
+        };
+        let mut request = vec![DIRT; HEADER_LEN];
+        ask.emit(&mut request);
+        request.extend(body);
+        let mut reply = [DIRT; MTU + 14];
+        let Answer::Reply(length) = target.handle(&request, mac, MTU, &mut reply) else { continue };
+        assert!((MIN_FRAME..=reply.len()).contains(&length), "{length} bytes");
+        frame(&reply[..length]);
+        let Ok((header, _)) = Header::parse(&reply[..length]) else { panic!("a reply has no header") };
+        assert_eq!(header, Header { dst: src, src: mac, response: true, error: header.error, ..ask });
     }
 }
