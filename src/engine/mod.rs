@@ -1,1 +1,34 @@
-//! The initiator as pure state machines: `now` is an argument, effects come back.
+//! The initiator as pure state machines: `now` is an argument, effects come back in a sink that the caller owns.
+//!
+//! No clock, no socket, no thread, no lock. [`Device`] is one target: its paths, the frames in flight, the requests that
+//! wait, who may write where, and whether the disk is still the disk. [`Discovery`] turns addresses that
+//! answered a broadcast into devices.
+
+pub mod buffer;
+mod device;
+mod discovery;
+mod event;
+mod flight;
+mod ladder;
+mod locks;
+mod partition;
+mod path;
+mod request;
+mod rtt;
+mod stats;
+mod status;
+mod time;
+mod transmit;
+mod window;
+
+pub use buffer::{Buf, Data, Pool, WriteBuf};
+pub use device::{Birth, Device, Sink, Verdict};
+pub use discovery::{Discovery, Found};
+pub use event::{Cause, Event, Identity, Reason};
+pub use partition::{PartError, PartId, Partition};
+pub use path::{NetId, PathStats, Trust};
+pub use request::{Error, Handle, Io, Outcome, Output, Request, Reservation};
+pub use stats::{BUCKETS, Histogram, Op, OpStats, Stats};
+pub use status::{FlushState, PathStatus, Status};
+pub use time::Time;
+pub use transmit::{HEAD_MAX, Payload, Transmit};

@@ -1,0 +1,225 @@
+//! Buffers that go back where they came from: reads land in them, writes leave from them.
+//!
+//! A buffer is taken when it is needed and returns to its pool when the last user drops it, so that a busy mount
+//! allocates nothing. Pools are bounded; what does not fit is freed.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::wire::SECTOR;
+
+/// Sizes of the pools, in bytes, and how many buffers each keeps: together at most 24 MiB.
+const CLASSES: [(usize, usize); 3] = [(8 << 10, 512), (128 << 10 | 1024, 32), (1 << 20 | 1024, 16)];
+
+struct Class {
+    size: usize,
+    put: Sender<Vec<u8>>,
+    get: Receiver<Vec<u8>>,
+}
+
+/// Where buffers come from. Cheap to clone.
+#[derive(Clone)]
+pub struct Pool(Arc<[Class]>);
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool(
+            CLASSES
+                .iter()
+                .map(|&(size, count)| {
+                    let (put, get) = bounded(count);
+                    Class { size, put, get }
+                })
+                .collect(),
+        )
+    }
+}
+
+impl Pool {
+    /// A buffer of exactly `len` bytes with whatever its last user left in it: the caller must fill all of it.
+    pub fn take(&self, len: usize) -> Buf {
+        let class = self.0.iter().position(|c| len <= c.size);
+        let mut bytes = match class {
+            Some(i) => self.0[i].get.try_recv().unwrap_or_else(|_| Vec::with_capacity(self.0[i].size)),
+            None => Vec::with_capacity(len),
+        };
+        bytes.resize(len, 0);
+        Buf { bytes, home: class.map(|i| (self.clone(), i)) }
+    }
+}
+
+/// A byte buffer that returns to its pool.
+pub struct Buf {
+    bytes: Vec<u8>,
+    home: Option<(Pool, usize)>,
+}
+
+impl Buf {
+    fn shorten(&mut self, len: usize) {
+        self.bytes.truncate(len);
+    }
+}
+
+impl From<Vec<u8>> for Buf {
+    fn from(bytes: Vec<u8>) -> Buf {
+        Buf { bytes, home: None }
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        if let Some((pool, class)) = self.home.take() {
+            let class = &pool.0[class];
+            if self.bytes.capacity() <= 2 * class.size {
+                // A full pool frees the buffer; that is its bound.
+                let _ = class.put.try_send(std::mem::take(&mut self.bytes));
+            }
+        }
+    }
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Buf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl std::fmt::Debug for Buf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buf({} bytes)", self.bytes.len())
+    }
+}
+
+/// The bytes that a read returns.
+#[derive(Debug)]
+pub struct Data {
+    buf: Buf,
+    start: usize,
+    len: usize,
+}
+
+impl Data {
+    pub(super) fn empty() -> Data {
+        Data { buf: Buf::from(Vec::new()), start: 0, len: 0 }
+    }
+
+    pub(super) fn new(buf: Buf, start: usize, len: usize) -> Data {
+        debug_assert!(start + len <= buf.len());
+        Data { buf, start, len }
+    }
+}
+
+impl Deref for Data {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.buf[self.start..self.start + self.len]
+    }
+}
+
+/// The bytes of a write, padded to whole sectors. The padding is filled from the disk before the write leaves.
+#[derive(Debug)]
+pub struct WriteBuf {
+    pub(super) buf: Buf,
+    /// Bytes of the first sector that lie before the data.
+    pub(super) head: usize,
+    /// Bytes of data.
+    pub(super) len: usize,
+}
+
+impl WriteBuf {
+    /// Copies `data`, which will be written at byte `offset` of a file that begins at a sector.
+    pub fn copy_from(pool: &Pool, offset: u64, data: &[u8]) -> WriteBuf {
+        let mut w = WriteBuf::unfilled(pool, offset, data.len());
+        w.buf[w.head..w.head + data.len()].copy_from_slice(data);
+        w
+    }
+
+    /// Zeros in place of data.
+    pub fn zeros(pool: &Pool, offset: u64, len: usize) -> WriteBuf {
+        let mut w = WriteBuf::unfilled(pool, offset, len);
+        w.buf[w.head..w.head + len].fill(0);
+        w
+    }
+
+    fn unfilled(pool: &Pool, offset: u64, len: usize) -> WriteBuf {
+        let head = (offset % SECTOR as u64) as usize;
+        let buf = pool.take((head + len).next_multiple_of(SECTOR));
+        WriteBuf { buf, head, len }
+    }
+
+    /// Bytes of data.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Nothing to write?
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Keeps the first `len` bytes of data.
+    pub(super) fn cut(&mut self, len: usize) {
+        self.len = len;
+        self.buf.shorten((self.head + len).next_multiple_of(SECTOR));
+    }
+
+    /// Whole sectors that the buffer spans.
+    pub(super) fn sectors(&self) -> u32 {
+        (self.buf.len() / SECTOR) as u32
+    }
+
+    /// Bytes of the last sector that lie behind the data.
+    pub(super) fn tail(&self) -> usize {
+        self.buf.len() - self.head - self.len
+    }
+
+    /// Puts what the disk holds in sector `index` of the span around the data.
+    pub(super) fn fill_around(&mut self, index: usize, sector: &[u8]) {
+        let base = index * SECTOR;
+        for (i, &byte) in sector.iter().enumerate().take(SECTOR) {
+            let at = base + i;
+            if at < self.head || at >= self.head + self.len {
+                self.buf[at] = byte;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unaligned_writes_keep_their_surroundings() {
+        let pool = Pool::default();
+        let mut w = WriteBuf::copy_from(&pool, 510, &[1, 2, 3, 4]);
+        assert_eq!((w.sectors(), w.head, w.tail()), (2, 510, 510));
+        w.fill_around(0, &[9; SECTOR]);
+        w.fill_around(1, &[8; SECTOR]);
+        assert_eq!(&w.buf[508..516], &[9, 9, 1, 2, 3, 4, 8, 8]);
+        w.cut(2);
+        assert_eq!((w.sectors(), w.tail()), (1, 0));
+    }
+
+    #[test]
+    fn buffers_come_back_and_have_the_asked_length() {
+        let pool = Pool::default();
+        let mut b = pool.take(100);
+        b.fill(7);
+        let at = b.as_ptr();
+        drop(b);
+        let b = pool.take(4096);
+        assert_eq!(b.as_ptr(), at);
+        assert_eq!(b.len(), 4096);
+        assert_eq!(pool.take(5 << 20).len(), 5 << 20);
+    }
+}

@@ -1,0 +1,327 @@
+//! Is the disk still the disk? Doubt, IDENTIFY, and what follows from its answer.
+//!
+//! After silence, after an announcement, and before a write is repeated to a target that has not been heard since,
+//! the disk must show its identity. Until it has, no write leaves and nothing is answered.
+
+use std::time::Duration;
+
+use super::{Confidence, Device, Sink, State};
+use crate::engine::event::{Cause, Event, Identity, Reason};
+use crate::engine::flight::{FrameId, ReqId, Work};
+use crate::engine::path::{NetId, PathId, Trust};
+use crate::engine::request::Error;
+use crate::engine::time::Time;
+use crate::wire::{Identify, Mac, Sector};
+
+/// While somebody waits, a target that does not answer is asked this often: it is back within a second of its return.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Announcements that are believed at once; anybody on the segment can forge them.
+pub(super) const ALARMS: u32 = 3;
+/// How often one more is believed, and how often at most IDENTIFY goes out because of them.
+const ALARM_EVERY: Duration = Duration::from_secs(3);
+const IDENTIFY_EVERY: Duration = Duration::from_secs(1);
+/// IDENTIFYs that nobody waits for: after so many the target or the path is left alone.
+const ATTEMPTS: u8 = 5;
+
+/// Who a disk is.
+pub(super) fn of(identify: &Identify) -> Identity {
+    Identity { serial: identify.serial, model: identify.model, sectors: identify.sectors }
+}
+
+impl<R> Device<R> {
+    /// Must nothing be answered, and no write leave, until the disk has shown its identity?
+    pub(super) fn doubtful(&self) -> bool {
+        self.confidence != Confidence::Confirmed
+    }
+
+    /// The disk may be another from here on. `why` goes to the log; an idle pause is not worth a line.
+    pub(super) fn doubt(&mut self, now: Time, why: Option<&'static str>, sink: &mut Sink<R>) {
+        if self.doubtful() {
+            return;
+        }
+        self.confidence = Confidence::Since(now);
+        self.stats.confirmations += 1;
+        // An IDENTIFY that left earlier proves nothing now.
+        self.drop_confirming();
+        if let Some(why) = why {
+            sink.events.push(Event::Doubted(why));
+        }
+    }
+
+    fn drop_confirming(&mut self) {
+        if let Some(id) = self.confirming.take() {
+            self.flight.ground(id);
+            self.flight.settle(id, None, None, Time::default());
+        }
+    }
+
+    /// The target announced itself: it may have restarted, perhaps as another disk. Not authenticated.
+    pub fn announced(
+        &mut self,
+        now: Time,
+        net: NetId,
+        mac: Mac,
+        mtu: usize,
+        advertised: u8,
+        sink: &mut Sink<R>,
+    ) {
+        while self.credit < ALARMS && now.since(self.credit_at) >= ALARM_EVERY {
+            self.credit += 1;
+            self.credit_at = self.credit_at + ALARM_EVERY;
+        }
+        if self.path_by(net, mac).is_none() && !self.propose(now, net, mac, mtu, advertised, sink) {
+            return;
+        }
+        if self.credit == 0 {
+            return;
+        }
+        if self.credit == ALARMS {
+            self.credit_at = now;
+        }
+        self.credit -= 1;
+        if self.path_by(net, mac).and_then(|id| self.path(id)).is_some_and(|p| p.trust == Trust::Proving) {
+            return;
+        }
+        // Even if it is in doubt already: what an IDENTIFY said that left before this proves nothing.
+        self.confidence = Confidence::Confirmed;
+        self.doubt(now, Some("it announced itself"), sink);
+        for id in self.paths_of(mac) {
+            self.query(id, now, sink);
+        }
+        if now >= self.identify_at {
+            self.identify_at = now + IDENTIFY_EVERY;
+            self.ask(now, sink);
+        } else {
+            self.arm(self.identify_at);
+        }
+    }
+
+    /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down, and somebody waits.
+    pub(super) fn keep_asking(&mut self, now: Time, sink: &mut Sink<R>) {
+        let needed = self.doubtful() || self.state != State::Up;
+        if !needed || self.confirming.is_some() {
+            return;
+        }
+        if !self.someone_waits() {
+            return;
+        }
+        self.ask(now, sink);
+    }
+
+    /// Does any request wait that is not a mere question to the target?
+    pub(super) fn someone_waits(&self) -> bool {
+        self.reqs.iter().any(|(_, r)| !r.is_command())
+    }
+
+    /// Sends IDENTIFY by the best path that is up.
+    fn ask(&mut self, now: Time, sink: &mut Sink<R>) {
+        if self.confirming.is_none() {
+            let id = self.flight.create(Work::Identify { path: PathId(0) }, Sector(0), 1);
+            self.confirming = Some(id);
+            self.dispatch_outside(id, now, sink);
+        }
+    }
+
+    /// I/O was refused because the target is down: see whether it is back, at most once a second.
+    pub(super) fn revive(&mut self, now: Time, sink: &mut Sink<R>) {
+        if now >= self.identify_at {
+            self.identify_at = now + IDENTIFY_EVERY;
+            self.ask(now, sink);
+        }
+    }
+
+    /// The operator asks: re-read IDENTIFY and limits now; a larger size is taken over.
+    pub fn identify(&mut self, now: Time, sink: &mut Sink<R>) {
+        self.grow = true;
+        self.drop_confirming();
+        self.ask(now, sink);
+        let paths: Vec<PathId> = self.path_ids().map(|(id, _)| id).collect();
+        for id in paths {
+            self.query(id, now, sink);
+        }
+    }
+
+    /// IDENTIFY over one path, to prove that the same disk is behind it.
+    pub(super) fn prove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) {
+        let id = self.flight.create(Work::Identify { path }, Sector(0), 1);
+        self.launch(id, path, now, sink);
+    }
+
+    /// An IDENTIFY expired: asks again, or gives up. True if it was sent again.
+    pub(super) fn identify_expired(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
+        let Some(frame) = self.flight.get_mut(id) else { return };
+        let expiries = frame.expiries;
+        let Work::Identify { path } = frame.work else { return };
+        if self.confirming == Some(id) {
+            let open = self.state != State::Up && self.nopen > 0;
+            if self.someone_waits() || open || expiries < ATTEMPTS {
+                self.dispatch_outside(id, now, sink);
+            } else {
+                self.confirming = None;
+                self.flight.settle(id, None, None, now);
+            }
+            return;
+        }
+        if expiries < ATTEMPTS && self.path(path).is_some_and(|p| p.up) {
+            self.launch(id, path, now, sink);
+            return;
+        }
+        self.flight.settle(id, None, None, now);
+        if self.path(path).is_some_and(|p| p.trust == Trust::Proving) {
+            self.remove_path(path, now, sink);
+        }
+    }
+
+    /// IDENTIFY was answered over `path`; that copy had left at `sent`.
+    pub(super) fn identified(&mut self, now: Time, path: PathId, sent: Time, raw: &[u8], sink: &mut Sink<R>) {
+        let proving = self.path(path).is_some_and(|p| p.trust == Trust::Proving);
+        let identify = match Identify::parse(raw) {
+            Ok(identify) => identify,
+            Err(why) => {
+                if proving {
+                    self.refuse_path(path, now, sink);
+                } else {
+                    self.enter(State::Down(Reason::Unusable(why)), sink);
+                }
+                return;
+            }
+        };
+        let who = of(&identify);
+        let same = who == self.identity;
+        let grown = self.grow
+            && (who.serial, who.model) == (self.identity.serial, self.identity.model)
+            && who.sectors > self.identity.sectors;
+        if proving && !same && self.alive(now) {
+            // Somebody else under the same address while the disk we know is there.
+            self.refuse_path(path, now, sink);
+            return;
+        }
+        if let Confidence::Since(doubted) = self.confidence
+            && sent < doubted
+        {
+            return;
+        }
+        if same || grown {
+            self.recognise(now, path, identify, raw, sink);
+        } else {
+            self.replace(now, path, identify, raw, sink);
+        }
+    }
+
+    /// Has the disk that we know answered lately?
+    fn alive(&self, now: Time) -> bool {
+        self.state == State::Up
+            && self.confidence == Confidence::Confirmed
+            && now.since(self.last_heard) < 3 * ASK_AGAIN
+    }
+
+    fn take_identify(&mut self, identify: Identify, raw: &[u8]) {
+        self.identity = of(&identify);
+        self.info = identify;
+        self.ident.copy_from_slice(raw);
+    }
+
+    /// The same disk, larger perhaps.
+    fn recognise(&mut self, now: Time, path: PathId, identify: Identify, raw: &[u8], sink: &mut Sink<R>) {
+        let was = self.identity.sectors;
+        if identify.flush != self.info.flush {
+            self.flush = identify.flush;
+        }
+        self.take_identify(identify, raw);
+        if self.grow {
+            self.grow = false;
+            sink.events.push(Event::Identified(self.identity));
+        }
+        if self.identity.sectors != was {
+            sink.events.push(Event::Grown { was, is: self.identity.sectors });
+        }
+        if let Some(p) = self.path_mut(path)
+            && p.trust == Trust::Proving
+        {
+            p.trust = Trust::Active;
+            sink.events.push(Event::PathFound(p.net, p.mac));
+            self.query(path, now, sink);
+        }
+        let Confidence::Since(doubted) = self.confidence else {
+            self.enter(State::Up, sink);
+            return;
+        };
+        self.confidence = Confidence::Confirmed;
+        sink.events.push(Event::Confirmed);
+        self.enter(State::Up, sink);
+        self.release_held(now, sink);
+        self.resend_older_than(doubted);
+    }
+
+    /// The target is back: what left before the doubt is sent again now, and old delays mean nothing.
+    fn resend_older_than(&mut self, doubted: Time) {
+        let old: Vec<FrameId> = self
+            .flight
+            .iter()
+            .filter(|(_, f)| f.work.request().is_some() && f.work.windowed() && !f.queued)
+            .filter(|(_, f)| f.flying().is_some_and(|c| c.sent < doubted))
+            .map(|(id, _)| id)
+            .collect();
+        if old.is_empty() {
+            return;
+        }
+        for id in old {
+            self.release_place(id);
+            if let Some(f) = self.flight.get_mut(id) {
+                f.expiries = 0;
+            }
+            self.line_up(id);
+        }
+        for p in self.paths.iter_mut().flatten() {
+            p.rtt.reset();
+            p.window.restart();
+        }
+    }
+
+    /// Another disk: what was asked of the old one must not reach it.
+    fn replace(&mut self, now: Time, path: PathId, identify: Identify, raw: &[u8], sink: &mut Sink<R>) {
+        let was = self.identity;
+        let waiting: Vec<ReqId> =
+            self.reqs.iter().filter(|(_, r)| !r.is_command()).map(|(id, _)| id).collect();
+        for id in waiting {
+            self.abandon(id, now);
+            self.end(id, Err(Error::Stale), now, sink);
+        }
+        self.held.clear();
+        self.generation += 1;
+        self.partitions.clear();
+        self.shown = None;
+        self.grow = false;
+        self.trim_refused = false;
+        self.flush = identify.flush;
+        self.take_identify(identify, raw);
+        self.confidence = Confidence::Confirmed;
+        sink.events.push(Event::Replaced { was, is: self.identity });
+        // The other paths led to the old disk; each must show that it leads to this one.
+        let others: Vec<PathId> = self.path_ids().map(|(id, _)| id).filter(|id| *id != path).collect();
+        for id in others {
+            if let Some(p) = self.path_mut(id) {
+                p.trust = Trust::Proving;
+            }
+            self.prove(id, now, sink);
+        }
+        if let Some(p) = self.path_mut(path) {
+            p.trust = Trust::Active;
+            p.window.restart();
+        }
+        self.enter(State::Up, sink);
+        self.query(path, now, sink);
+    }
+
+    /// Every request fails now, even under nofail, and the target is down until it answers again.
+    pub fn fail_all(&mut self, now: Time, sink: &mut Sink<R>) {
+        let all: Vec<ReqId> = self.reqs.iter().map(|(id, _)| id).collect();
+        for id in all {
+            self.fail(id, Error::Io, Cause::FailIo, now, sink);
+        }
+        self.enter(State::Down(Reason::FailIo), sink);
+        self.confidence = Confidence::Since(now);
+        self.drop_confirming();
+        self.ask(now, sink);
+    }
+}

@@ -1,0 +1,221 @@
+//! The ways to the target: how they are found, proven, lost, and what the target says of its limits.
+
+use super::{Device, PATHS_MAX, Sink, State};
+use crate::engine::event::{Event, Reason};
+use crate::engine::flight::{FrameId, Work};
+use crate::engine::path::{NetId, Path, PathId, Trust};
+use crate::engine::time::Time;
+use crate::wire::{Config, Mac, Sector};
+
+/// Netlinks that one target is reached by.
+const NETS_MAX: usize = 6;
+/// MACs of one target that are used on one netlink.
+const MACS_MAX: usize = 6;
+/// Unproven paths at a time: announcements can be forged, and each costs an IDENTIFY.
+const PROVING_MAX: usize = 6;
+/// Rediscoveries without an answer after which a target is down.
+const MISSED_MAX: u32 = 3;
+
+impl<R> Device<R> {
+    pub(super) fn path_by(&self, net: NetId, mac: Mac) -> Option<PathId> {
+        self.path_ids().find(|(_, p)| p.net == net && p.mac == mac).map(|(id, _)| id)
+    }
+
+    pub(super) fn paths_of(&self, mac: Mac) -> Vec<PathId> {
+        self.path_ids().filter(|(_, p)| p.mac == mac).map(|(id, _)| id).collect()
+    }
+
+    /// The target answered a config query of ours that went to all: its limits are believed, and a new MAC may become
+    /// a path.
+    pub fn solicited(
+        &mut self,
+        now: Time,
+        net: NetId,
+        mac: Mac,
+        mtu: usize,
+        config: &Config<'_>,
+        sink: &mut Sink<R>,
+    ) {
+        match self.path_by(net, mac) {
+            Some(id) => {
+                self.missed = 0;
+                self.take_limits(id, config);
+                if let Some(p) = self.path_mut(id) {
+                    p.mtu = mtu;
+                }
+                if self.state != State::Up {
+                    self.revive(now, sink);
+                }
+            }
+            None => {
+                self.propose(now, net, mac, mtu, config.sectors, sink);
+            }
+        }
+    }
+
+    /// Takes over what the target says of itself.
+    pub(super) fn take_limits(&mut self, path: PathId, config: &Config<'_>) {
+        self.buffers = config.buffers;
+        self.fw = config.firmware;
+        self.config.clear();
+        self.config.extend_from_slice(config.string);
+        if let Some(p) = self.path_mut(path) {
+            p.advertised = config.sectors;
+        }
+    }
+
+    /// A MAC that this target was not known by: it becomes a path if the same disk answers over it.
+    pub(super) fn propose(
+        &mut self,
+        now: Time,
+        net: NetId,
+        mac: Mac,
+        mtu: usize,
+        advertised: u8,
+        sink: &mut Sink<R>,
+    ) -> bool {
+        if !mac.is_unicast() {
+            return false;
+        }
+        let proving = self.paths.iter().flatten().filter(|p| p.trust == Trust::Proving).count();
+        let here = self.paths.iter().flatten().filter(|p| p.net == net).count();
+        let mut nets: Vec<NetId> = self.paths.iter().flatten().map(|p| p.net).collect();
+        nets.sort_unstable();
+        nets.dedup();
+        if proving >= PROVING_MAX || here >= MACS_MAX || (here == 0 && nets.len() >= NETS_MAX) {
+            return false;
+        }
+        let free = match self.paths.iter().position(Option::is_none) {
+            Some(free) => free,
+            None if self.paths.len() < PATHS_MAX => {
+                self.paths.push(None);
+                self.paths.len() - 1
+            }
+            None => return false,
+        };
+        self.paths[free] = Some(Path::new(net, mac, mtu, advertised, Trust::Proving));
+        self.prove(PathId(free as u8), now, sink);
+        true
+    }
+
+    pub(super) fn refuse_path(&mut self, id: PathId, now: Time, sink: &mut Sink<R>) {
+        if let Some(p) = self.path(id) {
+            sink.events.push(Event::PathRefused(p.net, p.mac));
+        }
+        self.remove_path(id, now, sink);
+    }
+
+    /// Takes a path out. What flies on it is sent again by others.
+    pub(super) fn remove_path(&mut self, id: PathId, now: Time, sink: &mut Sink<R>) {
+        self.ground_path(id, now, sink);
+        self.flight.forget_path(id);
+        if let Some(path) = self.paths.get_mut(usize::from(id.0)).and_then(Option::take)
+            && path.trust != Trust::Proving
+        {
+            sink.events.push(Event::PathGone(path.net, path.mac));
+        }
+        while self.paths.len() > 1 && self.paths.last().is_some_and(Option::is_none) {
+            self.paths.pop();
+        }
+    }
+
+    /// Nothing flies on this path any more.
+    fn ground_path(&mut self, id: PathId, now: Time, sink: &mut Sink<R>) {
+        let flying: Vec<(FrameId, Work)> = self
+            .flight
+            .iter()
+            .filter(|(_, f)| f.flying().is_some_and(|c| c.path == Some(id)))
+            .map(|(id, f)| (id, f.work))
+            .collect();
+        for (frame, work) in flying {
+            self.release_place(frame);
+            match work {
+                Work::Identify { .. } if self.confirming == Some(frame) => {
+                    // The sweep asks again, by another path if there is one.
+                    if let Some(f) = self.flight.get_mut(frame) {
+                        f.due = now;
+                    }
+                    self.arm(now);
+                }
+                Work::Identify { .. } | Work::Query { .. } | Work::Probe { .. } => {
+                    self.flight.settle(frame, None, None, now);
+                }
+                Work::Command { .. } => self.dispatch_outside(frame, now, sink),
+                _ => self.line_up(frame),
+            }
+        }
+    }
+
+    /// A netlink's state or MTU changed.
+    pub fn net_changed(&mut self, now: Time, net: NetId, up: bool, mtu: usize, sink: &mut Sink<R>) {
+        let ids: Vec<PathId> = self.path_ids().filter(|(_, p)| p.net == net).map(|(id, _)| id).collect();
+        let mut returned = false;
+        for id in ids {
+            let Some(p) = self.path_mut(id) else { continue };
+            p.mtu = mtu;
+            let was = std::mem::replace(&mut p.up, up);
+            if was && !up {
+                self.ground_path(id, now, sink);
+            } else if !was && up {
+                p.window.restart();
+                returned = true;
+            }
+        }
+        if returned {
+            // Behind a link that was down anything may have happened.
+            self.doubt(now, Some("its link came back"), sink);
+            if let Some(id) = self.confirming {
+                if let Some(f) = self.flight.get_mut(id) {
+                    f.due = now;
+                }
+                self.arm(now);
+            }
+        }
+    }
+
+    /// A netlink is gone for good.
+    pub fn net_removed(&mut self, now: Time, net: NetId, sink: &mut Sink<R>) {
+        let ids: Vec<PathId> = self.path_ids().filter(|(_, p)| p.net == net).map(|(id, _)| id).collect();
+        for id in ids {
+            self.remove_path(id, now, sink);
+        }
+    }
+
+    /// A query went out to all; if the target answers none of three, it is down.
+    pub fn rediscovered(&mut self, sink: &mut Sink<R>) {
+        self.missed += 1;
+        if self.missed > MISSED_MAX && self.reqs.is_empty() {
+            self.enter(State::Down(Reason::Silent), sink);
+        }
+    }
+
+    /// Asks for the limits over one path.
+    pub(super) fn query(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) {
+        let asked = |(_, f): (FrameId, &crate::engine::flight::Frame)| f.work == Work::Query { path };
+        if !self.flight.iter().any(asked) && self.path(path).is_some_and(|p| p.up) {
+            let id = self.flight.create(Work::Query { path }, Sector(0), 0);
+            self.launch(id, path, now, sink);
+        }
+    }
+
+    /// Asks whether frames of `sectors` pass both ways over this path.
+    pub(super) fn send_probe(&mut self, path: PathId, sectors: u8, now: Time, sink: &mut Sink<R>) {
+        let asked = |(_, f): (FrameId, &crate::engine::flight::Frame)| f.work == Work::Probe { path };
+        if !self.flight.iter().any(asked) && self.path(path).is_some_and(|p| p.up) {
+            let id = self.flight.create(Work::Probe { path }, Sector(0), sectors);
+            self.launch(id, path, now, sink);
+        }
+    }
+
+    /// Finds the largest frame that each path carries both ways; the result is in the paths' status.
+    pub fn probe(&mut self, now: Time, sink: &mut Sink<R>) {
+        let all: Vec<(PathId, u8)> = self.path_ids().map(|(id, p)| (id, self.most_sectors(p))).collect();
+        for (id, most) in all {
+            if let Some(p) = self.path_mut(id) {
+                p.probing = Some(most);
+                p.probed = None;
+            }
+            self.send_probe(id, most, now, sink);
+        }
+    }
+}

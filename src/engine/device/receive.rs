@@ -1,0 +1,552 @@
+//! Answers: whose they are, whether they fit, and what follows.
+
+use super::{Device, Sink, Verdict};
+use crate::engine::event::{Cause, Event};
+use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
+use crate::engine::path::{NetId, PathId, Trust};
+use crate::engine::request::{Error, Job, Output};
+use crate::engine::time::Time;
+use crate::wire::{
+    Ata, Command, Config, FlushKind, Header, IDENTIFY_LEN, Mac, Mask, MaskError, MaskVerb, Refusal, Reserve,
+    SECTOR, TRIM_BLOCK_SECTORS, Tag, Verb, error,
+};
+
+/// A stale copy lives at most this long in a network that was never seen slower, and longer in one that was.
+const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What an ATA answer said.
+enum Said<'a> {
+    Ok(Ata, &'a [u8]),
+    Failed(Ata, &'a [u8]),
+    Refused(Refusal),
+}
+
+impl<R> Device<R> {
+    /// Takes a frame from the network whose address is this device's. `body` is what follows the header.
+    pub fn receive(
+        &mut self,
+        now: Time,
+        net: NetId,
+        header: &Header,
+        body: &[u8],
+        sink: &mut Sink<R>,
+    ) -> Verdict {
+        let Some(owner) = self.flight.owner(header.tag) else {
+            self.stats.unexpected += 1;
+            return Verdict::Unknown;
+        };
+        if !self.knows(header.src) {
+            self.stats.mismatched += 1;
+            return Verdict::Mismatched;
+        }
+        match owner {
+            Owner::Stray(stray) => {
+                self.stats.duplicates += 1;
+                self.flight.forget_stray(header.tag);
+                if let Some(path) = stray.path.and_then(|id| self.path_mut(id)) {
+                    path.stats.late += 1;
+                    path.rtt.sample(now.since(stray.sent));
+                }
+                if let Some(quarantine) = stray.quarantine {
+                    self.locks.copy_settled(quarantine);
+                }
+                Verdict::Taken
+            }
+            Owner::Frame(id, copy) => {
+                let Some(frame) = self.flight.get(id) else { return Verdict::Unknown };
+                let taken = match frame.work {
+                    Work::Query { .. } | Work::Command { .. } => {
+                        self.receive_command(now, net, id, &copy, header, body, sink)
+                    }
+                    _ => self.receive_ata(now, id, &copy, header, body, sink),
+                };
+                if taken {
+                    Verdict::Taken
+                } else {
+                    self.stats.mismatched += 1;
+                    Verdict::Mismatched
+                }
+            }
+        }
+    }
+
+    /// Is this one of the target's MACs? A multi-port target may answer from another than it was asked at.
+    fn knows(&self, mac: Mac) -> bool {
+        self.paths.iter().flatten().any(|p| p.mac == mac)
+    }
+
+    fn receive_ata(
+        &mut self,
+        now: Time,
+        id: FrameId,
+        copy: &Copy,
+        header: &Header,
+        body: &[u8],
+        sink: &mut Sink<R>,
+    ) -> bool {
+        let Some(frame) = self.flight.get(id) else { return false };
+        let (work, count) = (frame.work, frame.count);
+        if header.command != Command::Ata {
+            return false;
+        }
+        let said = match header.error {
+            Some(refusal) => Said::Refused(refusal),
+            None => match Ata::parse(body) {
+                Err(_) => return false,
+                Ok((ata, data)) if ata.failed() => Said::Failed(ata, data),
+                Ok((ata, data)) => Said::Ok(ata, data),
+            },
+        };
+        // What is too short is as good as lost; what is longer carries padding.
+        if let Said::Ok(_, data) = said {
+            let wanted = match work {
+                Work::Read { .. } | Work::Gather { .. } | Work::Probe { .. } => usize::from(count) * SECTOR,
+                Work::Identify { .. } => IDENTIFY_LEN,
+                _ => 0,
+            };
+            if data.len() < wanted {
+                return false;
+            }
+        }
+        self.account(now, id, copy, work, sink);
+        match work {
+            Work::Identify { path } => self.identify_answered(now, id, path, copy, &said, sink),
+            Work::Probe { path } => self.probe_answered(now, id, path, count, &said, sink),
+            _ => self.data_answered(now, id, copy, work, &said, sink),
+        }
+        true
+    }
+
+    /// Books a valid answer to its path, and finds what it overtook.
+    fn account(&mut self, now: Time, id: FrameId, copy: &Copy, work: Work, sink: &mut Sink<R>) {
+        let silent = now.since(self.last_heard) > super::SILENCE;
+        if silent && !matches!(work, Work::Identify { .. } | Work::Query { .. } | Work::Command { .. }) {
+            self.doubt(now, None, sink);
+        }
+        self.last_heard = now;
+        self.missed = 0;
+        let limit = self.limit();
+        if copy.flying {
+            self.flight.ground(id);
+            if let Some(path) = copy.path.and_then(|p| self.path_mut(p)) {
+                path.arrive(copy.place, limit);
+            }
+        } else {
+            self.stats.duplicates += 1;
+            self.release_place(id);
+            if let Some(path) = copy.path.and_then(|p| self.path_mut(p)) {
+                path.stats.late += 1;
+            }
+        }
+        if work.slow() {
+            self.slow.sample(now.since(copy.sent));
+        }
+        let Some(path_id) = copy.path else { return };
+        let Some(path) = self.path_mut(path_id) else { return };
+        if !work.slow() {
+            path.rtt.sample(now.since(copy.sent));
+        }
+        path.stats.answered += 1;
+        let was = path.trust;
+        path.heard();
+        if was == Trust::Tainted {
+            sink.events.push(Event::PathBack(path.net, path.mac));
+        }
+        while let Some(old) = self.path(path_id).and_then(|p| p.overtaken(now)) {
+            if let Some(path) = self.path_mut(path_id) {
+                path.stats.overtaken += 1;
+            }
+            self.lose(old, now, sink);
+        }
+    }
+
+    /// A frame's flying copy is lost: the path pays for it, and the frame waits to be sent again.
+    pub(super) fn lose(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
+        let Some(copy) = self.flight.ground(id) else { return };
+        let Some(frame) = self.flight.get(id) else { return };
+        let (work, count) = (frame.work, frame.count);
+        if let Some(path_id) = copy.path
+            && let Some(path) = self.path_mut(path_id)
+        {
+            path.lose(copy.place);
+            if matches!(work, Work::Read { .. } | Work::Write { .. }) {
+                let full = self.path(path_id).map_or(1, |p| self.sectors(p));
+                let down = self.path_mut(path_id).is_some_and(|p| p.ladder.lost(count, full, now));
+                if down {
+                    if let Some(p) = self.path(path_id) {
+                        let at = p.ladder.climb_at;
+                        self.arm(at);
+                    }
+                    self.log_frame_size(path_id, sink);
+                }
+            }
+        }
+        self.line_up(id);
+    }
+
+    /// The flying copy no longer holds a place in its path's window.
+    pub(super) fn release_place(&mut self, id: FrameId) {
+        if let Some(copy) = self.flight.ground(id)
+            && copy.place != Place::Outside
+            && let Some(path) = copy.path.and_then(|p| self.path_mut(p))
+        {
+            path.cancel(copy.place);
+        }
+    }
+
+    /// Ends a frame. Where another copy of it could still change the disk, newer writes are held back.
+    pub(super) fn settle(&mut self, id: FrameId, answered: Option<Tag>, now: Time) {
+        let Some(frame) = self.flight.get(id) else { return };
+        let mut quarantine = None;
+        if frame.work.modifies() {
+            let (copies, more) = self.flight.unanswered(id, answered);
+            if copies > 0 || more {
+                let (start, end) = self.reach(id);
+                let slowest = self.paths.iter().flatten().map(|p| p.rtt.largest()).max().unwrap_or_default();
+                let until = now + QUARANTINE.max(slowest * 4);
+                self.arm(until);
+                let copies = if more { u32::MAX } else { copies };
+                quarantine = Some(self.locks.quarantine(start, end, copies, until));
+            }
+        }
+        self.flight.settle(id, answered, quarantine, now);
+    }
+
+    /// The sectors that a frame may change.
+    fn reach(&self, id: FrameId) -> (u64, u64) {
+        let Some(frame) = self.flight.get(id) else { return (0, 0) };
+        match frame.work {
+            Work::Write { .. } => (frame.at.0, frame.at.0 + u64::from(frame.count)),
+            Work::Trim { .. } => (frame.at.0, frame.at.0 + TRIM_BLOCK_SECTORS),
+            _ => (0, u64::MAX),
+        }
+    }
+
+    fn data_answered(
+        &mut self,
+        now: Time,
+        id: FrameId,
+        copy: &Copy,
+        work: Work,
+        said: &Said<'_>,
+        sink: &mut Sink<R>,
+    ) {
+        let Some(req) = work.request() else { return };
+        let Some(frame) = self.flight.get(id) else { return };
+        let (at, count) = (frame.at, frame.count);
+        match said {
+            Said::Ok(ata, data) => {
+                self.settle(id, Some(copy.tag), now);
+                self.landed(now, req, work, copy.path, at.0, count, ata, data, sink);
+            }
+            Said::Failed(ata, data) => self.refused_by_disk(now, id, copy, req, work, ata, data, sink),
+            Said::Refused(refusal) => self.refused_by_target(now, id, copy, req, work, *refusal, sink),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
+    fn landed(
+        &mut self,
+        now: Time,
+        req_id: ReqId,
+        work: Work,
+        path: Option<PathId>,
+        at: u64,
+        count: u8,
+        ata: &Ata,
+        data: &[u8],
+        sink: &mut Sink<R>,
+    ) {
+        let bytes = usize::from(count) * SECTOR;
+        if let Some(path_id) = path
+            && let Some(p) = self.path(path_id)
+        {
+            let full = self.sectors(p);
+            if let Some(p) = self.path_mut(path_id) {
+                p.stats.bytes += bytes as u64;
+                p.ladder.passed(count, full);
+            }
+        }
+        let Some(req) = self.reqs.get_mut(req_id) else { return };
+        match (work, &mut req.job) {
+            (Work::Read { offset, .. }, Job::Read { span, buf: Some(buf), .. }) => {
+                buf[offset..offset + bytes].copy_from_slice(&data[..bytes]);
+                span.landed += u64::from(count);
+            }
+            (Work::Write { .. }, Job::Write { span, .. }) => span.landed += u64::from(count),
+            (Work::Gather { index, .. }, Job::Write { .. }) => {
+                return self.gathered(req_id, index, &data[..SECTOR]);
+            }
+            (Work::Trim { .. }, Job::Trim { span, .. }) => {
+                span.landed += (span.at.0 + span.sectors - at).min(TRIM_BLOCK_SECTORS);
+            }
+            (Work::Flush { .. }, Job::Flush { done, .. }) => *done = true,
+            (Work::Raw { .. }, Job::Ata { answer, .. }) => *answer = Some((*ata, data.to_vec())),
+            _ => return,
+        }
+        self.check_complete(req_id, now, sink);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
+    fn refused_by_disk(
+        &mut self,
+        now: Time,
+        id: FrameId,
+        copy: &Copy,
+        req_id: ReqId,
+        work: Work,
+        ata: &Ata,
+        data: &[u8],
+        sink: &mut Sink<R>,
+    ) {
+        let cause = Cause::Ata { status: ata.command, error: ata.feature };
+        match work {
+            Work::Raw { .. } => {
+                // The user wants the registers, whatever they say.
+                self.settle(id, Some(copy.tag), now);
+                if let Some(req) = self.reqs.get_mut(req_id)
+                    && let Job::Ata { answer, .. } = &mut req.job
+                {
+                    *answer = Some((*ata, data.to_vec()));
+                }
+                self.check_complete(req_id, now, sink);
+            }
+            Work::Flush { .. } if ata.feature & error::ABRT != 0 => {
+                self.no_flush(now, id, copy, req_id, sink)
+            }
+            Work::Trim { .. } if ata.feature & error::ABRT != 0 => {
+                self.trim_refused = true;
+                self.settle(id, Some(copy.tag), now);
+                self.fail(req_id, Error::NotSupported, cause, now, sink);
+            }
+            _ => {
+                self.settle(id, Some(copy.tag), now);
+                self.fail(req_id, Error::Io, cause, now, sink);
+                if ata.feature & error::IDNF != 0 {
+                    // The disk says that the sector is not there: it may be another, or smaller.
+                    self.doubt(now, Some("a sector was not found"), sink);
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
+    fn refused_by_target(
+        &mut self,
+        now: Time,
+        id: FrameId,
+        copy: &Copy,
+        req_id: ReqId,
+        work: Work,
+        refusal: Refusal,
+        sink: &mut Sink<R>,
+    ) {
+        let count = self.flight.get(id).map_or(0, |f| f.count);
+        match (work, refusal) {
+            (Work::Read { .. } | Work::Write { .. }, Refusal::BadArgument) if count > 1 => {
+                // Larger than it takes, whatever it advertised: smaller frames, and ask for its limits.
+                if let Some(path_id) = copy.path {
+                    if let Some(path) = self.path_mut(path_id) {
+                        path.ladder.refused(count, now);
+                    }
+                    if let Some(p) = self.path(path_id) {
+                        let at = p.ladder.climb_at;
+                        self.arm(at);
+                    }
+                    self.log_frame_size(path_id, sink);
+                    self.query(path_id, now, sink);
+                }
+                self.line_up(id);
+            }
+            (Work::Flush { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
+                self.no_flush(now, id, copy, req_id, sink);
+            }
+            (Work::Trim { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
+                self.trim_refused = true;
+                self.settle(id, Some(copy.tag), now);
+                self.fail(req_id, Error::NotSupported, Cause::Aoe(refusal), now, sink);
+            }
+            _ => {
+                let error = match refusal {
+                    Refusal::Reserved => Error::Busy,
+                    Refusal::UnknownCommand => Error::NotSupported,
+                    _ => Error::Io,
+                };
+                self.settle(id, Some(copy.tag), now);
+                self.fail(req_id, error, Cause::Aoe(refusal), now, sink);
+            }
+        }
+    }
+
+    /// The target aborted a flush: the other opcode first, then none.
+    fn no_flush(&mut self, now: Time, id: FrameId, copy: &Copy, req_id: ReqId, sink: &mut Sink<R>) {
+        self.flush = match self.flush {
+            FlushKind::FlushExt => FlushKind::Flush,
+            _ => FlushKind::None,
+        };
+        self.settle(id, Some(copy.tag), now);
+        if self.flush == FlushKind::None {
+            sink.events.push(Event::NoFlush);
+            if let Some(req) = self.reqs.get_mut(req_id)
+                && let Job::Flush { done, .. } = &mut req.job
+            {
+                *done = true;
+            }
+            self.check_complete(req_id, now, sink);
+        } else {
+            let frame = self.flight.create(Work::Flush { req: req_id }, crate::wire::Sector(0), 0);
+            self.line_up(frame);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
+    fn receive_command(
+        &mut self,
+        now: Time,
+        net: NetId,
+        id: FrameId,
+        copy: &Copy,
+        header: &Header,
+        body: &[u8],
+        sink: &mut Sink<R>,
+    ) -> bool {
+        let Some(work) = self.flight.get(id).map(|f| f.work) else { return false };
+        if let Work::Query { path } = work {
+            let (Command::Config, None, Ok(config)) = (header.command, header.error, Config::parse(body))
+            else {
+                return false;
+            };
+            self.account(now, id, copy, work, sink);
+            self.flight.settle(id, Some(copy.tag), None, now);
+            self.take_limits(path, &config);
+            return true;
+        }
+        let Some(req_id) = work.request() else { return false };
+        let Some(req) = self.reqs.get(req_id) else { return false };
+        let answer = match &req.job {
+            Job::Config { verb, .. } => config_answer(header, body, *verb),
+            Job::Mask(_) => mask_answer(header, body),
+            Job::Reserve(_) => reserve_answer(header, body),
+            _ => None,
+        };
+        let Some(outcome) = answer else { return false };
+        self.account(now, id, copy, work, sink);
+        self.flight.settle(id, Some(copy.tag), None, now);
+        if let Ok(Output::Config(string)) = &outcome {
+            self.config.clone_from(string);
+            if let (Ok(config), Some(path)) = (Config::parse(body), self.path_by(net, header.src)) {
+                self.take_limits(path, &config);
+            }
+        }
+        self.end(req_id, outcome, now, sink);
+        true
+    }
+
+    fn identify_answered(
+        &mut self,
+        now: Time,
+        id: FrameId,
+        path: PathId,
+        copy: &Copy,
+        said: &Said<'_>,
+        sink: &mut Sink<R>,
+    ) {
+        self.flight.settle(id, Some(copy.tag), None, now);
+        if self.confirming == Some(id) {
+            self.confirming = None;
+        }
+        let path = copy.path.unwrap_or(path);
+        if let Some(p) = self.path(path) {
+            let full = self.sectors(p);
+            if let Some(p) = self.path_mut(path) {
+                p.ladder.passed(1, full);
+            }
+        }
+        match said {
+            Said::Ok(_, data) => self.identified(now, path, copy.sent, &data[..IDENTIFY_LEN], sink),
+            // A target that refuses IDENTIFY shows nothing; it will be asked again.
+            Said::Failed(..) | Said::Refused(_) => {}
+        }
+    }
+}
+
+fn config_answer(header: &Header, body: &[u8], verb: Verb) -> Option<Result<Output, Error>> {
+    if header.command != Command::Config {
+        return None;
+    }
+    match header.error {
+        Some(Refusal::ConfigPresent) => Some(Err(Error::Exists)),
+        Some(Refusal::BadArgument) => Some(Err(Error::Invalid)),
+        Some(Refusal::UnknownCommand) => Some(Err(Error::NotSupported)),
+        Some(_) => Some(Err(Error::Io)),
+        None => {
+            let config = Config::parse(body).ok()?;
+            // kvblade answers every verb as if it were a read.
+            (config.verb == verb || config.verb == Verb::Read)
+                .then(|| Ok(Output::Config(config.string.to_vec())))
+        }
+    }
+}
+
+fn mask_answer(header: &Header, body: &[u8]) -> Option<Result<Output, Error>> {
+    if header.command != Command::Mask {
+        return None;
+    }
+    if header.error.is_some() {
+        return Some(Err(Error::NotSupported));
+    }
+    let (mask, list) = Mask::parse(body).ok()?;
+    if !matches!(mask.verb, MaskVerb::Read | MaskVerb::Edit) {
+        return None;
+    }
+    Some(Ok(match mask.error {
+        MaskError::None => Output::Macs(list.map(|d| d.mac).collect()),
+        error => Output::MaskRefused { error: error.into(), index: mask.directives },
+    }))
+}
+
+fn reserve_answer(header: &Header, body: &[u8]) -> Option<Result<Output, Error>> {
+    if header.command != Command::Reserve {
+        return None;
+    }
+    match header.error {
+        Some(Refusal::Reserved) => Some(Err(Error::Busy)),
+        Some(_) => Some(Err(Error::NotSupported)),
+        None => {
+            let (_, macs) = Reserve::parse(body).ok()?;
+            Some(Ok(Output::Macs(macs.collect())))
+        }
+    }
+}
+
+impl<R> Device<R> {
+    fn probe_answered(
+        &mut self,
+        now: Time,
+        id: FrameId,
+        path_id: PathId,
+        count: u8,
+        said: &Said<'_>,
+        sink: &mut Sink<R>,
+    ) {
+        self.flight.settle(id, None, None, now);
+        if let Said::Refused(_) | Said::Failed(..) = said {
+            return;
+        }
+        let Some(p) = self.path(path_id) else { return };
+        let (most, before) = (self.most_sectors(p), self.sectors(p));
+        let Some(path) = self.path_mut(path_id) else { return };
+        path.ladder.proven(count, most);
+        if path.probing == Some(count) {
+            path.probing = None;
+            path.probed = Some(count);
+        }
+        if path.ladder.next_up(most).is_some() {
+            path.ladder.climb_at = now;
+            self.arm(now);
+        }
+        if self.path(path_id).is_some_and(|p| self.sectors(p) != before) {
+            self.log_frame_size(path_id, sink);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What the operator sees and sets.
+
+use std::time::Duration;
+
+use super::{DEADLINE, Device, State};
+use crate::engine::partition::{PartError, PartId, Partition};
+use crate::engine::request::Handle;
+use crate::engine::status::{FlushState, PathStatus, Status};
+use crate::engine::{Error, event::Identity};
+use crate::wire::{Addr, FlushKind, IDENTIFY_LEN, Identify, SECTOR};
+
+impl<R> Device<R> {
+    /// shelf.slot.
+    pub fn addr(&self) -> Addr {
+        self.addr
+    }
+
+    /// Does the target answer?
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// Rises with every new disk at this address.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Who the disk is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// What IDENTIFY said.
+    pub fn info(&self) -> &Identify {
+        &self.info
+    }
+
+    /// The 512 bytes of IDENTIFY.
+    pub fn ident(&self) -> &[u8; IDENTIFY_LEN] {
+        &self.ident
+    }
+
+    /// The config string as last heard.
+    pub fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    /// Bytes of the disk, as shown.
+    pub fn size(&self) -> u64 {
+        let real = self.identity.sectors * SECTOR as u64;
+        self.shown.map_or(real, |shown| shown.min(real))
+    }
+
+    /// Does TRIM work, with zeros afterwards?
+    pub fn can_trim(&self) -> bool {
+        self.info.trim && self.info.trim_zeroes && !self.trim_refused
+    }
+
+    /// Requests that are not answered yet.
+    pub fn requests(&self) -> usize {
+        self.reqs.len()
+    }
+
+    /// Frames that are not settled, control frames included.
+    pub fn frames(&self) -> usize {
+        self.flight.len()
+    }
+
+    /// Ranges locked or waited for, quarantines aside.
+    pub fn locked(&self) -> usize {
+        self.locks.held()
+    }
+
+    /// Partitions in order of declaration.
+    pub fn partitions(&self) -> impl Iterator<Item = &Partition> {
+        self.partitions.iter()
+    }
+
+    /// The partition with this id, if it is still declared.
+    pub fn partition(&self, id: PartId) -> Option<&Partition> {
+        self.partitions.get(id)
+    }
+
+    /// Declares sectors `[start, end)` of the disk as it is shown.
+    pub fn add_partition(&mut self, name: &str, start: u64, end: u64) -> Result<PartId, PartError> {
+        let sectors = self.size() / SECTOR as u64;
+        self.partitions.add(name, start, end, sectors)
+    }
+
+    /// Drops a partition; its handles become stale.
+    pub fn delete_partition(&mut self, name: &str) -> Result<Partition, PartError> {
+        self.partitions.delete(name)
+    }
+
+    /// A handle on the disk or a partition as it is now.
+    pub fn handle(&self, part: Option<PartId>) -> Handle {
+        Handle { generation: self.generation, part }
+    }
+
+    /// A data or partition file is opened. Refused while the target is down.
+    pub fn open(&mut self) -> Result<(), Error> {
+        if self.state != State::Up {
+            return Err(Error::Down);
+        }
+        self.nopen += 1;
+        Ok(())
+    }
+
+    /// It is closed.
+    pub fn close(&mut self) {
+        debug_assert!(self.nopen > 0);
+        self.nopen = self.nopen.saturating_sub(1);
+    }
+
+    /// Open data and partition files.
+    pub fn opened(&self) -> u32 {
+        self.nopen
+    }
+
+    /// Never fail I/O for lost contact?
+    pub fn set_nofail(&mut self, on: bool) {
+        self.nofail = on;
+        // What was submitted under the other rule has its deadline looked at again.
+        self.timer = crate::engine::time::Time::default();
+    }
+
+    /// See `set_nofail`.
+    pub fn nofail(&self) -> bool {
+        self.nofail
+    }
+
+    /// Allow frames above 1 KiB of data?
+    pub fn set_jumbo(&mut self, on: bool) {
+        self.jumbo = on;
+    }
+
+    /// See `set_jumbo`.
+    pub fn jumbo(&self) -> bool {
+        self.jumbo
+    }
+
+    /// How long one request may take; none is the default. Holds for requests under way, too.
+    pub fn set_deadline(&mut self, deadline: Option<Duration>) {
+        self.deadline = deadline.unwrap_or(DEADLINE);
+        self.timer = crate::engine::time::Time::default();
+    }
+
+    /// Caps the frame by an MTU in Linux's sense; none is automatic.
+    pub fn set_mtu(&mut self, mtu: Option<usize>) {
+        self.mtu_cap = mtu;
+    }
+
+    /// Caps the sectors a frame; none is automatic.
+    pub fn set_maxbno(&mut self, sectors: Option<u8>) {
+        self.maxbno = sectors;
+    }
+
+    /// Caps the frames outstanding; none is automatic.
+    pub fn set_maxout(&mut self, frames: Option<u32>) {
+        self.maxout = frames;
+    }
+
+    /// Shows a smaller size, in bytes; none is the real one.
+    pub fn set_size(&mut self, bytes: Option<u64>) -> Result<(), Error> {
+        let real = self.identity.sectors * SECTOR as u64;
+        if bytes.is_some_and(|b| b % SECTOR as u64 != 0 || b > real) {
+            return Err(Error::Invalid);
+        }
+        self.shown = bytes;
+        Ok(())
+    }
+
+    /// Everything that status pages show.
+    pub fn status(&self) -> Status {
+        let paths = || self.paths.iter().flatten();
+        let sectors = paths().filter(|p| p.usable()).map(|p| self.sectors(p)).min();
+        let sectors = sectors.or_else(|| paths().map(|p| self.sectors(p)).min()).unwrap_or(0);
+        let mtu = paths().map(|p| p.mtu).min().unwrap_or(0);
+        let window: u32 = paths().filter(|p| p.usable()).map(|p| p.window.size()).sum();
+        Status {
+            up: self.is_up(),
+            nopen: self.nopen,
+            nout: self.inflight(),
+            nmaxout: window.min(self.limit()),
+            nframes: u32::from(self.buffers).clamp(1, super::FRAMES_MAX),
+            maxbcnt: usize::from(sectors) * SECTOR,
+            maxmtu: self.mtu_cap.map_or(mtu, |cap| cap.min(mtu)),
+            fw: self.fw,
+            model: self.info.model,
+            serial: self.info.serial,
+            firmware: self.info.firmware,
+            lba48: self.info.lba48,
+            smart: self.info.smart,
+            trim: self.can_trim(),
+            flush: match self.flush {
+                FlushKind::None => FlushState::None,
+                FlushKind::Flush => FlushState::Flush,
+                FlushKind::FlushExt => FlushState::FlushExt,
+            },
+            jumbo: self.jumbo,
+            nofail: self.nofail,
+            deadline: self.deadline,
+            sectors: self.identity.sectors,
+            size: self.size(),
+            mtu_cap: self.mtu_cap,
+            maxbno: self.maxbno,
+            maxout: self.maxout,
+            requests: self.reqs.len(),
+            quarantined: self.locks.quarantined(),
+            confirming: self.doubtful(),
+            generation: self.generation,
+            stats: self.stats,
+        }
+    }
+
+    /// The paths, in a stable order.
+    pub fn paths(&self) -> Vec<PathStatus> {
+        self.paths
+            .iter()
+            .flatten()
+            .map(|p| PathStatus {
+                net: p.net,
+                mac: p.mac,
+                trust: p.trust,
+                up: p.up,
+                rtt: p.rtt.smoothed(),
+                deviation: p.rtt.deviation(),
+                timeout: p.rtt.timeout(),
+                window: p.window.size(),
+                inflight: p.window.inflight(),
+                sectors: self.sectors(p),
+                advertised: p.advertised,
+                probed: p.probed,
+                mtu: p.mtu,
+                stats: p.stats,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,337 @@
+//! Requests in and out: from the user's bytes to locked sectors, and back to a reply.
+
+use std::sync::Arc;
+
+use super::{COMMAND_DEADLINE, Device, READS, Sink, State, WRITES};
+use crate::engine::event::{Cause, Event};
+use crate::engine::flight::{FrameId, ReqId, Work};
+use crate::engine::request::{Bytes, Error, Io, Job, Outcome, Output, Req, Request, Span};
+use crate::engine::stats::Op;
+use crate::engine::time::Time;
+use crate::engine::{Handle, WriteBuf};
+use crate::wire::{AFLAG_WRITE, FlushKind, SECTOR, Sector};
+
+/// Bytes `[start, end)` of the disk that a handle shows.
+struct Extent {
+    start: u64,
+    end: u64,
+}
+
+impl<R> Device<R> {
+    /// Takes a request. Its reply comes back in a sink exactly once, now or later.
+    pub fn submit(&mut self, now: Time, request: Request<R>, sink: &mut Sink<R>) {
+        let Request { io, handle, nonblock, reply } = request;
+        let op = match &io {
+            Io::Read { .. } => Op::Read,
+            Io::Write { .. } | Io::Trim { .. } => Op::Write,
+            Io::Flush => Op::Flush,
+            _ => Op::Other,
+        };
+        self.stats.ops[op as usize].requests += 1;
+        match self.prepare(io, handle, nonblock) {
+            Ok(Prepared::Now(output)) => sink.done.push((reply, Ok(output))),
+            Ok(Prepared::Later(job)) => self.enlist(now, job, nonblock, reply, sink),
+            Err(error) => {
+                self.stats.ops[op as usize].errors += 1;
+                if let State::Down(_) = self.state {
+                    self.revive(now, sink);
+                }
+                sink.done.push((reply, Err(error)));
+            }
+        }
+    }
+
+    /// The bytes that the handle shows, if it is not stale.
+    fn extent(&self, handle: Handle) -> Result<Extent, Error> {
+        if handle.generation != self.generation {
+            return Err(Error::Stale);
+        }
+        let sectors = SECTOR as u64;
+        match handle.part {
+            None => Ok(Extent { start: 0, end: self.size() }),
+            Some(id) => {
+                let p = self.partitions.get(id).ok_or(Error::Stale)?;
+                Ok(Extent { start: p.start * sectors, end: p.end * sectors })
+            }
+        }
+    }
+
+    fn prepare(&mut self, io: Io, handle: Handle, nonblock: bool) -> Result<Prepared, Error> {
+        if let Io::Config { .. } | Io::Mask(_) | Io::Reserve(_) = io {
+            return Ok(Prepared::Later(match io {
+                Io::Config { verb, string } => Job::Config { verb, string },
+                Io::Mask(directives) => Job::Mask(directives),
+                Io::Reserve(what) => Job::Reserve(what),
+                _ => return Err(Error::Invalid),
+            }));
+        }
+        let extent = self.extent(handle)?;
+        if matches!(self.state, State::Down(_)) && (nonblock || !self.nofail) {
+            return Err(Error::Io);
+        }
+        match io {
+            Io::Read { offset, len } => self.prepare_read(&extent, offset, len),
+            Io::Write { offset, data } => self.prepare_write(&extent, offset, data),
+            Io::Flush if self.flush == FlushKind::None => Ok(Prepared::Now(Output::Done)),
+            Io::Flush => {
+                let (lock, left, done) = (self.locks.unowned(), false, false);
+                Ok(Prepared::Later(Job::Flush { lock, left, done }))
+            }
+            Io::Trim { offset, len } => self.prepare_trim(&extent, offset, len),
+            Io::Ata { ata, data } => {
+                let data = Arc::new(crate::engine::buffer::Buf::from(data));
+                Ok(Prepared::Later(Job::Ata { ata, data, lock: None, left: false, answer: None }))
+            }
+            Io::Config { .. } | Io::Mask(_) | Io::Reserve(_) => Err(Error::Invalid),
+        }
+    }
+
+    fn prepare_read(&self, extent: &Extent, offset: u64, len: usize) -> Result<Prepared, Error> {
+        let size = extent.end - extent.start;
+        let len = (size.saturating_sub(offset)).min(len as u64) as usize;
+        let first = extent.start + offset.min(size);
+        let sector = SECTOR as u64;
+        let at = first / sector;
+        let skip = (first % sector) as usize;
+        // A read of nothing needs no frame, but an empty answer is a buffer all the same.
+        let sectors = (first + len as u64).div_ceil(sector).saturating_sub(at);
+        if len == 0 {
+            return Ok(Prepared::Now(Output::Data(crate::engine::Data::empty())));
+        }
+        Ok(Prepared::Later(Job::Read { span: Span::new(Sector(at), sectors), skip, len, buf: None }))
+    }
+
+    fn prepare_write(&mut self, extent: &Extent, offset: u64, mut data: WriteBuf) -> Result<Prepared, Error> {
+        let size = extent.end - extent.start;
+        if data.is_empty() {
+            return Ok(Prepared::Now(Output::Written(0)));
+        }
+        if offset >= size {
+            return Err(Error::NoSpace);
+        }
+        if offset % SECTOR as u64 != data.head as u64 {
+            return Err(Error::Invalid);
+        }
+        if data.len() as u64 > size - offset {
+            data.cut((size - offset) as usize);
+        }
+        let len = data.len();
+        let span = Span::new(Sector((extent.start + offset) / SECTOR as u64), u64::from(data.sectors()));
+        let edges = data.head != 0 || data.tail() != 0;
+        let bytes = if edges { Bytes::Edges { data, missing: 0 } } else { Bytes::Whole(Arc::new(data.buf)) };
+        Ok(Prepared::Later(Job::Write { span, len, bytes, lock: self.locks.unowned() }))
+    }
+
+    fn prepare_trim(&mut self, extent: &Extent, offset: u64, len: u64) -> Result<Prepared, Error> {
+        let sector = SECTOR as u64;
+        let end = offset.checked_add(len).ok_or(Error::Invalid)?;
+        if !offset.is_multiple_of(sector) || !len.is_multiple_of(sector) {
+            return Err(Error::Invalid);
+        }
+        if end > extent.end - extent.start {
+            return Err(Error::NoSpace);
+        }
+        if !self.can_trim() {
+            return Err(Error::NotSupported);
+        }
+        if len == 0 {
+            return Ok(Prepared::Now(Output::Done));
+        }
+        let span = Span::new(Sector((extent.start + offset) / sector), len / sector);
+        Ok(Prepared::Later(Job::Trim { span, lock: self.locks.unowned() }))
+    }
+
+    fn enlist(&mut self, now: Time, job: Job, nonblock: bool, reply: R, sink: &mut Sink<R>) {
+        let req = Req { reply, job, submitted: now, nonblock, granted: true, queued: false, held: false };
+        let command = req.is_command();
+        let id = self.reqs.insert(req);
+        let patience = if command { COMMAND_DEADLINE } else { self.deadline };
+        if command || nonblock || !self.nofail {
+            self.arm(now + patience);
+        }
+        if command {
+            let frame = self.flight.create(Work::Command { req: id }, Sector(0), 0);
+            self.dispatch_outside(frame, now, sink);
+            return;
+        }
+        if self.lock(id) {
+            self.start(id);
+        }
+    }
+
+    /// Takes the lock that the request needs. True: it has it, or needs none.
+    fn lock(&mut self, id: ReqId) -> bool {
+        let Some(req) = self.reqs.get_mut(id) else { return false };
+        let taken = match &mut req.job {
+            Job::Write { span, lock, .. } | Job::Trim { span, lock } => {
+                let (taken, granted) = self.locks.write(span.at.0, span.at.0 + span.sectors, id);
+                *lock = taken;
+                granted
+            }
+            Job::Flush { lock, .. } => {
+                let (taken, granted) = self.locks.barrier(id);
+                *lock = taken;
+                granted
+            }
+            Job::Ata { ata, lock, .. } if ata.aflags & AFLAG_WRITE != 0 => {
+                // What a raw command with data does is the user's affair: it excludes every other write.
+                let (taken, granted) = self.locks.write(0, u64::MAX, id);
+                *lock = Some(taken);
+                granted
+            }
+            _ => true,
+        };
+        req.granted = taken;
+        if !taken {
+            self.stats.held_back += 1;
+        }
+        taken
+    }
+
+    /// Starts the requests whose locks have become free.
+    pub(super) fn start_granted(&mut self) {
+        while let Some((lock, id)) = self.locks.next_granted() {
+            if let Some(req) = self.reqs.get_mut(id)
+                && req.lock() == Some(lock)
+                && !req.granted
+            {
+                req.granted = true;
+                self.start(id);
+            }
+        }
+    }
+
+    /// A request has its lock: what it needs first goes into a lane.
+    fn start(&mut self, id: ReqId) {
+        let Some(req) = self.reqs.get_mut(id) else { return };
+        if let Job::Write { span, bytes: Bytes::Edges { data, missing }, .. } = &mut req.job {
+            let last = (span.sectors - 1) as usize;
+            let head = (data.head != 0 || (last == 0 && data.tail() != 0)).then_some(0);
+            let tail = (data.tail() != 0 && last > 0).then_some(last);
+            let first = span.at;
+            *missing = head.iter().chain(tail.iter()).count() as u8;
+            for index in head.into_iter().chain(tail) {
+                let work = Work::Gather { req: id, index };
+                let frame = self.flight.create(work, Sector(first.0 + index as u64), 1);
+                self.line_up(frame);
+            }
+            return;
+        }
+        self.queue(id);
+    }
+
+    /// A request has frames to issue.
+    fn queue(&mut self, id: ReqId) {
+        let Some(req) = self.reqs.get_mut(id) else { return };
+        if !req.queued {
+            req.queued = true;
+            let lane = if req.is_write() { WRITES } else { READS };
+            self.lanes[lane].ready.push_back(id);
+        }
+    }
+
+    /// A frame waits to be sent (again).
+    pub(super) fn line_up(&mut self, id: FrameId) {
+        if let Some(frame) = self.flight.get_mut(id)
+            && !frame.queued
+        {
+            frame.queued = true;
+            let lane = if frame.work.needs_trust() { WRITES } else { READS };
+            self.lanes[lane].again.push_back(id);
+        }
+    }
+
+    /// The sector around an edge of a write has arrived.
+    pub(super) fn gathered(&mut self, id: ReqId, index: usize, sector: &[u8]) {
+        let Some(req) = self.reqs.get_mut(id) else { return };
+        let Job::Write { bytes, .. } = &mut req.job else { return };
+        let Bytes::Edges { data, missing } = bytes else { return };
+        data.fill_around(index, sector);
+        *missing = missing.saturating_sub(1);
+        if *missing == 0
+            && let Bytes::Edges { data, .. } = std::mem::replace(bytes, Bytes::Taken)
+        {
+            *bytes = Bytes::Whole(Arc::new(data.buf));
+            self.queue(id);
+        }
+    }
+
+    /// Some of the request's answers are in: ends it if they all are and the disk is confirmed.
+    pub(super) fn check_complete(&mut self, id: ReqId, now: Time, sink: &mut Sink<R>) {
+        let doubtful = self.doubtful();
+        let Some(req) = self.reqs.get_mut(id) else { return };
+        if !req.complete() || req.held {
+            return;
+        }
+        if doubtful {
+            req.held = true;
+            self.held.push(id);
+            return;
+        }
+        let outcome = req.output();
+        self.end(id, outcome, now, sink);
+    }
+
+    /// The disk is confirmed: what was only waiting for that is answered.
+    pub(super) fn release_held(&mut self, now: Time, sink: &mut Sink<R>) {
+        for id in std::mem::take(&mut self.held) {
+            if let Some(req) = self.reqs.get_mut(id).filter(|r| r.held) {
+                let outcome = req.output();
+                self.end(id, outcome, now, sink);
+            }
+        }
+    }
+
+    /// A request failed: says so in the log and ends it.
+    pub(super) fn fail(&mut self, id: ReqId, error: Error, cause: Cause, now: Time, sink: &mut Sink<R>) {
+        if let Some(req) = self.reqs.get(id) {
+            sink.events.push(Event::Failed { op: req.op(), at: req.at(), cause });
+            self.abandon(id, now);
+            self.end(id, Err(error), now, sink);
+        }
+    }
+
+    /// Settles every frame of a request that will not wait for them. Copies that may still do harm keep
+    /// their range in quarantine.
+    pub(super) fn abandon(&mut self, id: ReqId, now: Time) {
+        let frames: Vec<FrameId> =
+            self.flight.iter().filter(|(_, f)| f.work.request() == Some(id)).map(|(id, _)| id).collect();
+        for frame in frames {
+            self.release_place(frame);
+            self.settle(frame, None, now);
+        }
+    }
+
+    /// Hands a request's reply back. All its frames are settled.
+    pub(super) fn end(&mut self, id: ReqId, outcome: Outcome, now: Time, sink: &mut Sink<R>) {
+        let Some(req) = self.reqs.try_remove(id) else { return };
+        debug_assert!(
+            self.flight.iter().all(|(_, f)| f.work.request() != Some(id)),
+            "frames outlive their request"
+        );
+        if let Some(lock) = req.lock() {
+            self.locks.release(lock);
+        }
+        let stats = &mut self.stats.ops[req.op() as usize];
+        match &outcome {
+            Ok(output) => {
+                stats.latency.record(now.since(req.submitted));
+                stats.bytes += match output {
+                    Output::Data(data) => data.len() as u64,
+                    Output::Written(len) => *len as u64,
+                    _ => 0,
+                };
+            }
+            Err(_) => stats.errors += 1,
+        }
+        sink.done.push((req.reply, outcome));
+    }
+}
+
+/// What a request turned out to be.
+enum Prepared {
+    /// Answered without asking anybody.
+    Now(Output),
+    /// Work for frames.
+    Later(Job),
+}

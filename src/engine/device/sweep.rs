@@ -1,0 +1,193 @@
+//! What is due: copies that expired, requests out of time, quarantines that end, probes.
+
+use super::{COMMAND_DEADLINE, Device, Sink, State};
+use crate::engine::event::{Cause, Event, Reason};
+use crate::engine::flight::{FrameId, ReqId, Work};
+use crate::engine::ladder::below;
+use crate::engine::path::{PathId, Trust};
+use crate::engine::request::Error;
+use crate::engine::time::Time;
+
+impl<R> Device<R> {
+    /// Does what is due at `now`. Early calls do nothing.
+    pub fn sweep(&mut self, now: Time, sink: &mut Sink<R>) {
+        if now < self.timer {
+            return;
+        }
+        self.timer = Time::NEVER;
+        self.sweep_requests(now, sink);
+        self.sweep_frames(now, sink);
+        let next = self.locks.expire(now);
+        self.arm(next);
+        self.sweep_paths(now, sink);
+        if self.doubtful() && self.confirming.is_none() && self.identify_at > now {
+            self.arm(self.identify_at);
+        }
+        if self.doubtful() && self.confirming.is_none() && self.identify_at <= now && self.state == State::Up
+        {
+            self.revive(now, sink);
+        }
+    }
+
+    /// How long a request may take: none is for ever.
+    fn patience(&self, command: bool, nonblock: bool) -> Option<std::time::Duration> {
+        if command {
+            Some(COMMAND_DEADLINE)
+        } else if self.nofail && !nonblock {
+            None
+        } else {
+            Some(self.deadline)
+        }
+    }
+
+    fn sweep_requests(&mut self, now: Time, sink: &mut Sink<R>) {
+        let mut late: Vec<(ReqId, bool)> = Vec::new();
+        let mut next = Time::NEVER;
+        for (id, req) in &self.reqs {
+            let Some(patience) = self.patience(req.is_command(), req.nonblock) else { continue };
+            let due = req.submitted + patience;
+            if due <= now {
+                late.push((id, req.is_command()));
+            } else {
+                next = next.min(due);
+            }
+        }
+        self.arm(next);
+        for (id, command) in late {
+            if command {
+                self.abandon(id, now);
+                self.end(id, Err(Error::Timeout), now, sink);
+            } else {
+                self.fail(id, Error::Io, Cause::Deadline, now, sink);
+                self.enter(State::Down(Reason::Deadline), sink);
+                self.doubt(now, None, sink);
+            }
+        }
+    }
+
+    fn sweep_frames(&mut self, now: Time, sink: &mut Sink<R>) {
+        let mut expired: Vec<FrameId> = Vec::new();
+        let mut next = Time::NEVER;
+        for (id, frame) in self.flight.iter() {
+            if frame.queued {
+                continue;
+            }
+            if frame.due <= now {
+                expired.push(id);
+            } else {
+                next = next.min(frame.due);
+            }
+        }
+        self.arm(next);
+        for id in expired {
+            self.expire(id, now, sink);
+        }
+    }
+
+    fn expire(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
+        let Some(frame) = self.flight.get_mut(id) else { return };
+        frame.expiries = frame.expiries.saturating_add(1);
+        frame.due = Time::NEVER;
+        let work = frame.work;
+        let copy = frame.flying().copied();
+        match work {
+            Work::Identify { .. } => {
+                self.flight.ground(id);
+                self.blame(copy.and_then(|c| c.path), now, sink);
+                self.identify_expired(id, now, sink);
+            }
+            Work::Query { .. } => {
+                self.flight.settle(id, None, None, now);
+            }
+            Work::Probe { path } => self.probe_expired(id, path, now, sink),
+            Work::Command { .. } => {
+                self.flight.ground(id);
+                self.dispatch_outside(id, now, sink);
+            }
+            _ => {
+                if let Some(copy) = copy {
+                    if self.last_heard <= copy.sent && !work.slow() {
+                        // Nothing since it left: not this frame alone is lost.
+                        self.doubt(now, Some("it does not answer"), sink);
+                    }
+                    self.blame(copy.path, now, sink);
+                }
+                self.lose(id, now, sink);
+            }
+        }
+    }
+
+    /// A copy expired on this path. If the path is silent and others are not, its work moves.
+    fn blame(&mut self, path_id: Option<PathId>, now: Time, sink: &mut Sink<R>) {
+        let Some(path_id) = path_id else { return };
+        let others = self.path_ids().any(|(id, p)| id != path_id && p.usable());
+        let Some(path) = self.path_mut(path_id) else { return };
+        let silent = path.expired();
+        let doubtful = path.ladder.doubtful();
+        if silent && others && path.trust == Trust::Active {
+            path.taint(now);
+            let at = path.probe_at;
+            sink.events.push(Event::PathSilent(path.net, path.mac));
+            self.arm(at);
+            let stuck: Vec<FrameId> = self
+                .flight
+                .iter()
+                .filter(|(_, f)| f.work.windowed() && f.flying().is_some_and(|c| c.path == Some(path_id)))
+                .map(|(id, _)| id)
+                .collect();
+            for id in stuck {
+                self.release_place(id);
+                self.line_up(id);
+            }
+        } else if doubtful {
+            // Do small frames pass where large ones are lost? A query is small.
+            self.query(path_id, now, sink);
+        }
+    }
+
+    fn probe_expired(&mut self, id: FrameId, path_id: PathId, now: Time, sink: &mut Sink<R>) {
+        let count = self.flight.get(id).map_or(1, |f| f.count);
+        self.flight.settle(id, None, None, now);
+        let Some(path) = self.path_mut(path_id) else { return };
+        path.stats.expired += 1;
+        if path.probing == Some(count) {
+            let smaller = below(count);
+            path.probing = (smaller < count).then_some(smaller);
+            if smaller < count {
+                self.send_probe(path_id, smaller, now, sink);
+            }
+        }
+    }
+
+    fn sweep_paths(&mut self, now: Time, sink: &mut Sink<R>) {
+        let ids: Vec<PathId> = self.path_ids().map(|(id, _)| id).collect();
+        for id in ids {
+            let Some(p) = self.path(id) else { continue };
+            let most = self.most_sectors(p);
+            let (tainted, up) = (p.trust == Trust::Tainted, p.up);
+            if tainted && p.probe_at <= now {
+                if let Some(p) = self.path_mut(id) {
+                    p.probed(now);
+                }
+                if up {
+                    self.send_probe(id, most, now, sink);
+                }
+            } else if !tainted && p.ladder.climb_at <= now {
+                let size = p.ladder.next_up(most);
+                if let Some(p) = self.path_mut(id) {
+                    match size {
+                        Some(_) => p.ladder.climbing(now),
+                        None => p.ladder.climb_at = Time::NEVER,
+                    }
+                }
+                if let Some(size) = size.filter(|_| up) {
+                    self.send_probe(id, size, now, sink);
+                }
+            }
+            if let Some(p) = self.path(id) {
+                let due = if p.trust == Trust::Tainted { p.probe_at } else { p.ladder.climb_at };
+                self.arm(due);
+            }
+        }
+    }
+}

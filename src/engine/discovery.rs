@@ -1,0 +1,351 @@
+//! From an address that answered to a device: broadcast queries, candidates, their first IDENTIFY.
+//!
+//! Anybody on the segment can announce 65,536 shelves. A candidate costs little, there are at most
+//! [`CANDIDATES_MAX`], few of them are asked at a time, and one that does not answer IDENTIFY is forgotten.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::device::Birth;
+use super::path::NetId;
+use super::time::Time;
+use super::transmit::{Payload, Transmit, padded};
+use crate::wire::{Addr, Ata, CONFIG_LEN, Command, Config, Header, IDENTIFY_LEN, Identify, Mac, Tag, Verb};
+
+/// Addresses that have answered or announced themselves and are not devices: as many as there may be targets.
+pub const CANDIDATES_MAX: usize = 4096;
+/// Questions outstanding on one netlink (design.md §6): more would overflow somebody's buffers.
+const ASKING_MAX: u32 = 64;
+/// Ways to one candidate that are remembered besides the first.
+const MORE_MAX: usize = 8;
+/// A candidate that has not become a device is forgotten after this.
+const FORGET: Duration = Duration::from_secs(60);
+/// How long a broadcast query's tag is good: rediscovery is every 30 s.
+const QUERY_LIFE: Duration = Duration::from_secs(10);
+/// The first distance between two copies of a question; it doubles.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// Copies of a question before the candidate is left alone until it speaks again.
+const ATTEMPTS: u32 = 5;
+
+/// A target that has shown who it is.
+#[derive(Debug)]
+pub struct Found {
+    /// What a device is made of.
+    pub birth: Birth,
+    /// Other ways to it that were heard of meanwhile: netlink, MAC, MTU, advertised sectors.
+    pub more: Vec<(NetId, Mac, usize, u8)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It only announced itself: its limits are asked for first, since an announcement's are anybody's word.
+    Limits,
+    /// Its limits are known; who is it?
+    Identity,
+    /// It did not answer.
+    Quiet,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    net: NetId,
+    mac: Mac,
+    mtu: usize,
+    buffers: u16,
+    fw: u16,
+    advertised: u8,
+    config: Vec<u8>,
+    more: Vec<(NetId, Mac, usize, u8)>,
+    stage: Stage,
+    /// The tags of this stage's copies; the answer to any is good.
+    tags: Vec<Tag>,
+    asked: u32,
+    due: Time,
+    forget_at: Time,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Discovery {
+    candidates: HashMap<Addr, Candidate>,
+    /// Those that wait for their turn to be asked.
+    waiting: VecDeque<Addr>,
+    /// Those that are being asked, by netlink.
+    asking: HashMap<NetId, u32>,
+    queries: VecDeque<(Tag, NetId, Time)>,
+    next_tag: u32,
+    /// Candidates that were not taken for want of room.
+    pub refused: u64,
+    timer: Time,
+}
+
+impl Discovery {
+    /// `seed` is random and makes the first tag.
+    pub fn new(seed: u32) -> Discovery {
+        Discovery {
+            candidates: HashMap::new(),
+            waiting: VecDeque::new(),
+            asking: HashMap::new(),
+            queries: VecDeque::new(),
+            next_tag: seed,
+            refused: 0,
+            timer: Time::NEVER,
+        }
+    }
+
+    /// Addresses that are known and are not devices.
+    pub fn candidates(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// When [`Discovery::sweep`] must be called, at the latest.
+    pub fn next_deadline(&self) -> Option<Time> {
+        (self.timer != Time::NEVER).then_some(self.timer)
+    }
+
+    fn tag(&mut self) -> Tag {
+        loop {
+            self.next_tag = self.next_tag.wrapping_add(1);
+            let tag = self.next_tag | Tag::OURS;
+            if tag != u32::MAX {
+                return Tag(tag);
+            }
+        }
+    }
+
+    /// A config query to everybody on a netlink, or to one address, or to one shelf.
+    pub fn query(&mut self, now: Time, net: NetId, whom: Addr, frames: &mut Vec<Transmit>) {
+        let tag = self.tag();
+        while self.queries.front().is_some_and(|q| q.2 <= now) {
+            self.queries.pop_front();
+        }
+        self.queries.push_back((tag, net, now + QUERY_LIFE));
+        frames.push(Transmit {
+            net,
+            dst: Mac::BROADCAST,
+            addr: whom,
+            tag,
+            command: Command::Config,
+            ata: None,
+            payload: padded(CONFIG_LEN, |out| Config::request(Verb::Read, &[]).emit(out)),
+        });
+    }
+
+    /// Did we ask for this config reply, by a query to all?
+    pub fn solicited(&self, now: Time, net: NetId, tag: Tag) -> bool {
+        self.queries.iter().any(|q| q.0 == tag && q.1 == net && q.2 > now)
+    }
+
+    /// A config reply or an announcement came from an address that is no device.
+    pub fn heard(
+        &mut self,
+        now: Time,
+        net: NetId,
+        mtu: usize,
+        header: &Header,
+        config: &Config<'_>,
+        frames: &mut Vec<Transmit>,
+    ) {
+        let (addr, mac) = (header.addr, header.src);
+        // Shelf 0xfff is a shelf with all switches set that was never configured.
+        if addr.is_wildcard() || addr.shelf.0 == 0xfff || !mac.is_unicast() {
+            return;
+        }
+        let asked = self.solicited(now, net, header.tag)
+            || self
+                .candidates
+                .get(&addr)
+                .is_some_and(|c| c.stage == Stage::Limits && c.tags.contains(&header.tag));
+        if let Some(c) = self.candidates.get_mut(&addr) {
+            if (c.net, c.mac) != (net, mac) {
+                if asked && c.more.len() < MORE_MAX && !c.more.iter().any(|m| (m.0, m.1) == (net, mac)) {
+                    c.more.push((net, mac, mtu, config.sectors));
+                }
+                return;
+            }
+            match c.stage {
+                Stage::Identity => return,
+                Stage::Limits if !asked => return,
+                Stage::Limits => self.stop_asking(addr),
+                Stage::Quiet => {}
+            }
+        } else if self.candidates.len() >= CANDIDATES_MAX {
+            self.refused += 1;
+            return;
+        }
+        let c = self.candidates.entry(addr).or_insert_with(|| Candidate {
+            net,
+            mac,
+            mtu,
+            buffers: 0,
+            fw: 0,
+            advertised: 0,
+            config: Vec::new(),
+            more: Vec::new(),
+            stage: Stage::Quiet,
+            tags: Vec::new(),
+            asked: 0,
+            due: Time::NEVER,
+            forget_at: now + FORGET,
+        });
+        if asked {
+            c.buffers = config.buffers;
+            c.fw = config.firmware;
+            c.advertised = config.sectors;
+            c.config = config.string.to_vec();
+        }
+        c.stage = if asked { Stage::Identity } else { Stage::Limits };
+        c.asked = 0;
+        c.tags.clear();
+        self.waiting.push_back(addr);
+        self.timer = self.timer.min(now + FORGET);
+        self.ask_more(now, frames);
+    }
+
+    fn stop_asking(&mut self, addr: Addr) {
+        if let Some(c) = self.candidates.get_mut(&addr)
+            && c.asked > 0
+        {
+            c.asked = 0;
+            c.due = Time::NEVER;
+            if let Some(n) = self.asking.get_mut(&c.net) {
+                *n = n.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Asks those that wait, as far as there is room.
+    fn ask_more(&mut self, now: Time, frames: &mut Vec<Transmit>) {
+        for _ in 0..self.waiting.len() {
+            let Some(addr) = self.waiting.pop_front() else { return };
+            let Some(c) = self.candidates.get(&addr) else { continue };
+            if c.stage == Stage::Quiet || c.asked > 0 {
+                continue;
+            }
+            let n = self.asking.entry(c.net).or_default();
+            if *n >= ASKING_MAX {
+                self.waiting.push_back(addr);
+                continue;
+            }
+            *n += 1;
+            self.ask(now, addr, frames);
+        }
+    }
+
+    fn ask(&mut self, now: Time, addr: Addr, frames: &mut Vec<Transmit>) {
+        let tag = self.tag();
+        let Some(c) = self.candidates.get_mut(&addr) else { return };
+        c.tags.push(tag);
+        c.due = now + ASK_AGAIN * (1 << c.asked.min(8));
+        c.asked += 1;
+        self.timer = self.timer.min(c.due);
+        let (command, ata, payload) = match c.stage {
+            Stage::Limits => {
+                (Command::Config, None, padded(CONFIG_LEN, |out| Config::request(Verb::Read, &[]).emit(out)))
+            }
+            _ => (Command::Ata, Some(Ata::identify()), Payload::None),
+        };
+        frames.push(Transmit { net: c.net, dst: c.mac, addr, tag, command, ata, payload });
+    }
+
+    /// An ATA answer came from an address that is no device: a candidate's IDENTIFY, perhaps.
+    pub fn identified(
+        &mut self,
+        now: Time,
+        header: &Header,
+        body: &[u8],
+        seed: u32,
+        frames: &mut Vec<Transmit>,
+    ) -> Option<Found> {
+        let addr = header.addr;
+        let c = self.candidates.get(&addr)?;
+        if c.stage != Stage::Identity || !c.tags.contains(&header.tag) || c.mac != header.src {
+            return None;
+        }
+        if header.error.is_some() {
+            return None;
+        }
+        let (ata, data) = Ata::parse(body).ok()?;
+        let raw = data.get(..IDENTIFY_LEN)?;
+        if ata.failed() {
+            return None;
+        }
+        let parsed = Identify::parse(raw);
+        self.stop_asking(addr);
+        let found = match parsed {
+            Err(_) => {
+                if let Some(c) = self.candidates.get_mut(&addr) {
+                    c.stage = Stage::Quiet;
+                }
+                None
+            }
+            Ok(identify) => self.candidates.remove(&addr).map(|c| {
+                let mut ident = Box::new([0; IDENTIFY_LEN]);
+                ident.copy_from_slice(raw);
+                Found {
+                    birth: Birth {
+                        addr,
+                        net: c.net,
+                        mtu: c.mtu,
+                        mac: c.mac,
+                        buffers: c.buffers,
+                        fw: c.fw,
+                        advertised: c.advertised,
+                        config: c.config,
+                        ident,
+                        identify,
+                        seed,
+                    },
+                    more: c.more,
+                }
+            }),
+        };
+        self.ask_more(now, frames);
+        found
+    }
+
+    /// Repeats what was not answered and forgets who said nothing more.
+    pub fn sweep(&mut self, now: Time, frames: &mut Vec<Transmit>) {
+        if now < self.timer {
+            return;
+        }
+        self.timer = Time::NEVER;
+        let mut again = Vec::new();
+        let mut given_up = Vec::new();
+        let mut forgotten = Vec::new();
+        for (addr, c) in &self.candidates {
+            if c.forget_at <= now {
+                forgotten.push(*addr);
+            } else if c.asked > 0 && c.due <= now {
+                if c.asked >= ATTEMPTS { given_up.push(*addr) } else { again.push(*addr) }
+            }
+        }
+        for addr in again {
+            self.ask(now, addr, frames);
+        }
+        for addr in given_up {
+            self.stop_asking(addr);
+            if let Some(c) = self.candidates.get_mut(&addr) {
+                c.stage = Stage::Quiet;
+            }
+        }
+        for addr in forgotten {
+            self.stop_asking(addr);
+            self.candidates.remove(&addr);
+        }
+        self.ask_more(now, frames);
+        let next =
+            self.candidates.values().map(|c| if c.asked > 0 { c.due.min(c.forget_at) } else { c.forget_at });
+        self.timer = next.min().unwrap_or(Time::NEVER);
+    }
+
+    /// A netlink is gone, and with it those that were reached by it.
+    pub fn net_removed(&mut self, net: NetId) {
+        self.candidates.retain(|_, c| c.net != net);
+        for c in self.candidates.values_mut() {
+            c.more.retain(|m| m.0 != net);
+        }
+        self.asking.remove(&net);
+        self.queries.retain(|q| q.1 != net);
+    }
+}

@@ -1,0 +1,170 @@
+//! What happens to a target, in the words of the log. Whoever drives the engine adds the time and the target's name.
+
+use std::fmt;
+
+use super::path::NetId;
+use super::stats::Op;
+use crate::wire::{Mac, Sector, Text, Unusable};
+
+/// Who a disk is: its serial, its model and its size. Firmware may change under a disk that stays the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Serial number.
+    pub serial: Text<20>,
+    /// Model.
+    pub model: Text<40>,
+    /// Sectors.
+    pub sectors: u64,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} / {} / {} sectors", self.model, self.serial, self.sectors)
+    }
+}
+
+/// Why a target is down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// A request's deadline passed.
+    Deadline,
+    /// The operator said `failio`.
+    FailIo,
+    /// Three rediscoveries went unanswered.
+    Silent,
+    /// IDENTIFY made no sense.
+    Unusable(Unusable),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Deadline => f.write_str("a request's deadline passed"),
+            Reason::FailIo => f.write_str("failio"),
+            Reason::Silent => f.write_str("no answer to three rediscoveries"),
+            Reason::Unusable(why) => write!(f, "unusable IDENTIFY: {why}"),
+        }
+    }
+}
+
+/// What made a request fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// ATA status and error registers.
+    Ata {
+        /// Status register.
+        status: u8,
+        /// Error register.
+        error: u8,
+    },
+    /// The AoE layer refused, with this code.
+    Aoe(crate::wire::Refusal),
+    /// The deadline passed.
+    Deadline,
+    /// The operator said `failio`.
+    FailIo,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Ata { status, error } => write!(f, "ATA status {status:02x} error {error:02x}"),
+            Cause::Aoe(refusal) => write!(f, "AoE error: {refusal}"),
+            Cause::Deadline => f.write_str("deadline passed"),
+            Cause::FailIo => f.write_str("failio"),
+        }
+    }
+}
+
+/// One thing that happened to a target.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// It answers again, as the same disk.
+    Up,
+    /// It is down.
+    Down(Reason),
+    /// Another disk answers at this address: every handle is stale, partitions are gone.
+    Replaced {
+        /// The disk that was here.
+        was: Identity,
+        /// The disk that is here.
+        is: Identity,
+    },
+    /// The same disk is larger, and the operator asked.
+    Grown {
+        /// Sectors before.
+        was: u64,
+        /// Sectors now.
+        is: u64,
+    },
+    /// The disk has to show its identity before more writes leave.
+    Doubted(&'static str),
+    /// It did.
+    Confirmed,
+    /// An answer to `identify`, asked for by the operator.
+    Identified(Identity),
+    /// A new path carries work.
+    PathFound(NetId, Mac),
+    /// Another disk, or none, answers over this path: it is not used.
+    PathRefused(NetId, Mac),
+    /// A path went silent; its work moves to others.
+    PathSilent(NetId, Mac),
+    /// A silent path answers again.
+    PathBack(NetId, Mac),
+    /// A path is gone with its netlink.
+    PathGone(NetId, Mac),
+    /// Frames over this path have this many sectors from now on, because of loss or of proof.
+    FrameSize(NetId, Mac, u8),
+    /// A request failed.
+    Failed {
+        /// What it did.
+        op: Op,
+        /// Where, if it has a place.
+        at: Option<Sector>,
+        /// Why.
+        cause: Cause,
+    },
+    /// The target has no flush, or refuses it: fsync succeeds without one.
+    NoFlush,
+    /// The target answered the `flush` command.
+    Flushed,
+}
+
+impl Op {
+    fn word(self) -> &'static str {
+        match self {
+            Op::Read => "read",
+            Op::Write => "write",
+            Op::Flush => "flush",
+            Op::Other => "command",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Up => f.write_str("up"),
+            Event::Down(why) => write!(f, "down: {why}"),
+            Event::Replaced { was, is } => {
+                write!(f, "another disk: was {was}, is {is}; open handles are stale")
+            }
+            Event::Grown { was, is } => write!(f, "grown from {was} to {is} sectors"),
+            Event::Doubted(why) => write!(f, "asking for its identity before more writes: {why}"),
+            Event::Confirmed => f.write_str("confirmed: the same disk"),
+            Event::Identified(who) => write!(f, "identified: {who}"),
+            Event::PathFound(_, mac) => write!(f, "path to {mac} carries work"),
+            Event::PathRefused(_, mac) => write!(f, "path to {mac} refused: not the same disk"),
+            Event::PathSilent(_, mac) => write!(f, "path to {mac} is silent: no new work"),
+            Event::PathBack(_, mac) => write!(f, "path to {mac} answers again"),
+            Event::PathGone(_, mac) => write!(f, "path to {mac} is gone"),
+            Event::FrameSize(_, mac, sectors) => write!(f, "path to {mac} carries {sectors} sectors a frame"),
+            Event::Failed { op, at: Some(at), cause } => {
+                write!(f, "{} failed at sector {at}: {cause}", op.word())
+            }
+            Event::Failed { op, at: None, cause } => write!(f, "{} failed: {cause}", op.word()),
+            Event::NoFlush => f.write_str("does not flush: fsync succeeds without it"),
+            Event::Flushed => f.write_str("flushed"),
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Frames in flight: what was sent, under which tags, and what became of each copy.
+//!
+//! Every transmission has a tag of its own. The copies of one frame share a record; the first answer completes it.
+//! Copies that are still unanswered then become *strays*: known by their tag for a while, so that a late answer is
+//! counted, teaches the round-trip time, and can end the quarantine of the write it belongs to.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::locks::LockId;
+use super::path::PathId;
+use super::time::Time;
+use crate::wire::{Sector, Tag};
+
+/// Copies that a frame remembers, the newest ones. With the timeout doubling, six cover more than ten seconds.
+const COPIES: usize = 6;
+/// Strays that are remembered at once, and how long: twice the longest timeout.
+const STRAYS_MAX: usize = 4096;
+const STRAY_LIFE: Duration = Duration::from_secs(16);
+
+/// A frame's place in its flight.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FrameId(u32);
+
+impl FrameId {
+    #[cfg(test)]
+    pub(super) fn for_test(n: u32) -> FrameId {
+        FrameId(n)
+    }
+}
+
+/// A request's place in its device.
+pub type ReqId = usize;
+
+/// What a frame does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// Reads sectors into the request's buffer at byte `offset`.
+    Read { req: ReqId, offset: usize },
+    /// Writes sectors from the request's buffer at byte `offset`.
+    Write { req: ReqId, offset: usize },
+    /// Reads the sector around an unaligned edge of a write: number `index` of the span.
+    Gather { req: ReqId, index: usize },
+    /// Discards sectors.
+    Trim { req: ReqId },
+    /// Flushes the target's cache.
+    Flush { req: ReqId },
+    /// Any ATA command of the raw file.
+    Raw { req: ReqId },
+    /// Config, mask or reserve, for somebody who waits.
+    Command { req: ReqId },
+    /// IDENTIFY over one path: confirms the disk, or proves the path.
+    Identify { path: PathId },
+    /// A config query over one path, for its limits.
+    Query { path: PathId },
+    /// A full-size read whose request is padded to the same size: both directions of one path.
+    Probe { path: PathId },
+}
+
+impl Work {
+    /// The request that waits for it.
+    pub fn request(self) -> Option<ReqId> {
+        match self {
+            Work::Read { req, .. }
+            | Work::Write { req, .. }
+            | Work::Gather { req, .. }
+            | Work::Trim { req }
+            | Work::Flush { req }
+            | Work::Raw { req }
+            | Work::Command { req } => Some(req),
+            Work::Identify { .. } | Work::Query { .. } | Work::Probe { .. } => None,
+        }
+    }
+
+    /// Does it change the disk, so that a copy that arrives late does harm?
+    pub fn modifies(self) -> bool {
+        matches!(self, Work::Write { .. } | Work::Trim { .. } | Work::Raw { .. })
+    }
+
+    /// Must the disk be confirmed before it leaves? Reads are answered only after the confirmation, so they may leave.
+    pub fn needs_trust(self) -> bool {
+        self.modifies() || matches!(self, Work::Flush { .. })
+    }
+
+    /// Does it count against the window? IDENTIFY, queries and probes do not: a full window must not starve them.
+    pub fn windowed(self) -> bool {
+        !matches!(
+            self,
+            Work::Identify { .. } | Work::Query { .. } | Work::Probe { .. } | Work::Command { .. }
+        )
+    }
+
+    /// May it take the disk seconds? Its delay says nothing about the network, and nothing overtakes it.
+    pub fn slow(self) -> bool {
+        matches!(self, Work::Flush { .. } | Work::Raw { .. } | Work::Trim { .. })
+    }
+}
+
+/// How a copy counts in its path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Outside the window.
+    Outside,
+    /// In the window, but not overtaken by what is answered faster.
+    Unordered,
+    /// In the window and in the order of departures.
+    Ordered(u64),
+}
+
+/// One transmission of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Copy {
+    /// Its own tag.
+    pub tag: Tag,
+    /// The path it left by; none if that path is gone.
+    pub path: Option<PathId>,
+    /// How it counts there.
+    pub place: Place,
+    /// When it left.
+    pub sent: Time,
+    /// Not yet answered and not yet given up.
+    pub flying: bool,
+}
+
+/// One frame.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// What it does.
+    pub work: Work,
+    /// First sector.
+    pub at: Sector,
+    /// Sectors.
+    pub count: u8,
+    /// Copies that expired; the timeout doubles with each.
+    pub expiries: u8,
+    /// When the flying copy expires.
+    pub due: Time,
+    /// Waits in a lane to be sent again.
+    pub queued: bool,
+    copies: [Option<Copy>; COPIES],
+    /// Older copies that are no longer tracked.
+    forgotten: bool,
+}
+
+impl Frame {
+    /// Every remembered copy.
+    pub fn copies(&self) -> impl Iterator<Item = &Copy> {
+        self.copies.iter().flatten()
+    }
+
+    /// The newest copy.
+    pub fn last(&self) -> Option<&Copy> {
+        self.copies().max_by_key(|c| c.sent)
+    }
+
+    /// The copy that is on its way, as far as we know.
+    pub fn flying(&self) -> Option<&Copy> {
+        self.copies().find(|c| c.flying)
+    }
+
+    fn flying_mut(&mut self) -> Option<&mut Copy> {
+        self.copies.iter_mut().flatten().find(|c| c.flying)
+    }
+}
+
+/// An unanswered copy of a frame that is complete or given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Stray {
+    /// The path it left by.
+    pub path: Option<PathId>,
+    /// When it left.
+    pub sent: Time,
+    /// The range that it keeps in quarantine.
+    pub quarantine: Option<LockId>,
+}
+
+/// The tag is its own hash: it counts up from a random start, and only our own tags are ever inserted.
+#[derive(Default)]
+pub struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u32(&mut self, tag: u32) {
+        self.0 = u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+type TagMap<V> = HashMap<u32, V, BuildHasherDefault<TagHasher>>;
+
+/// What an answer belongs to.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner {
+    /// A frame that waits for it, and the copy.
+    Frame(FrameId, Copy),
+    /// A copy that nobody waits for any more.
+    Stray(Stray),
+}
+
+/// Every frame of one target that was sent and not yet settled.
+#[derive(Debug)]
+pub struct Flight {
+    frames: Slab<Frame>,
+    tags: TagMap<FrameId>,
+    strays: TagMap<Stray>,
+    stray_order: VecDeque<(Time, u32)>,
+    next_tag: u32,
+}
+
+impl Flight {
+    /// `seed` makes the first tag; a restarted daemon must not take its predecessor's late answers for its own.
+    pub fn new(seed: u32) -> Flight {
+        Flight {
+            frames: Slab::new(),
+            tags: TagMap::default(),
+            strays: TagMap::default(),
+            stray_order: VecDeque::new(),
+            next_tag: seed | Tag::OURS,
+        }
+    }
+
+    /// Frames that exist, in flight or waiting to be sent again.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// All frames.
+    pub fn iter(&self) -> impl Iterator<Item = (FrameId, &Frame)> {
+        self.frames.iter().map(|(i, f)| (FrameId(i as u32), f))
+    }
+
+    /// A frame that has not been settled.
+    pub fn get(&self, id: FrameId) -> Option<&Frame> {
+        self.frames.get(id.0 as usize)
+    }
+
+    /// The same, to change it.
+    pub fn get_mut(&mut self, id: FrameId) -> Option<&mut Frame> {
+        self.frames.get_mut(id.0 as usize)
+    }
+
+    /// A new frame, not sent yet.
+    pub fn create(&mut self, work: Work, at: Sector, count: u8) -> FrameId {
+        let frame = Frame {
+            work,
+            at,
+            count,
+            expiries: 0,
+            due: Time::NEVER,
+            queued: false,
+            copies: [None; COPIES],
+            forgotten: false,
+        };
+        FrameId(self.frames.insert(frame) as u32)
+    }
+
+    fn fresh_tag(&mut self) -> Tag {
+        loop {
+            let tag = self.next_tag;
+            self.next_tag = tag.wrapping_add(1) | Tag::OURS;
+            // All ones is other initiators' mark for a free frame.
+            if tag != u32::MAX && !self.tags.contains_key(&tag) && !self.strays.contains_key(&tag) {
+                return Tag(tag);
+            }
+        }
+    }
+
+    /// Notes that a copy leaves now; the caller has settled an earlier flying copy. Returns its tag.
+    pub fn depart(&mut self, id: FrameId, path: PathId, place: Place, now: Time, due: Time) -> Option<Tag> {
+        self.frames.get(id.0 as usize)?;
+        let tag = self.fresh_tag();
+        let copy = Copy { tag, path: Some(path), place, sent: now, flying: true };
+        let frame = &mut self.frames[id.0 as usize];
+        debug_assert!(frame.flying().is_none(), "at most one copy flies");
+        frame.due = due;
+        frame.queued = false;
+        let free = match frame.copies.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                frame.forgotten = true;
+                let oldest = frame.copies.iter().enumerate().min_by_key(|(_, c)| c.map(|c| c.sent));
+                let oldest = oldest.map_or(0, |(i, _)| i);
+                if let Some(old) = frame.copies[oldest] {
+                    self.tags.remove(&old.tag.0);
+                }
+                oldest
+            }
+        };
+        frame.copies[free] = Some(copy);
+        self.tags.insert(tag.0, id);
+        Some(tag)
+    }
+
+    /// Whose answer carries `tag`?
+    pub fn owner(&self, tag: Tag) -> Option<Owner> {
+        if let Some(&id) = self.tags.get(&tag.0) {
+            let copy = self.get(id)?.copies().find(|c| c.tag == tag)?;
+            return Some(Owner::Frame(id, *copy));
+        }
+        self.strays.get(&tag.0).map(|s| Owner::Stray(*s))
+    }
+
+    /// The flying copy is given up; its answer would still be welcome. Returns the copy as it was.
+    pub fn ground(&mut self, id: FrameId) -> Option<Copy> {
+        let copy = self.get_mut(id)?.flying_mut()?;
+        let was = *copy;
+        copy.flying = false;
+        Some(was)
+    }
+
+    /// The stray's answer came.
+    pub fn forget_stray(&mut self, tag: Tag) {
+        self.strays.remove(&tag.0);
+    }
+
+    /// Copies of this frame that could still arrive, `answered` aside: how many, and whether there are more than that.
+    pub fn unanswered(&self, id: FrameId, answered: Option<Tag>) -> (u32, bool) {
+        let Some(frame) = self.get(id) else { return (0, false) };
+        let known = frame.copies().filter(|c| Some(c.tag) != answered).count() as u32;
+        (known, frame.forgotten)
+    }
+
+    /// Ends a frame. Its copies other than `answered` become strays, bound to `quarantine`.
+    pub fn settle(&mut self, id: FrameId, answered: Option<Tag>, quarantine: Option<LockId>, now: Time) {
+        let Some(frame) = self.frames.try_remove(id.0 as usize) else { return };
+        for copy in frame.copies() {
+            self.tags.remove(&copy.tag.0);
+            if Some(copy.tag) == answered {
+                continue;
+            }
+            self.strays.insert(copy.tag.0, Stray { path: copy.path, sent: copy.sent, quarantine });
+            self.stray_order.push_back((now + STRAY_LIFE, copy.tag.0));
+        }
+        while let Some(&(until, tag)) = self.stray_order.front() {
+            if until > now && self.stray_order.len() <= STRAYS_MAX {
+                break;
+            }
+            self.stray_order.pop_front();
+            self.strays.remove(&tag);
+        }
+    }
+
+    /// A path is gone: no copy may refer to its place any more.
+    pub fn forget_path(&mut self, path: PathId) {
+        for (_, frame) in &mut self.frames {
+            for copy in frame.copies.iter_mut().flatten().filter(|c| c.path == Some(path)) {
+                copy.path = None;
+                copy.place = Place::Outside;
+            }
+        }
+        for stray in self.strays.values_mut().filter(|s| s.path == Some(path)) {
+            stray.path = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: PathId = PathId(0);
+
+    #[test]
+    fn every_copy_has_its_own_tag_with_the_top_bit() {
+        let mut f = Flight::new(0x7fff_fffe);
+        let id = f.create(Work::Flush { req: 0 }, Sector(0), 0);
+        let mut seen = Vec::new();
+        for i in 0..20 {
+            f.ground(id);
+            let tag = f.depart(id, P, Place::Outside, Time(i), Time(i + 1)).unwrap();
+            assert!(tag.is_ours() && tag.0 != u32::MAX);
+            assert!(!seen.contains(&tag));
+            seen.push(tag);
+        }
+        assert!(matches!(f.owner(seen[19]), Some(Owner::Frame(..))));
+        assert!(f.owner(seen[0]).is_none(), "only the newest copies are tracked");
+        assert_eq!(f.unanswered(id, None), (COPIES as u32, true));
+        f.settle(id, Some(seen[19]), None, Time(100));
+        assert!(f.owner(seen[19]).is_none());
+        assert!(matches!(f.owner(seen[18]), Some(Owner::Stray(_))));
+        assert_eq!(f.len(), 0);
+    }
+
+    #[test]
+    fn strays_are_bounded() {
+        let mut f = Flight::new(1);
+        for i in 0..3 * STRAYS_MAX as u64 {
+            let id = f.create(Work::Flush { req: 0 }, Sector(0), 0);
+            f.depart(id, P, Place::Outside, Time(i), Time::NEVER);
+            f.settle(id, None, None, Time(i));
+        }
+        assert!(f.strays.len() <= STRAYS_MAX);
+        assert!(f.tags.is_empty());
+    }
+}

@@ -1,0 +1,291 @@
+//! One way to a target: a local netlink and one of the target's MACs, with everything that is learnt about it.
+//!
+//! A path knows the order in which its copies left. An answer to a younger copy says that the older ones are
+//! probably lost, long before a timer would (reordering is allowed three places).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::flight::{FrameId, Place};
+use super::ladder::Ladder;
+use super::rtt::Rtt;
+use super::time::Time;
+use super::window::Window;
+use crate::wire::Mac;
+
+/// Which netlink; never reused while the process lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NetId(pub u16);
+
+/// A path's place in its device.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PathId(pub(super) u8);
+
+/// Younger copies of the same path that must be answered before an older one counts as overtaken (TCP's three).
+const OVERTAKEN: u32 = 3;
+/// Expiries without an answer in between after which a path is silent, where another could carry its work.
+const SILENT: u32 = 2;
+/// First and last distance of the probes that ask a silent path whether it is back.
+const PROBE_FIRST: Duration = Duration::from_secs(1);
+const PROBE_LAST: Duration = Duration::from_secs(60);
+
+/// May this path carry work?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// New: it must answer IDENTIFY with the target's identity first.
+    Proving,
+    /// It carries work.
+    Active,
+    /// It went silent while others did not: only probes until it answers.
+    Tainted,
+}
+
+/// Counters of one path since it was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathStats {
+    /// Frames sent, every copy counted.
+    pub sent: u64,
+    /// Valid answers received over it.
+    pub answered: u64,
+    /// Copies sent because an earlier copy was lost or late.
+    pub resent: u64,
+    /// Copies declared lost because younger ones were answered first.
+    pub overtaken: u64,
+    /// Copies declared lost by the timer.
+    pub expired: u64,
+    /// Answers to copies that had been given up.
+    pub late: u64,
+    /// Bytes of data read and written over it.
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Flying,
+    Answered,
+    Settled,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    frame: FrameId,
+    at: Time,
+    fate: Fate,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// The local end.
+    pub net: NetId,
+    /// The target's end.
+    pub mac: Mac,
+    /// May it carry work?
+    pub trust: Trust,
+    /// Is the netlink up?
+    pub up: bool,
+    /// The netlink's MTU, in Linux's sense.
+    pub mtu: usize,
+    /// Sectors a frame that the target advertised here; what it said, not what we use.
+    pub advertised: u8,
+    /// Round-trip time.
+    pub rtt: Rtt,
+    /// Congestion window.
+    pub window: Window,
+    /// The frame size that is known to pass.
+    pub ladder: Ladder,
+    /// Counters.
+    pub stats: PathStats,
+    /// When the next probe of a silent path is due.
+    pub probe_at: Time,
+    /// The largest size that the `probe` command found to pass both ways, and the size it asks for now.
+    pub probed: Option<u8>,
+    /// See `probed`.
+    pub probing: Option<u8>,
+    probe_interval: Duration,
+    silent_expiries: u32,
+    order: VecDeque<Sent>,
+    first: u64,
+    younger_answers: u32,
+}
+
+impl Path {
+    /// A path that was just heard of.
+    pub fn new(net: NetId, mac: Mac, mtu: usize, advertised: u8, trust: Trust) -> Path {
+        Path {
+            net,
+            mac,
+            trust,
+            up: true,
+            mtu,
+            advertised,
+            rtt: Rtt::default(),
+            window: Window::default(),
+            ladder: Ladder::default(),
+            stats: PathStats::default(),
+            probe_at: Time::NEVER,
+            probed: None,
+            probing: None,
+            probe_interval: PROBE_FIRST,
+            silent_expiries: 0,
+            order: VecDeque::new(),
+            first: 0,
+            younger_answers: 0,
+        }
+    }
+
+    /// Can it carry new work?
+    pub fn usable(&self) -> bool {
+        self.up && self.trust == Trust::Active
+    }
+
+    /// The sequence number that the next copy will get.
+    pub fn next_seq(&self) -> u64 {
+        self.first + self.order.len() as u64
+    }
+
+    /// A copy that counts against the window leaves now, in order unless it is slow by nature.
+    pub fn depart(&mut self, frame: FrameId, ordered: bool, now: Time) -> Place {
+        self.window.sent();
+        if !ordered {
+            return Place::Unordered;
+        }
+        let seq = self.next_seq();
+        self.order.push_back(Sent { frame, at: now, fate: Fate::Flying });
+        Place::Ordered(seq)
+    }
+
+    /// True if the copy held a place in the window until now.
+    fn settle(&mut self, place: Place, fate: Fate) -> bool {
+        let seq = match place {
+            Place::Outside => return false,
+            Place::Unordered => return true,
+            Place::Ordered(seq) => seq,
+        };
+        let Some(index) = seq.checked_sub(self.first) else { return false };
+        let Some(sent) = self.order.get_mut(index as usize) else { return false };
+        if sent.fate != Fate::Flying {
+            return false;
+        }
+        sent.fate = fate;
+        if fate == Fate::Answered {
+            self.younger_answers += 1;
+        }
+        self.forget_settled();
+        true
+    }
+
+    fn forget_settled(&mut self) {
+        while let Some(sent) = self.order.front() {
+            match sent.fate {
+                Fate::Flying => return,
+                Fate::Answered => self.younger_answers -= 1,
+                Fate::Settled => {}
+            }
+            self.order.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// The flying copy at `place` was answered; `limit` is what the target's buffers allow.
+    pub fn arrive(&mut self, place: Place, limit: u32) {
+        if self.settle(place, Fate::Answered) {
+            self.window.answered(limit);
+        }
+    }
+
+    /// The flying copy at `place` no longer matters.
+    pub fn cancel(&mut self, place: Place) {
+        if self.settle(place, Fate::Settled) {
+            self.window.released();
+        }
+    }
+
+    /// The flying copy at `place` is lost.
+    pub fn lose(&mut self, place: Place) {
+        let next = self.next_seq();
+        if self.settle(place, Fate::Settled) {
+            let seq = if let Place::Ordered(seq) = place { seq } else { next };
+            self.window.lost(seq, next);
+        }
+    }
+
+    /// The oldest flying frame, if enough younger ones were answered and its answer is overdue. The caller must
+    /// settle its copy before asking again.
+    pub fn overtaken(&self, now: Time) -> Option<FrameId> {
+        if self.younger_answers < OVERTAKEN {
+            return None;
+        }
+        let oldest = self.order.front()?;
+        let due = self.rtt.smoothed().unwrap_or_else(|| self.rtt.timeout());
+        (now.since(oldest.at) > due).then_some(oldest.frame)
+    }
+
+    /// Something valid came back over this path.
+    pub fn heard(&mut self) {
+        self.silent_expiries = 0;
+        self.probe_interval = PROBE_FIRST;
+        self.probe_at = Time::NEVER;
+        if self.trust == Trust::Tainted {
+            self.trust = Trust::Active;
+        }
+    }
+
+    /// A copy expired here. True if the path has now been silent for long enough to move its work elsewhere.
+    pub fn expired(&mut self) -> bool {
+        self.stats.expired += 1;
+        self.silent_expiries += 1;
+        self.silent_expiries >= SILENT
+    }
+
+    /// No new work until it answers a probe.
+    pub fn taint(&mut self, now: Time) {
+        self.trust = Trust::Tainted;
+        self.probe_interval = PROBE_FIRST;
+        self.probe_at = now + self.probe_interval;
+    }
+
+    /// A probe leaves; the next one waits longer.
+    pub fn probed(&mut self, now: Time) {
+        self.probe_interval = (self.probe_interval * 2).min(PROBE_LAST);
+        self.probe_at = now + self.probe_interval;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> Path {
+        Path::new(NetId(0), Mac([2, 0, 0, 0, 0, 1]), 1500, 2, Trust::Active)
+    }
+
+    #[test]
+    fn three_younger_answers_overtake() {
+        let mut p = path();
+        p.rtt.sample(Duration::from_micros(100));
+        let seqs: Vec<Place> =
+            (0..5).map(|i| p.depart(FrameId::for_test(i), true, Time(u64::from(i)))).collect();
+        p.arrive(seqs[1], 16);
+        p.arrive(seqs[2], 16);
+        assert_eq!(p.overtaken(Time(1000)), None);
+        p.arrive(seqs[3], 16);
+        assert_eq!(p.overtaken(Time(50)), None, "younger than a round trip");
+        assert_eq!(p.overtaken(Time(1000)), Some(FrameId::for_test(0)));
+        p.lose(seqs[0]);
+        assert_eq!(p.overtaken(Time(1000)), None, "frame 4 has nothing younger");
+        p.arrive(seqs[4], 16);
+        assert_eq!(p.window.inflight(), 0);
+        assert!(p.order.is_empty());
+    }
+
+    #[test]
+    fn settling_twice_counts_once() {
+        let mut p = path();
+        let seq = p.depart(FrameId::for_test(7), true, Time(0));
+        p.lose(seq);
+        p.arrive(seq, 16);
+        p.cancel(seq);
+        assert_eq!(p.window.inflight(), 0);
+    }
+}

@@ -1,0 +1,324 @@
+//! One user request: what is asked, what comes back, and how far it has got.
+//!
+//! A request is consumed when it is answered, so that it can be answered once only.
+
+use std::sync::Arc;
+
+use super::buffer::{Buf, Data, WriteBuf};
+use super::flight::{ReqId, Work};
+use super::locks::LockId;
+use super::partition::PartId;
+use super::stats::Op;
+use super::time::Time;
+use crate::wire::{Ata, Directive, Mac, SECTOR, Sector, Verb};
+
+/// What a handle was opened on. Any I/O through it while the disk or the partition is another fails as stale.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Handle {
+    /// The disk's generation.
+    pub generation: u32,
+    /// A partition, or the whole disk.
+    pub part: Option<PartId>,
+}
+
+/// What is asked. Offsets and lengths are bytes within the disk or the handle's partition.
+#[derive(Debug)]
+pub enum Io {
+    /// Reads; the answer is shorter only at the end.
+    Read {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: usize,
+    },
+    /// Writes, atomically per sector; cut at the end.
+    Write {
+        /// First byte; the buffer was made for it.
+        offset: u64,
+        /// The bytes.
+        data: WriteBuf,
+    },
+    /// Makes every write that is answered by now durable, as far as the target can.
+    Flush,
+    /// Discards; whole sectors only. Refused unless the target promises zeros afterwards.
+    Trim {
+        /// First byte, a multiple of 512.
+        offset: u64,
+        /// Bytes, a multiple of 512.
+        len: u64,
+    },
+    /// One ATA command as it is, in one frame.
+    Ata {
+        /// The registers.
+        ata: Ata,
+        /// Data for the device, or none.
+        data: Vec<u8>,
+    },
+    /// The config string.
+    Config {
+        /// What to do with it.
+        verb: Verb,
+        /// Its argument.
+        string: Vec<u8>,
+    },
+    /// The MAC mask list: read when there are no directives.
+    Mask(Vec<Directive>),
+    /// The reservation list.
+    Reserve(Reservation),
+}
+
+/// What to do with the reservation list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reservation {
+    /// Who holds it?
+    Read,
+    /// Reserve for these, if nobody else holds it; for nobody: release.
+    Set(Vec<Mac>),
+    /// Reserve for these whoever holds it.
+    Force(Vec<Mac>),
+}
+
+/// A request; `R` is whatever travels with it and comes back with its outcome.
+#[derive(Debug)]
+pub struct Request<R> {
+    /// What is asked.
+    pub io: Io,
+    /// On what.
+    pub handle: Handle,
+    /// Fail at once rather than wait for a target that is away, even under nofail.
+    pub nonblock: bool,
+    /// Comes back exactly once, with the outcome.
+    pub reply: R,
+}
+
+/// What comes back from a request that succeeded.
+#[derive(Debug)]
+pub enum Output {
+    /// The bytes read.
+    Data(Data),
+    /// Bytes written.
+    Written(usize),
+    /// Flushed or discarded.
+    Done,
+    /// The config string as the target has it now.
+    Config(Vec<u8>),
+    /// The mask or reservation list as the target has it now.
+    Macs(Vec<Mac>),
+    /// The target refused directive `index` of a mask edit with this code.
+    MaskRefused {
+        /// What it said.
+        error: u8,
+        /// Which directive.
+        index: u8,
+    },
+    /// Registers and data of a raw command, whether it failed or not.
+    Ata {
+        /// Status, error, count and LBA registers.
+        ata: Ata,
+        /// Data from the device.
+        data: Vec<u8>,
+    },
+}
+
+/// Why a request did not succeed. The fs layer maps these to errnos, in one place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// The I/O failed; the log says why.
+    Io,
+    /// The handle is older than the disk or the partition.
+    Stale,
+    /// The target is down.
+    Down,
+    /// At or past the end.
+    NoSpace,
+    /// The target does not do it.
+    NotSupported,
+    /// Another host holds the reservation.
+    Busy,
+    /// A config string is there already.
+    Exists,
+    /// No answer in time.
+    Timeout,
+    /// The argument makes no sense.
+    Invalid,
+    /// There is no such thing.
+    NotFound,
+    /// A table is full.
+    TooMany,
+}
+
+/// How a request ended.
+pub type Outcome = Result<Output, Error>;
+
+/// The data of a write: being completed from the disk around its edges, or final and shared with its frames.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    Edges { data: WriteBuf, missing: u8 },
+    Whole(Arc<Buf>),
+    Taken,
+}
+
+/// How far a run of sectors has got.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub at: Sector,
+    pub sectors: u64,
+    /// Sectors for which a frame exists or existed.
+    pub issued: u64,
+    /// Sectors that the target has answered for.
+    pub landed: u64,
+}
+
+impl Span {
+    pub(super) fn new(at: Sector, sectors: u64) -> Span {
+        Span { at, sectors, issued: 0, landed: 0 }
+    }
+
+    fn chunk(&mut self, most: u64) -> Option<(Sector, u64, u64)> {
+        let count = (self.sectors - self.issued).min(most);
+        if count == 0 {
+            return None;
+        }
+        let from = self.issued;
+        self.issued += count;
+        Some((Sector(self.at.0 + from), count, from))
+    }
+
+    fn issued(&self) -> bool {
+        self.issued == self.sectors
+    }
+
+    fn landed(&self) -> bool {
+        self.landed == self.sectors
+    }
+}
+
+/// What a request has to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    Read { span: Span, skip: usize, len: usize, buf: Option<Buf> },
+    Write { span: Span, len: usize, bytes: Bytes, lock: LockId },
+    Trim { span: Span, lock: LockId },
+    Flush { lock: LockId, left: bool, done: bool },
+    Ata { ata: Ata, data: Arc<Buf>, lock: Option<LockId>, left: bool, answer: Option<(Ata, Vec<u8>)> },
+    Config { verb: Verb, string: Vec<u8> },
+    Mask(Vec<Directive>),
+    Reserve(Reservation),
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct Req<R> {
+    pub reply: R,
+    pub job: Job,
+    pub submitted: Time,
+    pub nonblock: bool,
+    /// It has its lock, or needs none.
+    pub granted: bool,
+    /// It stands in a lane.
+    pub queued: bool,
+    /// All answers are in; it waits for the disk's identity to be confirmed.
+    pub held: bool,
+}
+
+impl<R> Req<R> {
+    pub(super) fn op(&self) -> Op {
+        match self.job {
+            Job::Read { .. } => Op::Read,
+            Job::Write { .. } | Job::Trim { .. } => Op::Write,
+            Job::Flush { .. } => Op::Flush,
+            _ => Op::Other,
+        }
+    }
+
+    pub(super) fn at(&self) -> Option<Sector> {
+        match &self.job {
+            Job::Read { span, .. } | Job::Write { span, .. } | Job::Trim { span, .. } => Some(span.at),
+            _ => None,
+        }
+    }
+
+    pub(super) fn lock(&self) -> Option<LockId> {
+        match self.job {
+            Job::Write { lock, .. } | Job::Trim { lock, .. } | Job::Flush { lock, .. } => Some(lock),
+            Job::Ata { lock, .. } => lock,
+            _ => None,
+        }
+    }
+
+    /// Does it wait in the lane of what needs a confirmed disk?
+    pub(super) fn is_write(&self) -> bool {
+        !matches!(self.job, Job::Read { .. })
+    }
+
+    /// Is it a command with a time-out of its own, outside the lanes?
+    pub(super) fn is_command(&self) -> bool {
+        matches!(self.job, Job::Config { .. } | Job::Mask(_) | Job::Reserve(_))
+    }
+
+    /// The next frame to issue, of at most `most` sectors: its work, place and sectors.
+    pub(super) fn next_work(&mut self, id: ReqId, most: u8) -> Option<(Work, Sector, u8)> {
+        match &mut self.job {
+            Job::Read { span, .. } => {
+                let (at, count, from) = span.chunk(u64::from(most))?;
+                Some((Work::Read { req: id, offset: from as usize * SECTOR }, at, count as u8))
+            }
+            Job::Write { span, bytes, .. } => match bytes {
+                Bytes::Whole(_) => {
+                    let (at, count, from) = span.chunk(u64::from(most))?;
+                    Some((Work::Write { req: id, offset: from as usize * SECTOR }, at, count as u8))
+                }
+                Bytes::Edges { .. } | Bytes::Taken => None,
+            },
+            Job::Trim { span, .. } => {
+                let (at, _, _) = span.chunk(crate::wire::TRIM_BLOCK_SECTORS)?;
+                Some((Work::Trim { req: id }, at, 1))
+            }
+            Job::Flush { left, .. } if !*left => {
+                *left = true;
+                Some((Work::Flush { req: id }, Sector(0), 0))
+            }
+            Job::Ata { left, .. } if !*left => {
+                *left = true;
+                Some((Work::Raw { req: id }, Sector(0), 0))
+            }
+            _ => None,
+        }
+    }
+
+    /// Has every frame been issued?
+    pub(super) fn all_issued(&self) -> bool {
+        match &self.job {
+            Job::Read { span, .. } | Job::Trim { span, .. } => span.issued(),
+            Job::Write { span, bytes, .. } => matches!(bytes, Bytes::Whole(_)) && span.issued(),
+            Job::Flush { left, .. } | Job::Ata { left, .. } => *left,
+            _ => true,
+        }
+    }
+
+    /// Has every frame been answered?
+    pub(super) fn complete(&self) -> bool {
+        match &self.job {
+            Job::Read { span, .. } | Job::Write { span, .. } | Job::Trim { span, .. } => span.landed(),
+            Job::Flush { done, .. } => *done,
+            Job::Ata { answer, .. } => answer.is_some(),
+            _ => false,
+        }
+    }
+
+    /// What it brings back, now that it is complete.
+    pub(super) fn output(&mut self) -> Outcome {
+        match &mut self.job {
+            Job::Read { buf, skip, len, .. } => match buf.take() {
+                Some(buf) => Ok(Output::Data(Data::new(buf, *skip, *len))),
+                None => Err(Error::Io),
+            },
+            Job::Write { len, .. } => Ok(Output::Written(*len)),
+            Job::Ata { answer, .. } => match answer.take() {
+                Some((ata, data)) => Ok(Output::Ata { ata, data }),
+                None => Err(Error::Io),
+            },
+            _ => Ok(Output::Done),
+        }
+    }
+}
