@@ -6,9 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
 mod bed;
+mod tools;
+
 #[path = "netns/bed_itself.rs"]
 mod bed_itself;
+#[path = "netns/tools_themselves.rs"]
+mod tools_themselves;
 
 fn main() -> std::process::ExitCode {
-    bed::harness::main(&[bed_itself::TESTS])
+    bed::harness::main(&[bed_itself::TESTS, tools_themselves::TESTS])
 }

@@ -2,8 +2,5 @@
 
 pub mod ctl;
 pub mod errno;
-pub mod handles;
 pub mod mount;
-pub mod notify;
 pub mod text;
-pub mod tree;

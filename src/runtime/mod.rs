@@ -6,5 +6,4 @@ pub mod link;
 pub mod loopback;
 pub mod packet;
 pub mod privilege;
-pub mod serve;
 pub mod watch;

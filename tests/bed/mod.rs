@@ -4,10 +4,15 @@
 //! links, `raw` speaks AoE by hand, `relay` spoils frames on their way, `fake` is a target that follows a script.
 #![allow(dead_code, reason = "each test binary uses the part of the bed that it needs")]
 
+pub mod client;
+pub mod fake;
+pub mod fio;
 pub mod harness;
+pub mod mount;
 pub mod net;
 pub mod proc;
 pub mod raw;
+pub mod record;
 pub mod relay;
 pub mod rng;
 pub mod sweep;

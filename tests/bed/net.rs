@@ -93,9 +93,18 @@ impl Ns {
 
     /// The hardware address of an interface, as `ip` prints it.
     pub fn mac(&self, port: &str) -> String {
+        self.shown(port, "link/ether")
+    }
+
+    pub fn mtu(&self, port: &str) -> usize {
+        self.shown(port, "mtu").parse().unwrap()
+    }
+
+    /// The word after `key` in what `ip` says of an interface.
+    fn shown(&self, port: &str, key: &str) -> String {
         let text = self.ip(&format!("-o link show {port}"));
-        let mut words = text.split_whitespace().skip_while(|word| *word != "link/ether");
-        words.nth(1).unwrap_or_else(|| panic!("no address of {port}: {text}")).to_string()
+        let mut words = text.split_whitespace().skip_while(|word| *word != key);
+        words.nth(1).unwrap_or_else(|| panic!("no {key} of {port}: {text}")).to_string()
     }
 }
 

@@ -173,7 +173,7 @@ fn head(slice: &mut libc::iovec) -> libc::mmsghdr {
 
 fn open(name: &str) -> io::Result<OwnedFd> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let ethertype: u16 = 0x88a2;
+    let ethertype = aoefs::wire::ETHERTYPE;
     // Protocol 0 until bound: a socket of another protocol would collect frames of every interface before.
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
     for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {

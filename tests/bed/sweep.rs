@@ -4,6 +4,7 @@
 //! (`aoet-PID-N`), so two test processes never touch each other's things, and a later run can tell whose owner is dead.
 
 use super::proc::{self, Daemon};
+use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,7 +76,14 @@ fn undo(item: &Mess) {
         Mess::Process(daemon) => daemon.kill9(),
         Mess::Mount(path) => detach(path),
         Mess::Loop(dev) => drop(proc::run(STEP, &["losetup", "-d", dev])),
-        Mess::Netns(name) => drop(proc::run(STEP, &["ip", "netns", "del", name])),
+        Mess::Netns(name) => {
+            // Whoever lives in it is ours: a daemon that went to the background is nobody's child.
+            let pids = proc::run(STEP, &["ip", "netns", "pids", name]).stdout;
+            for pid in pids.split_whitespace().filter_map(|word| word.parse().ok()) {
+                proc::signal(pid, Signal::SIGKILL);
+            }
+            proc::run(STEP, &["ip", "netns", "del", name]);
+        }
         Mess::Dir(path) => {
             if let Err(error) = std::fs::remove_dir_all(path) {
                 eprintln!("{} stays: {error}", path.display());
@@ -96,10 +104,6 @@ pub fn leftovers() {
         return;
     }
     for name in names_in("/run/netns") {
-        let pids = proc::run(STEP, &["ip", "netns", "pids", &name]).stdout;
-        for pid in pids.split_whitespace().filter_map(|word| word.parse().ok()) {
-            proc::signal(pid, nix::sys::signal::Signal::SIGKILL);
-        }
         undo(&Mess::Netns(name));
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -1,8 +1,11 @@
 //! The bed proves itself first: a fault that the relay does not make, or a process that outlives its test, would prove nothing.
 
+use crate::bed::client::{self, Client, ata_body};
+use crate::bed::fake::{self, Act, Fake};
 use crate::bed::raw::{Batch, Port, wait};
 use crate::bed::relay::{Counts, Faults, Relay, Way};
 use crate::bed::{Bed, MIB, Ns, proc, sweep, until};
+use aoefs::wire::{Ata, Command, Header, Identify, Mac, Sector, Tag, Verb};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -16,9 +19,12 @@ crate::tests![
     relay_delays,
     relay_keeps_up_with_jumbo_frames,
     bridge_and_tap_carry_frames,
+    scripted_target_follows_its_script,
 ];
 
 const SOON: Duration = Duration::from_secs(2);
+/// For answers that must not come.
+const BRIEFLY: Duration = Duration::from_millis(200);
 
 fn commands_end_in_time() {
     let output = proc::run(Duration::from_millis(200), &["bash", "-c", "echo begun; sleep 20; echo done"]);
@@ -52,32 +58,38 @@ fn nothing_is_left_behind() {
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "vblade outlived its bed");
 }
 
-/// A request by hand: 24 bytes of header, then the argument, padded to 60.
-fn frame(from: &Port, shelf: u16, slot: u8, command: u8, tag: u32, argument: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend(from.mac());
-    frame.extend([0x88, 0xa2, 0x10, 0]);
-    frame.extend(shelf.to_be_bytes());
-    frame.extend([slot, command]);
-    frame.extend(tag.to_be_bytes());
-    frame.extend(argument);
-    frame.resize(frame.len().max(60), 0);
-    frame
+/// A config query for a target, with this tag.
+fn frame(from: &Port, addr: &str, tag: u32) -> Vec<u8> {
+    let header = Header {
+        dst: Mac::BROADCAST,
+        src: Mac(from.mac()),
+        version: 1,
+        response: false,
+        error: None,
+        addr: addr.parse().unwrap(),
+        command: Command::Config,
+        tag: Tag(tag),
+    };
+    client::frame(&header, &[])
 }
 
 fn vblade_answers_by_hand() {
     let mut bed = Bed::cable(&["vblade"], 1500);
     let port = Port::open(&bed.ini, "v0");
     let image = bed.image("disk", MIB);
+    let disk = std::fs::read(&image).unwrap();
     let vblade = bed.vblade("7.254", "v1", &image);
     let announced = port.recv(SOON).expect("an announcement");
     assert_eq!((announced[14], &announced[16..24]), (8, &[0, 7, 254, 1, 0, 0, 0, 0][..]));
-    let identify = [0, 0, 1, 0xec, 0, 0, 0, 0xa0, 0, 0, 0, 0];
-    port.send(&frame(&port, 7, 254, 0, 0x8000_0001, &identify));
-    let answer = port.recv(SOON).expect("an answer");
-    assert_eq!((answer.len(), answer[14], answer[27]), (548, 0x18, 0x40));
-    let sectors = u64::from_le_bytes(answer[36 + 200..36 + 208].try_into().unwrap());
-    assert_eq!(sectors, (MIB / 512) as u64);
+    let mut client = Client::new(port, "7.254".parse().unwrap());
+    let answer = client.ata(&Ata::identify(), &[]);
+    assert_eq!(Identify::parse(answer.ata().1).unwrap().sectors, (MIB / 512) as u64);
+    assert_eq!(client.read(5, 2), disk[5 * 512..7 * 512]);
+    client.write(9, &[7; 1024]);
+    assert_eq!(std::fs::read(&image).unwrap()[9 * 512..11 * 512], [7; 1024]);
+    assert_eq!(client.config(Verb::Force, b"hello").unwrap().config().string, b"hello");
+    client.patience = BRIEFLY;
+    assert!(client.config(Verb::Test, b"other").is_none());
     assert!(vblade.alive());
 }
 
@@ -96,7 +108,7 @@ fn relayed(mtu: usize, seed: u64) -> (Bed, Relay, Port, Port) {
 fn numbers(from: &Port, to: &Port, n: u32, len: usize) -> Vec<u32> {
     let frames: Vec<Vec<u8>> = (0..n)
         .map(|tag| {
-            let mut frame = frame(from, 1, 0, 0, tag, &[]);
+            let mut frame = frame(from, "1.0", tag);
             frame.resize(len, 0x5a);
             frame
         })
@@ -177,7 +189,7 @@ fn relay_delays() {
     relay.set(Way::Out, &Faults { delay: wait, jitter: Duration::from_millis(10), ..Faults::default() });
     for tag in 0..10 {
         let start = Instant::now();
-        a.send(&frame(&a, 1, 0, 0, tag, &[]));
+        a.send(&frame(&a, "1.0", tag));
         assert!(b.recv(SOON).is_some());
         let took = start.elapsed();
         assert!(took >= wait && took < wait * 3, "{took:?}");
@@ -187,7 +199,7 @@ fn relay_delays() {
 fn relay_keeps_up_with_jumbo_frames() {
     let (_bed, relay, a, b) = relayed(9000, 4);
     // 256 MiB as 8 KiB frames, at most 512 of them on the way: a window as an initiator keeps it.
-    let mut jumbo = frame(&a, 1, 0, 0, 1, &[]);
+    let mut jumbo = frame(&a, "1.0", 1);
     jumbo.resize(8228, 0x11);
     let batch: Vec<&[u8]> = vec![&jumbo; 32];
     let (total, mut sent, mut arrived) = (32_768u64, 0, 0);
@@ -217,14 +229,14 @@ fn bridge_and_tap_carry_frames() {
     switch.bridge("br0", &["p0", "t0"]);
     let port = Port::open(&bed.ini, "v0");
     let mut machine = std::fs::File::from(tap);
-    let mut sent = frame(&port, 3, 0, 1, 9, &[]);
+    let mut sent = frame(&port, "3.0", 9);
     sent[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
     let found = until("a frame from the tap", Duration::from_secs(5), || {
         machine.write_all(&sent).unwrap();
         port.recv(Duration::from_millis(100)).is_some_and(|frame| frame == sent)
     });
     assert!(found < Duration::from_secs(5));
-    port.send(&frame(&port, 4, 0, 1, 10, &[]));
+    port.send(&frame(&port, "4.0", 10));
     let mut got = [0; 2048];
     loop {
         let n = machine.read(&mut got).unwrap();
@@ -233,4 +245,51 @@ fn bridge_and_tap_carry_frames() {
             break;
         }
     }
+}
+
+fn scripted_target_follows_its_script() {
+    let bed = Bed::cable(&[], 9000);
+    let port = Port::open(&bed.ini, "v0");
+    let fake = Fake::start(&bed.tgt, "v1", fake::config("3.1", "serial-a"), &[0x11; 64 * 512]);
+    assert!(port.recv(SOON).is_some(), "no announcement");
+    let mut client = Client::new(port, "3.1".parse().unwrap());
+    assert_eq!(client.read(63, 1), [0x11; 512]);
+    let serial =
+        |client: &mut Client| Identify::parse(client.ata(&Ata::identify(), &[]).ata().1).unwrap().serial;
+    assert_eq!(serial(&mut client).as_str(), "serial-a");
+    let read = ata_body(&Ata::read(Sector(0), 1, true), &[]);
+    let write = ata_body(&Ata::write(Sector(1), 1, true), &[0x22; 512]);
+    client.patience = BRIEFLY;
+    // Executed, but the answer is lost; not executed at all.
+    fake.script(|_| Act::DropReply);
+    assert!(client.ask(Command::Ata, &write).is_none());
+    assert_eq!(fake.content()[512..1024], [0x22; 512]);
+    fake.script(|_| Act::Drop);
+    assert!(client.ask(Command::Ata, &ata_body(&Ata::write(Sector(2), 1, true), &[0x33; 512])).is_none());
+    assert_eq!(fake.content()[1024..1536], [0x11; 512]);
+    fake.script(|_| Act::wrong_tag());
+    assert!(client.ask(Command::Ata, &read).is_none());
+    fake.script(|_| Act::wrong_size(-1));
+    assert_eq!(client.ask(Command::Ata, &read).unwrap().ata().1.len(), 511);
+    fake.script(|_| Act::refuse(6));
+    assert_eq!(client.ask(Command::Ata, &read).unwrap().header.error, Some(aoefs::wire::Refusal::Reserved));
+    fake.script(|_| Act::ata_error(0x41, 0x10));
+    assert!(client.ask(Command::Ata, &read).unwrap().ata().0.failed());
+    fake.script(|_| Act::Delay(Duration::from_millis(50)));
+    let start = Instant::now();
+    client.read(0, 1);
+    assert!(start.elapsed() >= Duration::from_millis(50));
+    fake.script(|_| Act::Answers(3));
+    client.port.drain();
+    client.read(0, 1);
+    assert!((0..2).all(|_| client.port.recv(SOON).is_some()), "3 answers");
+    fake.behave();
+    let mut old = fake.swap(fake::config("3.1", "serial-b"), &[0x44; 32 * 512]);
+    assert_eq!(fake::content(&mut old)[512..1024], [0x22; 512]);
+    assert_eq!(serial(&mut client).as_str(), "serial-b");
+    fake.die();
+    assert!(client.ask(Command::Ata, &read).is_none());
+    fake.revive(true);
+    assert_eq!(client.read(0, 1), [0x44; 512]);
+    assert!(fake.log().iter().filter(|request| request.is_io()).count() > 8);
 }

@@ -1,0 +1,318 @@
+//! A target that follows a script: it behaves like the product's own one until the script says otherwise.
+//!
+//! Promises: every request is logged before it is answered, with what the script did; a request that the script drops is not
+//! executed; the script runs on the target's thread, in order of arrival.
+
+use super::net::Ns;
+use super::raw::{Batch, FRAME_MAX, Port, wait};
+use aoefs::target::{Answer, Image, MemoryImage, Processor, TargetConfig};
+use aoefs::wire::{Addr, Ata, Command, DATA_OFFSET, HEADER_LEN, Header, Mac, SECTOR, Sector};
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long an idle target sleeps before it looks whether it shall end.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// A request as it arrived.
+#[derive(Clone)]
+pub struct Request {
+    pub at: Instant,
+    pub header: Header,
+    pub ata: Option<Ata>,
+    pub len: usize,
+}
+
+impl Request {
+    /// Whether it is this ATA command.
+    pub fn is(&self, command: u8) -> bool {
+        self.ata.is_some_and(|ata| ata.command == command)
+    }
+
+    /// A read or a write of sectors.
+    pub fn is_io(&self) -> bool {
+        [0x20, 0x24, 0x30, 0x34].iter().any(|command| self.is(*command))
+    }
+
+    pub fn is_write(&self) -> bool {
+        self.is(0x30) || self.is(0x34)
+    }
+}
+
+/// Changes an answer before it leaves.
+pub type Change = Box<dyn FnOnce(&mut Vec<u8>) + Send>;
+
+/// What to do with one request.
+pub enum Act {
+    /// What a good target does.
+    Reply,
+    /// Neither executed nor answered: lost on the way here.
+    Drop,
+    /// Executed, not answered: the answer is lost.
+    DropReply,
+    /// Executed once, answered so many times.
+    Answers(u32),
+    /// Executed now, answered later.
+    Delay(Duration),
+    /// Executed and answered later: a slow disk, or a copy that was on its way for long.
+    Late(Duration),
+    /// Executed; the answer is changed before it leaves.
+    Edit(Change),
+}
+
+impl Act {
+    fn edit(change: impl FnOnce(&mut Vec<u8>) + Send + 'static) -> Self {
+        Self::Edit(Box::new(change))
+    }
+
+    /// So many bytes more or less than it should have.
+    pub fn wrong_size(by: isize) -> Self {
+        Self::edit(move |frame| frame.resize(frame.len().saturating_add_signed(by).max(14), 0xee))
+    }
+
+    /// The tag of another frame.
+    pub fn wrong_tag() -> Self {
+        Self::edit(|frame| frame[23] ^= 0x55)
+    }
+
+    /// An AoE error of this number.
+    pub fn refuse(code: u8) -> Self {
+        Self::edit(move |frame| {
+            frame[14] |= 4;
+            frame[15] = code;
+        })
+    }
+
+    /// An ATA error: status and error register.
+    pub fn ata_error(status: u8, error: u8) -> Self {
+        Self::edit(move |frame| {
+            (frame[25], frame[27]) = (error, status);
+            frame.truncate(DATA_OFFSET.max(60));
+        })
+    }
+}
+
+type Script = Box<dyn FnMut(&Request) -> Act + Send>;
+
+struct State {
+    target: Processor<MemoryImage>,
+    script: Script,
+    alive: bool,
+    log: Vec<Request>,
+    /// By the time at which they are due, and a number that keeps equal times apart.
+    later: BTreeMap<(Instant, u64), Later>,
+    order: u64,
+}
+
+enum Later {
+    Send(Vec<u8>),
+    Execute(Vec<u8>),
+}
+
+/// A scripted target at work; dropping it ends it.
+pub struct Fake {
+    state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
+    announce: Arc<dyn Fn() + Send + Sync>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The usual identity of a scripted target.
+pub fn config(addr: &str, serial: &str) -> TargetConfig {
+    TargetConfig::new(addr.parse::<Addr>().expect("SHELF.SLOT"), serial)
+}
+
+impl Fake {
+    /// A target on an interface, with this content. It announces itself.
+    #[track_caller]
+    pub fn start(ns: &Ns, port: &str, config: TargetConfig, content: &[u8]) -> Self {
+        let mtu = ns.mtu(port);
+        let port = Arc::new(Port::open(ns, port));
+        let state = Arc::new(Mutex::new(State {
+            target: Processor::new(config, MemoryImage::from_bytes(content)),
+            script: Box::new(|_| Act::Reply),
+            alive: true,
+            log: Vec::new(),
+            later: BTreeMap::new(),
+            order: 0,
+        }));
+        let stop = Arc::new(AtomicBool::new(false));
+        let announce = {
+            let (state, port) = (state.clone(), port.clone());
+            Arc::new(move || {
+                let mut frame = vec![0; FRAME_MAX];
+                let mac = Mac(port.mac());
+                if let Some(len) = lock(&state).target.announcement(0, mac, mtu, &mut frame) {
+                    let _ = port.send_batch(&[&frame[..len]]);
+                }
+            })
+        };
+        let thread = {
+            let (state, stop) = (state.clone(), stop.clone());
+            std::thread::spawn(move || serve(&port, mtu, &state, &stop))
+        };
+        let fake = Self { state, stop, announce, thread: Some(thread) };
+        fake.announce();
+        fake
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// From now on every request goes through this.
+    pub fn script(&self, script: impl FnMut(&Request) -> Act + Send + 'static) {
+        self.state().script = Box::new(script);
+    }
+
+    /// A good target again.
+    pub fn behave(&self) {
+        self.script(|_| Act::Reply);
+    }
+
+    /// Answers nothing any more, and forgets what it still owed.
+    pub fn die(&self) {
+        let mut state = self.state();
+        state.alive = false;
+        state.later.clear();
+    }
+
+    /// Back again, with an announcement if it makes one.
+    pub fn revive(&self, announce: bool) {
+        self.state().alive = true;
+        if announce {
+            self.announce();
+        }
+    }
+
+    /// Says "here I am" to everybody, as at a start.
+    pub fn announce(&self) {
+        (self.announce)();
+    }
+
+    /// Another disk behind the same address; the one it replaces is returned.
+    pub fn swap(&self, config: TargetConfig, content: &[u8]) -> Processor<MemoryImage> {
+        std::mem::replace(&mut self.state().target, Processor::new(config, MemoryImage::from_bytes(content)))
+    }
+
+    /// More or fewer sectors, behind the initiator's back.
+    pub fn resize(&self, sectors: u64) {
+        self.state().target.image_mut().resize(sectors);
+    }
+
+    /// Every request so far.
+    pub fn log(&self) -> Vec<Request> {
+        self.state().log.clone()
+    }
+
+    pub fn forget_log(&self) {
+        self.state().log.clear();
+    }
+
+    /// What the disk holds now.
+    pub fn content(&self) -> Vec<u8> {
+        content(&mut self.state().target)
+    }
+}
+
+/// What the disk of a target holds.
+pub fn content(target: &mut Processor<MemoryImage>) -> Vec<u8> {
+    let image = target.image_mut();
+    let mut bytes = vec![0; image.sectors() as usize * SECTOR];
+    image.read_at(Sector(0), &mut bytes).expect("memory can be read");
+    bytes
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(port: &Port, mtu: usize, state: &Mutex<State>, stop: &AtomicBool) {
+    let mut batch = Batch::new();
+    let mut reply = vec![0; FRAME_MAX];
+    let mut out: Vec<Vec<u8>> = Vec::new();
+    while !stop.load(Relaxed) {
+        let next = lock(state).later.first_key_value().map(|((at, _), _)| *at);
+        let limit = next.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()).min(IDLE));
+        wait(&[port.as_fd()], limit);
+        port.recv_batch(&mut batch);
+        let mut state = lock(state);
+        let now = Instant::now();
+        for frame in batch.frames() {
+            state.take(frame, port, mtu, now, &mut reply, &mut out);
+        }
+        while let Some(entry) = state.later.first_entry().filter(|entry| entry.key().0 <= now) {
+            match entry.remove() {
+                Later::Send(frame) => out.push(frame),
+                Later::Execute(frame) => out.extend(state.execute(&frame, port, mtu, &mut reply)),
+            }
+        }
+        drop(state);
+        for frames in out.chunks(64) {
+            let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+            let _ = port.send_batch(&frames);
+        }
+        out.clear();
+    }
+}
+
+impl State {
+    fn take(
+        &mut self,
+        frame: &[u8],
+        port: &Port,
+        mtu: usize,
+        now: Instant,
+        reply: &mut [u8],
+        out: &mut Vec<Vec<u8>>,
+    ) {
+        let Ok((header, body)) = Header::parse(frame) else { return };
+        if !self.alive || header.response || !header.addr.matches(self.target.addr()) {
+            return;
+        }
+        let ata = (header.command == Command::Ata).then(|| Ata::parse(body).ok()).flatten();
+        let request = Request { at: now, header, ata: ata.map(|(ata, _)| ata), len: frame.len() };
+        let act = (self.script)(&request);
+        self.log.push(request);
+        let answers = match act {
+            Act::Drop => return,
+            Act::Late(delay) => return self.put_off(now + delay, Later::Execute(frame.to_vec())),
+            _ => self.execute(frame, port, mtu, reply),
+        };
+        let Some(mut answer) = answers else { return };
+        match act {
+            Act::Reply => out.push(answer),
+            Act::Answers(n) => out.extend((0..n).map(|_| answer.clone())),
+            Act::Delay(delay) => self.put_off(now + delay, Later::Send(answer)),
+            Act::Edit(change) => {
+                change(&mut answer);
+                out.push(answer);
+            }
+            Act::Drop | Act::DropReply | Act::Late(_) => {}
+        }
+    }
+
+    fn put_off(&mut self, at: Instant, what: Later) {
+        self.order += 1;
+        self.later.insert((at, self.order), what);
+    }
+
+    fn execute(&mut self, frame: &[u8], port: &Port, mtu: usize, reply: &mut [u8]) -> Option<Vec<u8>> {
+        match self.target.handle(frame, Mac(port.mac()), mtu, reply) {
+            Answer::Reply(len) => Some(reply[..len.max(HEADER_LEN)].to_vec()),
+            Answer::Silence(_) => None,
+        }
+    }
+}
