@@ -154,3 +154,33 @@ fn a_seeded_hook_repeats_itself_and_keeps_its_rates() {
     let twice = first.iter().filter(|fate| **fate == Fate::Duplicate).count();
     assert!((850..1150).contains(&lost) && (400..600).contains(&twice), "{lost} {twice}");
 }
+
+#[test]
+fn under_load_every_frame_arrives_or_is_counted() {
+    let (a, b) = pair("a", "b", 1500);
+    const SENT: u32 = 20_000;
+    let sender = {
+        let a = a.clone();
+        thread::spawn(move || {
+            for n in (0..SENT).step_by(10) {
+                send(&a, n..n + 10, 60);
+            }
+        })
+    };
+    let mut batch = Batch::new(60);
+    let (mut got, mut next) = (0, 0);
+    while !sender.is_finished() || !b.here.inbox.lock().ready.is_empty() {
+        if b.here.inbox.lock().ready.is_empty() {
+            thread::yield_now();
+            continue;
+        }
+        assert_eq!(b.recv(&mut batch).unwrap(), Received::Frames);
+        for frame in batch.frames() {
+            assert!(number(frame) >= next, "out of order");
+            next = number(frame) + 1;
+            got += 1;
+        }
+    }
+    sender.join().unwrap();
+    assert_eq!(got + b.drops(), u64::from(SENT));
+}
