@@ -1,4 +1,66 @@
 //! What an error is called outside: the one place that turns a reason into an errno (design.md §4).
 
+use crate::engine::{Error, PartError};
+
 /// A number of errno.h, as FUSE carries it.
 pub use fuser::Errno;
+
+/// What a request that ended with this error answers.
+pub fn of(error: Error) -> Errno {
+    match error {
+        Error::Io => Errno::EIO,
+        Error::Stale => Errno::ESTALE,
+        // Only opening says so; I/O on what is open already fails as I/O.
+        Error::Down => Errno::ENXIO,
+        Error::NoSpace | Error::TooMany => Errno::ENOSPC,
+        Error::NotSupported => Errno::EOPNOTSUPP,
+        Error::Busy => Errno::EBUSY,
+        Error::Exists => Errno::EEXIST,
+        Error::Timeout => Errno::ETIMEDOUT,
+        Error::Invalid => Errno::EINVAL,
+        Error::NotFound => Errno::ENOENT,
+    }
+}
+
+/// What `part` and `delpart` answer when the table refuses.
+pub fn of_part(error: PartError) -> Errno {
+    match error {
+        PartError::Range => Errno::EINVAL,
+        PartError::Exists => Errno::EEXIST,
+        PartError::Missing => Errno::ENOENT,
+        PartError::TooMany => Errno::ENOSPC,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of design.md §4, by number: a name that means another number would not show otherwise.
+    #[test]
+    fn every_reason_has_its_number() {
+        for (error, number) in [
+            (Error::Io, libc::EIO),
+            (Error::Stale, libc::ESTALE),
+            (Error::Down, libc::ENXIO),
+            (Error::NoSpace, libc::ENOSPC),
+            (Error::NotSupported, libc::EOPNOTSUPP),
+            (Error::Busy, libc::EBUSY),
+            (Error::Exists, libc::EEXIST),
+            (Error::Timeout, libc::ETIMEDOUT),
+            (Error::Invalid, libc::EINVAL),
+            (Error::NotFound, libc::ENOENT),
+            (Error::TooMany, libc::ENOSPC),
+        ] {
+            assert_eq!(i32::from(of(error)), number, "{error:?}");
+        }
+        for (error, number) in [
+            (PartError::Range, libc::EINVAL),
+            (PartError::Exists, libc::EEXIST),
+            (PartError::Missing, libc::ENOENT),
+            (PartError::TooMany, libc::ENOSPC),
+        ] {
+            assert_eq!(i32::from(of_part(error)), number, "{error:?}");
+        }
+    }
+}
