@@ -1,9 +1,13 @@
 //! aoefs: ATA-over-Ethernet targets as plain files.
 
+pub mod cli;
+pub mod configfile;
 pub mod daemon;
 pub mod engine;
 pub mod failure;
 pub mod fs;
+pub mod ground;
 pub mod runtime;
+pub mod serve;
 pub mod target;
 pub mod wire;

@@ -1,2 +1,140 @@
-//! The `aoefs` command.
-fn main() {}
+//! The `aoefs` command: the order of its start. Each step needs what the ones before it made, and nothing starts a
+//! thread before the last one: forks and signal masks come first.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aoefs::cli::{self, Action, Config, MountOptions, Options};
+use aoefs::configfile::{self, ConfigFile};
+use aoefs::daemon::background::{self, Ready, Side, report};
+use aoefs::daemon::logging;
+use aoefs::daemon::signals::Signals;
+use aoefs::daemon::unmounter::Unmounter;
+use aoefs::failure::Failure;
+use aoefs::fs::mount::{self, MountError, MountSpec, Place, timeout};
+use aoefs::ground::Ground;
+use aoefs::serve::{Stage, serve};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(Action::Print(text)) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Ok(Action::CheckConfig(config)) => check_config(&config),
+        Ok(Action::Mount(options)) => start(*options),
+        Err(failure) => report(&failure),
+    }
+}
+
+/// What can be known without forking is found out in front of the terminal; the rest by the daemon.
+fn start(mut options: Options) -> ExitCode {
+    logging::install(options.verbosity);
+    let ready_to_fork = || {
+        let config = configfile::read(&options.config)?;
+        let place = Place::resolve(&options.mountpoint).map_err(refused)?;
+        let signals = Signals::block()
+            .map_err(|error| Failure::start(format!("cannot receive signals: {error}; try again")))?;
+        Ok((config, place, signals))
+    };
+    let (config, place, signals) = match ready_to_fork() {
+        Ok(made) => made,
+        Err(failure) => return report(&failure),
+    };
+    for complaint in config.complaints() {
+        log::warn!("{complaint}; the other lines apply");
+    }
+    clamp_deadline(&mut options.mount, timeout::longest_deadline());
+    let mut ready = match options.foreground {
+        true => Ready::foreground(),
+        false => match background::detach(&signals) {
+            Ok(Side::Daemon(ready)) => ready,
+            Ok(Side::Parent(code)) => return code,
+            Err(failure) => return report(&failure),
+        },
+    };
+    match run(options, config, place, signals, &mut ready) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => ready.failed(&failure),
+    }
+}
+
+/// From the fork of the unmounter to the end. Whatever happens, nothing of ours is mounted afterwards.
+fn run(
+    options: Options,
+    config: ConfigFile,
+    place: Place,
+    signals: Signals,
+    ready: &mut Ready,
+) -> Result<(), Failure> {
+    std::env::set_current_dir("/")
+        .map_err(|error| Failure::start(format!("cannot go to /: {error}; check its permissions")))?;
+    let unmounter = Unmounter::start(&place)
+        .map_err(|error| Failure::start(format!("cannot fork: {error}; see ulimit -u")))?;
+    let unmounter = Arc::new(unmounter);
+    let ground = Ground::open(&options)?;
+    let dead = place.clear().map_err(refused)?;
+    if dead > 0 {
+        log::info!("{}: detached the mount of an aoefs that is gone", place.path().display());
+    }
+    let spec = MountSpec {
+        source: options.network.source(),
+        allow_other: options.mount.allow_other,
+        noexec: options.mount.noexec,
+        ..MountSpec::default()
+    };
+    let mounted = mount::mount(&place, &spec).map_err(refused)?;
+    let mount = mounted.mount.clone();
+    let served = match unmounter.mounted(&mount) {
+        Ok(()) => {
+            let unmounter = unmounter.clone();
+            serve(Stage { options, config, ground, mounted, unmounter, signals }, ready)
+        }
+        Err(error) => Err(Failure::start(format!("the unmounter is gone: {error}; start again"))),
+    };
+    unmounter.finish();
+    // Nothing is left to do here, unless somebody has killed the unmounter.
+    if let Err(error) = mount.detach() {
+        log::warn!("{}: cannot detach the mount: {error}", mount.point().display());
+    }
+    served
+}
+
+/// The kernel may be told to give up on a file system that is slow to answer. A request of ours may be.
+fn clamp_deadline(options: &mut MountOptions, longest: Option<Duration>) {
+    let Some(longest) = longest else { return };
+    let wanted = options.deadline.unwrap_or(DEADLINE);
+    if wanted > longest {
+        log::warn!(
+            "the sysctls fs.fuse.*_request_timeout end a mount that is slow to answer: deadline {} s instead of {} s, and nofail cannot hold longer",
+            longest.as_secs(),
+            wanted.as_secs()
+        );
+        options.deadline = Some(longest);
+    }
+}
+
+/// The engine's default deadline for one request, design.md §3.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+fn refused(error: MountError) -> Failure {
+    Failure::start(error.to_string())
+}
+
+/// `--check-config`: one line on stdout if all is well, else one on stderr for each line that is not.
+fn check_config(config: &Config) -> ExitCode {
+    let file = match configfile::read(config) {
+        Ok(file) => file,
+        Err(failure) => return report(&failure),
+    };
+    if file.complaints().is_empty() {
+        let _ = writeln!(std::io::stdout(), "{}", file.summary());
+        return ExitCode::SUCCESS;
+    }
+    for complaint in file.complaints() {
+        report(&Failure::start(complaint.clone()));
+    }
+    ExitCode::FAILURE
+}

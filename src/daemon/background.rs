@@ -27,45 +27,49 @@ pub enum Side {
     Parent(ExitCode),
 }
 
-/// The daemon's way to say that it serves, or why it does not.
+/// The daemon's way to say, once, that it serves or why it does not.
 #[derive(Debug)]
 pub struct Ready {
     pipe: Option<File>,
+    told: bool,
 }
 
 impl Ready {
     /// For the foreground: there is nobody to tell but the terminal.
     pub fn foreground() -> Self {
-        Self { pipe: None }
+        Self { pipe: None, told: false }
     }
 
     /// Says that the mount answers: `line` is printed by whoever has the terminal, systemd hears of it, and a daemon
     /// in the background lets go of its standard input, output and error.
-    pub fn ready(self, line: &str) {
-        notify::ready(&one_line(line));
-        match self.pipe {
+    pub fn ready(&mut self, line: &str) {
+        self.told = true;
+        let line = one_line(line);
+        notify::ready(&line);
+        match self.pipe.take() {
             None => {
-                let _ = writeln!(io::stdout(), "{}", one_line(line));
+                let _ = writeln!(io::stdout(), "{line}");
             }
             Some(mut pipe) => {
                 if let Err(error) = to_null() {
                     log::warn!("/dev/null: {error}");
                 }
                 super::logging::to_syslog();
-                let _ = writeln!(pipe, "0 {}", one_line(line));
+                let _ = writeln!(pipe, "0 {line}");
             }
         }
     }
 
-    /// Says why it ends, and gives the code to end with.
-    pub fn failed(self, failure: &Failure) -> ExitCode {
-        match self.pipe {
-            None => report(failure),
+    /// Says why it ends, and gives the code to end with. After `ready` only the log is left to say it to.
+    pub fn failed(mut self, failure: &Failure) -> ExitCode {
+        match self.pipe.take() {
             Some(mut pipe) => {
                 let _ = writeln!(pipe, "{} {failure}", failure.code());
-                ExitCode::from(failure.code())
             }
+            None if self.told => log::error!("{failure}"),
+            None => return report(failure),
         }
+        ExitCode::from(failure.code())
     }
 }
 
@@ -87,7 +91,7 @@ pub fn detach(signals: &Signals) -> Result<Side, Failure> {
             drop(reader);
             // The only reason to fail is that it leads a group already, and a fresh child does not.
             let _ = setsid();
-            Ok(Side::Daemon(Ready { pipe: Some(File::from(writer)) }))
+            Ok(Side::Daemon(Ready { pipe: Some(File::from(writer)), told: false }))
         }
         ForkResult::Parent { child } => {
             drop(writer);
@@ -111,7 +115,11 @@ fn await_word(signals: &Signals, child: Pid, reader: OwnedFd) -> ExitCode {
             let _ = writeln!(io::stdout(), "{line}");
             ExitCode::SUCCESS
         }
-        Some((code, line)) => report(&Failure::with_code(code, line)),
+        Some((code, line)) => {
+            // It has cleaned up already; this leaves no zombie where nobody else would reap it.
+            let _ = waitpid(child, None);
+            report(&Failure::with_code(code, line))
+        }
         None => {
             let how = match waitpid(child, None) {
                 Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),

@@ -2,6 +2,9 @@
 //! stopping at once would lose what has not been written back: so it says who, keeps serving, and tries again for
 //! `stop` seconds; then it detaches the mount and serves until the last close. The second signal ends it all.
 
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::notify;
@@ -31,6 +34,21 @@ pub fn supervise(signals: &Signals, unmounter: &Unmounter, stop: Duration, servi
     service.say("stopping: outstanding requests fail");
     unmounter.detach();
     service.abandon();
+}
+
+/// Supervises in a thread of its own, which ends the process after the second signal.
+pub fn spawn(
+    signals: Signals,
+    unmounter: Arc<Unmounter>,
+    stop: Duration,
+    service: Arc<dyn Service + Send + Sync>,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        supervise(&signals, &unmounter, stop, &*service);
+        unmounter.finish();
+        // What was asked for is done, so the code is 0, as after an orderly end.
+        std::process::exit(0);
+    })
 }
 
 struct Supervisor<'a> {

@@ -25,8 +25,7 @@ use crate::fs::mount::{Mount, MountId, Place, Unmount, holders};
 /// An unmount takes a millisecond; a scan of a machine with many processes takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The daemon's end. Dropping it lets the unmounter do its last work and waits for it, so nothing of ours stays
-/// mounted and no zombie stays behind.
+/// The daemon's end. Dropping it finishes the unmounter.
 #[derive(Debug)]
 pub struct Unmounter {
     process: Pid,
@@ -88,6 +87,13 @@ impl Unmounter {
         self.request("detach\n", Mount::detach)
     }
 
+    /// Lets it do its last work and waits for its end: then nothing of ours is mounted, and it is no zombie.
+    pub fn finish(&self) {
+        *self.socket.lock() = None;
+        // A second time there is no such child.
+        let _ = waitpid(self.process, None);
+    }
+
     /// Its process, for those who look after processes.
     pub fn process(&self) -> Pid {
         self.process
@@ -112,8 +118,7 @@ impl Unmounter {
 
 impl Drop for Unmounter {
     fn drop(&mut self) {
-        *self.socket.lock() = None;
-        let _ = waitpid(self.process, None);
+        self.finish();
     }
 }
 
@@ -190,6 +195,7 @@ fn alone(socket: UnixStream) -> io::Result<UnixStream> {
     dup2_stdin(null.as_fd())?;
     dup2_stdout(null.as_fd())?;
     dup2_stderr(null.as_fd())?;
+    drop(null);
     let keep = socket.as_raw_fd() as libc::c_uint;
     close_range(3, keep - 1);
     close_range(keep + 1, libc::c_uint::MAX);

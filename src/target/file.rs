@@ -13,6 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
@@ -150,18 +151,20 @@ impl FileImage {
     }
 
     /// A number that stays with this disk: same file, same number; another file under the same name, another number.
+    ///
     /// From the device and inode numbers and, where the file system keeps it, the time of birth, because an inode number
-    /// is given to the next file soon after a file is gone. A block device counts as its device number.
-    pub fn fingerprint(&self) -> io::Result<u64> {
+    /// is given to the next file soon after a file is gone. A block device counts as its device number. `salt` is for
+    /// what else should tell disks apart.
+    pub fn fingerprint(&self, salt: &str) -> io::Result<u64> {
         let meta = self.file().metadata()?;
-        let born = meta.created().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        let born = meta.created().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
         let parts = if meta.file_type().is_block_device() {
             [meta.rdev(), 0, 0]
         } else {
             [meta.dev(), meta.ino(), born.map_or(0, |d| d.as_nanos() as u64)]
         };
         // FNV-1a, 64 bits: stable for ever, which std's hasher does not promise.
-        let bytes = parts.iter().flat_map(|part| part.to_le_bytes());
+        let bytes = salt.bytes().chain(parts.into_iter().flat_map(u64::to_le_bytes));
         Ok(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         }))
@@ -345,9 +348,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
         let how = Open { size: Some(4096), ..Open::default() };
-        let first = open(&path, how).unwrap().fingerprint().unwrap();
-        assert_eq!(open(&path, how).unwrap().fingerprint().unwrap(), first);
+        let first = open(&path, how).unwrap().fingerprint("host").unwrap();
+        assert_eq!(open(&path, how).unwrap().fingerprint("host").unwrap(), first);
+        assert_ne!(open(&path, how).unwrap().fingerprint("another").unwrap(), first);
         std::fs::rename(&path, dir.path().join("old")).unwrap();
-        assert_ne!(open(&path, how).unwrap().fingerprint().unwrap(), first);
+        assert_ne!(open(&path, how).unwrap().fingerprint("host").unwrap(), first);
     }
 }

@@ -1,0 +1,50 @@
+//! clap explains over several lines, with colours; we say one line, with what to do in it.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::failure::Failure;
+
+/// The text to print where --help or --version was asked for; the one line of complaint for everything else.
+pub fn of_clap(error: &clap::Error) -> Result<String, Failure> {
+    let of = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        Some(ContextValue::StyledStr(text)) => Some(text.to_string()),
+        _ => None,
+    };
+    // As in the definition: `--config <FILE>`. Its name is enough.
+    let arg = of(ContextKind::InvalidArg).unwrap_or_default();
+    let name = arg.split([' ', '=', '[', '<']).next().unwrap_or_default();
+    let value = of(ContextKind::InvalidValue).unwrap_or_default();
+    let text = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Ok(error.render().to_string()),
+        ErrorKind::UnknownArgument => match of(ContextKind::SuggestedArg) {
+            Some(like) => format!("unknown option {arg}; did you mean {like}?"),
+            None => format!("unknown option {arg}; see: aoefs --help"),
+        },
+        ErrorKind::ArgumentConflict => {
+            let other = of(ContextKind::PriorArg).unwrap_or_default();
+            match other.split([' ', '=', '[', '<']).next() {
+                Some(other) if !other.is_empty() => {
+                    format!("{name} and {other} exclude each other; leave one of them out")
+                }
+                _ => format!("{name} does not go with the other options; see: aoefs --help"),
+            }
+        }
+        ErrorKind::InvalidValue if value.is_empty() => {
+            format!("{name} needs a value; see: aoefs --help")
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error).map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{name}: bad value \"{value}\"{why}; see: aoefs --help")
+        }
+        ErrorKind::NoEquals => format!("{name} takes its value with =, as in {name}=64M"),
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8; write it in plain characters".into(),
+        _ => {
+            let all = error.render().to_string();
+            let first = all.lines().next().unwrap_or_default();
+            format!("{}; see: aoefs --help", first.trim_start_matches("error: "))
+        }
+    };
+    Err(Failure::usage(text))
+}

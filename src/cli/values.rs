@@ -1,0 +1,77 @@
+//! Words of the command line that clap knows nothing of: sizes, interfaces, targets.
+
+use crate::failure::Failure;
+use crate::wire::{Addr, SECTOR};
+
+/// IFNAMSIZ less the final zero.
+const INTERFACE_NAME_MAX: usize = 15;
+
+/// What 48 bits of sector number reach, in bytes.
+const DISK_MAX: u64 = (1 << 48) * SECTOR as u64;
+
+/// `64M`, `1G`, `4096`; also with iB or B behind. A disk has whole sectors, and at least one.
+pub fn disk_size(text: &str) -> Result<u64, Failure> {
+    let bad = |why: &str| Failure::usage(format!("--demo: size \"{text}\" {why}; try --demo=64M"));
+    let bytes = size(text).ok_or_else(|| bad("is not a number of bytes, or with K, M, G or T"))?;
+    match bytes {
+        0 => Err(bad("is no disk")),
+        _ if bytes % SECTOR as u64 != 0 => Err(bad("is not a multiple of 512 bytes")),
+        _ if bytes > DISK_MAX => Err(bad("is more than AoE can address")),
+        _ => Ok(bytes),
+    }
+}
+
+fn size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match &text[digits.len()..] {
+        "" | "B" => 0,
+        "K" | "k" | "KiB" => 10,
+        "M" | "m" | "MiB" => 20,
+        "G" | "g" | "GiB" => 30,
+        "T" | "t" | "TiB" => 40,
+        _ => return None,
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Names out of words that may be comma lists, each once; nothing for `none`. Whether they exist is found out by using
+/// them.
+pub fn interfaces(words: &[&str]) -> Result<Vec<String>, Failure> {
+    let mut names: Vec<String> = Vec::new();
+    for name in words.iter().flat_map(|word| word.split(',')) {
+        let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        if name.is_empty() || name.len() > INTERFACE_NAME_MAX || name.contains(odd) || name.starts_with('.') {
+            return Err(Failure::usage(format!("\"{name}\" is not the name of an interface; see: ip link")));
+        }
+        if !names.iter().any(|known| known == name) {
+            names.push(name.into());
+        }
+    }
+    if names.iter().any(|name| name == "none") {
+        if names.len() > 1 {
+            return Err(Failure::usage(
+                "-i none together with other interfaces; leave none out, or name nothing else",
+            ));
+        }
+        names.clear();
+    }
+    Ok(names)
+}
+
+/// Targets out of words that may be comma lists, each once.
+pub fn targets(words: Vec<&String>) -> Result<Vec<Addr>, Failure> {
+    let mut targets: Vec<Addr> = Vec::new();
+    for word in words.iter().flat_map(|word| word.split(',')) {
+        let target = word.parse::<Addr>().ok().filter(|target| !target.is_wildcard());
+        let target = target.ok_or_else(|| {
+            Failure::usage(format!("--wait: \"{word}\" is not a target; say SHELF.SLOT, as in --wait 1.0"))
+        })?;
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    Ok(targets)
+}

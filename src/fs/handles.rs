@@ -1,0 +1,277 @@
+//! Open files: what each handle is, and what it has to remember between two calls.
+//!
+//! A handle is found by the number that the kernel carries for it; numbers count up and are never reused, so that a
+//! late or forged one finds nothing. The table's lock is held for the lookup only.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::tree::{Disk, Entry, UnitId};
+
+mod truncation;
+
+pub use truncation::{Admit, Job, Truncation};
+
+/// How a file was opened.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Mode {
+    /// It may be written to.
+    pub write: bool,
+    /// O_APPEND: the kernel chooses the offsets.
+    pub append: bool,
+    /// O_NONBLOCK: fail rather than wait for a target that is away.
+    pub nonblock: bool,
+    /// O_DIRECT.
+    pub direct: bool,
+}
+
+impl Mode {
+    /// From the flags of open(2).
+    pub fn new(flags: i32) -> Self {
+        Self {
+            write: flags & libc::O_ACCMODE != libc::O_RDONLY,
+            append: flags & libc::O_APPEND != 0,
+            nonblock: flags & libc::O_NONBLOCK != 0,
+            direct: flags & libc::O_DIRECT != 0,
+        }
+    }
+}
+
+/// A page of text that stays as it was read from its beginning.
+#[derive(Default)]
+pub struct Page(Mutex<Option<Arc<[u8]>>>);
+
+impl Page {
+    /// The page as it was kept, if the read goes on in it; a read at its beginning wants a new one.
+    pub fn kept(&self, offset: u64) -> Option<Arc<[u8]>> {
+        if offset == 0 { None } else { self.0.lock().clone() }
+    }
+
+    /// Keeps a page for the reads that follow.
+    pub fn keep(&self, text: impl Into<Arc<[u8]>>) -> Arc<[u8]> {
+        let text = text.into();
+        *self.0.lock() = Some(text.clone());
+        text
+    }
+}
+
+/// Where a reader of the log is.
+#[derive(Default)]
+pub struct Cursor(Mutex<Option<u64>>);
+
+impl Cursor {
+    /// The place in the log that a read at `offset` means, with `oldest` being the oldest byte kept. A handle whose
+    /// first read lies below that is moved there once; all later offsets of it are moved by as much.
+    pub fn place(&self, offset: u64, oldest: u64) -> u64 {
+        let moved = *self.0.lock().get_or_insert_with(|| oldest.saturating_sub(offset));
+        offset.saturating_add(moved)
+    }
+
+    /// How far the handle was moved.
+    pub fn moved(&self) -> u64 {
+        self.0.lock().unwrap_or(0)
+    }
+}
+
+/// An open `data` or partition.
+pub struct DiskHandle {
+    /// The generation that it is pinned to.
+    pub disk: Arc<Disk>,
+    /// What its truncation owes.
+    pub truncation: Truncation,
+    /// Neither the page cache nor another writer stands between the caller and the target.
+    pub uncached: bool,
+    /// Nothing came through it yet.
+    fresh: AtomicBool,
+}
+
+impl DiskHandle {
+    /// A handle to that generation.
+    pub fn new(disk: Arc<Disk>, uncached: bool) -> Self {
+        Self { disk, truncation: Truncation::default(), uncached, fresh: true.into() }
+    }
+
+    /// Something came through it.
+    pub fn used(&self) {
+        if self.fresh.load(Ordering::Relaxed) {
+            self.fresh.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What is open.
+pub enum What {
+    /// `data` or a partition.
+    Disk(DiskHandle),
+    /// A page of text: `ctl`, `devlink/N`, `config`, `ident`.
+    Page(UnitOrTop, Page),
+    /// The log.
+    Log(Cursor),
+    /// A directory as it was listed at its beginning.
+    Dir(Mutex<Arc<[Entry]>>),
+}
+
+/// Whose page it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UnitOrTop {
+    /// The mount's own.
+    Top,
+    /// A target's.
+    Unit(UnitId),
+}
+
+/// One open file.
+pub struct Handle {
+    /// Its number.
+    pub fh: u64,
+    /// Its inode.
+    pub ino: u64,
+    /// The thread that opened it; 0 if that lives where we cannot see it.
+    pub pid: u32,
+    /// How.
+    pub mode: Mode,
+    /// What.
+    pub what: What,
+}
+
+impl Handle {
+    /// The disk handle, if it is one.
+    pub fn disk(&self) -> Option<&DiskHandle> {
+        match &self.what {
+            What::Disk(disk) => Some(disk),
+            _ => None,
+        }
+    }
+}
+
+/// All open files.
+#[derive(Default)]
+pub struct Handles {
+    next: AtomicU64,
+    open: RwLock<HashMap<u64, Arc<Handle>>>,
+}
+
+impl Handles {
+    /// Opens one.
+    pub fn open(&self, ino: u64, pid: u32, mode: Mode, what: What) -> Arc<Handle> {
+        let fh = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let handle = Arc::new(Handle { fh, ino, pid, mode, what });
+        self.open.write().insert(fh, handle.clone());
+        handle
+    }
+
+    /// The one of that number.
+    pub fn get(&self, fh: u64) -> Option<Arc<Handle>> {
+        self.open.read().get(&fh).cloned()
+    }
+
+    /// Closes it. Requests under way hold it until they are answered.
+    pub fn close(&self, fh: u64) -> Option<Arc<Handle>> {
+        self.open.write().remove(&fh)
+    }
+
+    /// The newest handle to `ino` that `pid` can write through: the one that a truncation without a handle belongs
+    /// to, since the kernel sends it right after the open. Threads of other PID namespaces all show as 0; for those
+    /// only a handle counts through which nothing came yet, lest a stranger's handle get the mark.
+    pub fn newest_writer(&self, ino: u64, pid: u32) -> Option<Arc<Handle>> {
+        let open = self.open.read();
+        let fits = |handle: &&Arc<Handle>| {
+            handle.ino == ino
+                && handle.pid == pid
+                && handle.mode.write
+                && (pid != 0 || handle.disk().is_some_and(|disk| disk.fresh.load(Ordering::Relaxed)))
+        };
+        open.values().filter(fits).max_by_key(|handle| handle.fh).cloned()
+    }
+
+    /// How many are open: a gauge that must fall back to zero.
+    pub fn count(&self) -> usize {
+        self.open.read().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::tree::{DATA, DiskView, Place, Tree};
+    use super::*;
+
+    fn disk() -> Arc<Disk> {
+        let tree = Tree::new(0, 0, SystemTime::UNIX_EPOCH);
+        let place = Place { generation: 1, part: None };
+        tree.sync(UnitId(0), &[DiskView { name: DATA.into(), place, start: 0, size: 512 }]);
+        tree.look_up(UnitId(0), DATA).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_never_reused() {
+        let handles = Handles::default();
+        let open = || handles.open(9, 1, Mode::default(), What::Log(Cursor::default()));
+        let a = open();
+        assert_eq!(handles.get(a.fh).unwrap().ino, 9);
+        assert!(handles.close(a.fh).is_some());
+        assert!(handles.close(a.fh).is_none());
+        let b = open();
+        assert_ne!(a.fh, b.fh);
+        assert!(handles.get(a.fh).is_none());
+        assert_eq!(handles.count(), 1);
+    }
+
+    #[test]
+    fn open_flags() {
+        let mode = Mode::new(libc::O_WRONLY | libc::O_APPEND | libc::O_DIRECT);
+        assert_eq!(mode, Mode { write: true, append: true, nonblock: false, direct: true });
+        assert_eq!(Mode::new(libc::O_RDONLY | libc::O_NONBLOCK), Mode { nonblock: true, ..Mode::default() });
+        assert!(Mode::new(libc::O_RDWR).write);
+    }
+
+    #[test]
+    fn a_truncation_belongs_to_the_newest_writer_of_its_thread() {
+        let handles = Handles::default();
+        let disk = disk();
+        let open = |pid, flags| {
+            handles.open(disk.ino, pid, Mode::new(flags), What::Disk(DiskHandle::new(disk.clone(), false)))
+        };
+        let newest = |pid| handles.newest_writer(disk.ino, pid).map(|handle| handle.fh);
+        assert_eq!(newest(7), None);
+        let _older = open(7, libc::O_WRONLY);
+        let newer = open(7, libc::O_RDWR);
+        let _reader = open(7, libc::O_RDONLY);
+        let other = open(8, libc::O_WRONLY);
+        assert_eq!(newest(7), Some(newer.fh));
+        assert_eq!(newest(8), Some(other.fh));
+        newer.disk().unwrap().used();
+        assert_eq!(newest(7), Some(newer.fh));
+        let unseen = open(0, libc::O_WRONLY);
+        assert_eq!(newest(0), Some(unseen.fh));
+        unseen.disk().unwrap().used();
+        assert_eq!(newest(0), None);
+        assert!(handles.newest_writer(disk.ino + 1, 7).is_none());
+    }
+
+    #[test]
+    fn a_page_is_kept_between_its_reads() {
+        let page = Page::default();
+        assert!(page.kept(0).is_none() && page.kept(5).is_none());
+        page.keep(&b"first"[..]);
+        assert_eq!(page.kept(5).unwrap().as_ref(), b"first");
+        assert!(page.kept(0).is_none(), "the beginning is always new");
+        page.keep(&b"second"[..]);
+        assert_eq!(page.kept(1).unwrap().as_ref(), b"second");
+    }
+
+    #[test]
+    fn a_reader_of_the_log_is_moved_once() {
+        let late = Cursor::default();
+        assert_eq!(late.place(0, 1000), 1000);
+        assert_eq!(late.place(500, 1200), 1500);
+        assert_eq!(late.moved(), 1000);
+        let tail = Cursor::default();
+        assert_eq!(tail.place(1500, 1000), 1500);
+        assert_eq!(tail.place(1600, 9000), 1600, "it fell behind: the log skips, not the cursor");
+    }
+}

@@ -1,0 +1,383 @@
+//! Names, inode numbers, modes: what a directory lists and what stat says.
+//!
+//! Every file but the disks has an inode number that is computed from the target's unit id, and unit ids are never
+//! reused. `data` and the partitions are [`Disk`]s: each generation of one has a number of its own, counted up and
+//! never used again. What a path names now is *current*; a disk that was replaced or a partition that was deleted
+//! turns *stale*, keeps its size for who has it open, answers ESTALE, and is dropped when the kernel forgets it.
+//! The tree is told what the engine has by [`Tree::sync`]; it asks nobody. Its lock is a leaf, so that `sync` can be
+//! called with the target locked: two views of one target must not arrive in the wrong order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use fuser::{FileAttr, FileType, INodeNo};
+use parking_lot::Mutex;
+
+use crate::wire::SECTOR;
+
+mod node;
+
+#[cfg(test)]
+mod tests;
+
+pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile, UnitId};
+
+/// The numbers of disks begin here, far above those computed from unit ids.
+const FIRST_DISK: u64 = 1 << 48;
+
+/// What stat says is a good size for one read or write, in bytes: one FUSE request.
+const BLKSIZE: u32 = 1 << 20;
+
+/// Permission bits that a chmod can set. Set-id and sticky bits mean nothing on these files.
+const PERM: u32 = 0o777;
+
+/// Files of one target whose mode or owner may be kept; only names that exist can get there, but partitions come
+/// and go.
+const KEPT_MAX: usize = 1024;
+
+/// Where a disk's bytes are: which generation of which target, the whole of it or one partition.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Place {
+    /// Counts the disks seen at this address.
+    pub generation: u64,
+    /// The partition's id, never reused within its target; none for `data`.
+    pub part: Option<u32>,
+}
+
+/// A disk or partition as the engine has it now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DiskView {
+    /// `data` or the partition's name.
+    pub name: String,
+    /// Which one.
+    pub place: Place,
+    /// First byte on the target.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// One generation of `data` or of a partition: an inode.
+#[derive(Debug)]
+pub struct Disk {
+    /// Its inode number.
+    pub ino: u64,
+    /// Its target.
+    pub unit: UnitId,
+    /// Its name, while it is current.
+    pub name: String,
+    /// Which bytes it is.
+    pub place: Place,
+    /// First byte on the target.
+    pub start: u64,
+    size: AtomicU64,
+    stale: AtomicBool,
+    cached: AtomicBool,
+    /// Nanoseconds since 1970.
+    mtime: AtomicU64,
+    lookups: AtomicU64,
+}
+
+impl Disk {
+    /// Its size in bytes; the last known one if it is stale or its target away.
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Whether another disk stands in its place now.
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
+    }
+
+    /// Whether the kernel may hold pages of it.
+    pub fn may_be_cached(&self) -> bool {
+        self.cached.load(Ordering::Acquire)
+    }
+
+    /// Pages of it are about to reach the kernel's cache. Said before the read or write is submitted, so that
+    /// whoever writes the same bytes later sees it.
+    pub fn note_cached(&self) {
+        if !self.cached.load(Ordering::Relaxed) {
+            self.cached.store(true, Ordering::Release);
+        }
+    }
+
+    /// It was written to, or its time was set.
+    pub fn set_mtime(&self, at: SystemTime) {
+        let nanos = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        self.mtime.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn mtime(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.mtime.load(Ordering::Relaxed))
+    }
+}
+
+/// What a [`Tree::sync`] found different.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Turned stale: the kernel's pages of them must go.
+    pub gone: Vec<Arc<Disk>>,
+    /// Another size: the kernel's attributes of them must go.
+    pub resized: Vec<Arc<Disk>>,
+}
+
+/// One line of a directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// Inode number.
+    pub ino: u64,
+    /// Directory or file.
+    pub kind: FileType,
+    /// Name.
+    pub name: String,
+}
+
+impl Entry {
+    fn dir(node: &Node, name: impl Into<String>) -> Self {
+        Self { ino: node.ino(), kind: FileType::Directory, name: name.into() }
+    }
+
+    fn file(node: &Node, name: impl Into<String>) -> Self {
+        Self { ino: node.ino(), kind: FileType::RegularFile, name: name.into() }
+    }
+}
+
+/// What chmod and chown changed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+#[derive(Default)]
+struct Unit {
+    current: Vec<Arc<Disk>>,
+    kept: HashMap<String, Kept>,
+}
+
+#[derive(Default)]
+struct Inner {
+    units: HashMap<UnitId, Unit>,
+    disks: HashMap<u64, Arc<Disk>>,
+    top: HashMap<String, Kept>,
+    made: u64,
+}
+
+impl Inner {
+    fn make(&mut self, unit: UnitId, view: &DiskView, mtime: u64) -> Arc<Disk> {
+        let disk = Arc::new(Disk {
+            ino: FIRST_DISK + self.made,
+            unit,
+            name: view.name.clone(),
+            place: view.place,
+            start: view.start,
+            size: view.size.into(),
+            stale: false.into(),
+            cached: false.into(),
+            mtime: mtime.into(),
+            lookups: 0.into(),
+        });
+        self.made += 1;
+        self.disks.insert(disk.ino, disk.clone());
+        disk
+    }
+
+    /// From now on it answers ESTALE; it stays only while the kernel knows it.
+    fn retire(&mut self, disk: &Arc<Disk>) {
+        disk.stale.store(true, Ordering::Release);
+        if disk.lookups.load(Ordering::Relaxed) == 0 {
+            self.disks.remove(&disk.ino);
+        }
+    }
+}
+
+/// See the module.
+pub struct Tree {
+    uid: u32,
+    gid: u32,
+    born: SystemTime,
+    inner: Mutex<Inner>,
+}
+
+impl Tree {
+    /// A tree whose files belong to `uid` and `gid` and were made at `born`.
+    pub fn new(uid: u32, gid: u32, born: SystemTime) -> Self {
+        Self { uid, gid, born, inner: Mutex::default() }
+    }
+
+    /// Makes the disks of a target what the engine has: `views` are `data`, if its size was ever known, and the
+    /// partitions in order.
+    pub fn sync(&self, unit: UnitId, views: &[DiskView]) -> Changes {
+        let mut changes = Changes::default();
+        let mut inner = self.inner.lock();
+        let old = std::mem::take(&mut inner.units.entry(unit).or_default().current);
+        let same = |disk: &Disk, view: &DiskView| disk.place == view.place && disk.name == view.name;
+        for disk in &old {
+            if !views.iter().any(|view| same(disk, view)) {
+                inner.retire(disk);
+                changes.gone.push(disk.clone());
+            }
+        }
+        let born = self.born.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let mut current = Vec::with_capacity(views.len());
+        for view in views {
+            let disk = match old.iter().find(|disk| same(disk, view)) {
+                Some(disk) => {
+                    if disk.size.swap(view.size, Ordering::AcqRel) != view.size {
+                        changes.resized.push(disk.clone());
+                    }
+                    disk.clone()
+                }
+                None => inner.make(unit, view, u64::try_from(born).unwrap_or(u64::MAX)),
+            };
+            current.push(disk);
+        }
+        inner.units.entry(unit).or_default().current = current;
+        changes
+    }
+
+    /// The target is known no more: its disks turn stale, what chmod and chown did to its files is forgotten.
+    pub fn forget_unit(&self, unit: UnitId) -> Changes {
+        let mut inner = self.inner.lock();
+        let gone = inner.units.remove(&unit).map(|unit| unit.current).unwrap_or_default();
+        gone.iter().for_each(|disk| inner.retire(disk));
+        Changes { gone, resized: Vec::new() }
+    }
+
+    /// The current disk of that name, for a lookup: the kernel knows it from now on.
+    pub fn look_up(&self, unit: UnitId, name: &str) -> Option<Arc<Disk>> {
+        let inner = self.inner.lock();
+        let disk = inner.units.get(&unit)?.current.iter().find(|disk| disk.name == name)?;
+        disk.lookups.fetch_add(1, Ordering::Relaxed);
+        Some(disk.clone())
+    }
+
+    /// The current disks of a target: `data` and the partitions.
+    pub fn disks(&self, unit: UnitId) -> Vec<Arc<Disk>> {
+        self.inner.lock().units.get(&unit).map(|unit| unit.current.clone()).unwrap_or_default()
+    }
+
+    /// The kernel drops that many of the lookups that it had.
+    pub fn forget(&self, ino: u64, lookups: u64) {
+        if ino < FIRST_DISK {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        let Some(disk) = inner.disks.get(&ino) else { return };
+        let left = disk.lookups.load(Ordering::Relaxed).saturating_sub(lookups);
+        disk.lookups.store(left, Ordering::Relaxed);
+        if left == 0 {
+            // The inode is gone in the kernel, and its pages with it.
+            disk.cached.store(false, Ordering::Release);
+            if disk.is_stale() {
+                inner.disks.remove(&ino);
+            }
+        }
+    }
+
+    /// What an inode number stands for. Whether its target is still known is not asked here.
+    pub fn node(&self, ino: u64) -> Option<Node> {
+        match ino.checked_sub(FIRST_DISK) {
+            Some(_) => self.inner.lock().disks.get(&ino).cloned().map(Node::Disk),
+            None => Node::fixed(ino),
+        }
+    }
+
+    /// What stat says. `size` is that of files which have one of their own (`config`, `ident`, `log`); a disk knows
+    /// its size, and all the others have none.
+    pub fn attr(&self, node: &Node, size: u64) -> FileAttr {
+        let (size, mtime) = match node {
+            Node::Disk(disk) => (disk.size(), disk.mtime()),
+            _ => (size, self.born),
+        };
+        let kept = self.kept(node);
+        let (kind, perm, nlink) = match node.default_mode() {
+            None => (FileType::Directory, 0o755, 2),
+            Some(mode) => (FileType::RegularFile, kept.mode.unwrap_or(mode), 1),
+        };
+        FileAttr {
+            ino: INodeNo(node.ino()),
+            size,
+            blocks: size.div_ceil(SECTOR as u64),
+            atime: mtime,
+            mtime,
+            ctime: mtime,
+            crtime: self.born,
+            kind,
+            perm: perm as u16,
+            nlink,
+            uid: kept.uid.unwrap_or(self.uid),
+            gid: kept.gid.unwrap_or(self.gid),
+            rdev: 0,
+            blksize: BLKSIZE,
+            flags: 0,
+        }
+    }
+
+    fn kept(&self, node: &Node) -> Kept {
+        let inner = self.inner.lock();
+        let table = match node.unit() {
+            None => Some(&inner.top),
+            Some(unit) => inner.units.get(&unit).map(|unit| &unit.kept),
+        };
+        table.and_then(|table| table.get(node.name()?.as_ref())).copied().unwrap_or_default()
+    }
+
+    /// chmod and chown of a file. False for directories, for stale disks, and if too many are kept already.
+    pub fn keep(&self, node: &Node, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) -> bool {
+        let Some(name) = node.name() else { return false };
+        if matches!(node, Node::Disk(disk) if disk.is_stale()) {
+            return false;
+        }
+        let mut inner = self.inner.lock();
+        let table = match node.unit() {
+            None => &mut inner.top,
+            Some(unit) => &mut inner.units.entry(unit).or_default().kept,
+        };
+        if table.len() >= KEPT_MAX && !table.contains_key(name.as_ref()) {
+            return false;
+        }
+        let kept = table.entry(name.into_owned()).or_default();
+        kept.mode = mode.map(|mode| mode & PERM).or(kept.mode);
+        kept.uid = uid.or(kept.uid);
+        kept.gid = gid.or(kept.gid);
+        true
+    }
+
+    /// The top directory: its files, then the targets that `units` gives by address.
+    pub fn list_root(&self, units: impl Iterator<Item = (UnitId, String)>) -> Vec<Entry> {
+        let mut list = dots(&Node::Root, &Node::Root);
+        list.extend(TopFile::ALL.map(|file| Entry::file(&Node::Top(file), file.name())));
+        list.extend(units.map(|(unit, name)| Entry::dir(&Node::Unit(unit), name)));
+        list
+    }
+
+    /// A target's directory.
+    pub fn list_unit(&self, unit: UnitId) -> Vec<Entry> {
+        let mut list = dots(&Node::Unit(unit), &Node::Root);
+        list.extend(UnitFile::ALL.map(|file| Entry::file(&Node::File(unit, file), file.name())));
+        list.push(Entry::dir(&Node::Devlinks(unit), DEVLINK));
+        list.extend(self.disks(unit).iter().map(|disk| Entry::file(&Node::Disk(disk.clone()), &disk.name)));
+        list
+    }
+
+    /// A target's `devlink` directory, which holds the numbers below `count`.
+    pub fn list_devlinks(&self, unit: UnitId, count: u8) -> Vec<Entry> {
+        let mut list = dots(&Node::Devlinks(unit), &Node::Unit(unit));
+        list.extend((0..count).map(|n| Entry::file(&Node::Devlink(unit, n), n.to_string())));
+        list
+    }
+
+    /// How many inodes of disks are held: a gauge that must fall back when nobody has them open.
+    pub fn disk_count(&self) -> usize {
+        self.inner.lock().disks.len()
+    }
+}
+
+fn dots(own: &Node, parent: &Node) -> Vec<Entry> {
+    vec![Entry::dir(own, "."), Entry::dir(parent, "..")]
+}

@@ -1,0 +1,181 @@
+//! What an inode number stands for, and the numbers of all that is not a disk.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::Disk;
+
+/// The name of the whole disk.
+pub const DATA: &str = "data";
+/// The name of the directory of paths.
+pub const DEVLINK: &str = "devlink";
+
+/// A target's number while the process lives; never reused, also not for the same address.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct UnitId(pub u32);
+
+/// Files of the top directory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TopFile {
+    /// Settings, netlinks, targets; commands.
+    Ctl,
+    /// The last events.
+    Log,
+}
+
+impl TopFile {
+    /// All of them in the order of a listing.
+    pub const ALL: [Self; 2] = [Self::Ctl, Self::Log];
+
+    /// The file's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ctl => "ctl",
+            Self::Log => "log",
+        }
+    }
+
+    fn mode(self) -> u32 {
+        match self {
+            Self::Ctl => 0o644,
+            Self::Log => 0o444,
+        }
+    }
+
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|file| file.name() == name)
+    }
+}
+
+/// Files of a target's directory that are no disks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UnitFile {
+    /// State, limits, partitions; commands.
+    Ctl,
+    /// The target's config string.
+    Config,
+    /// IDENTIFY DEVICE.
+    Ident,
+}
+
+impl UnitFile {
+    /// All of them in the order of a listing.
+    pub const ALL: [Self; 3] = [Self::Ctl, Self::Config, Self::Ident];
+
+    /// The file's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ctl => "ctl",
+            Self::Config => "config",
+            Self::Ident => "ident",
+        }
+    }
+
+    fn mode(self) -> u32 {
+        match self {
+            Self::Ctl | Self::Config => 0o644,
+            Self::Ident => 0o444,
+        }
+    }
+
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|file| file.name() == name)
+    }
+}
+
+/// What an inode number stands for.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// The mount point.
+    Root,
+    /// A file of the top directory.
+    Top(TopFile),
+    /// A target's directory.
+    Unit(UnitId),
+    /// A file of a target's directory.
+    File(UnitId, UnitFile),
+    /// A target's `devlink`.
+    Devlinks(UnitId),
+    /// A file of it.
+    Devlink(UnitId, u8),
+    /// `data` or a partition.
+    Disk(Arc<Disk>),
+}
+
+/// The root's number is FUSE's.
+const ROOT: u64 = 1;
+/// The top directory's files follow it.
+const TOP: u64 = 2;
+/// Each unit has so many numbers, from this multiple of its id on: its directory, its files, its devlinks.
+const PER_UNIT: u64 = 256;
+const FILES: u64 = 2;
+const DEVLINKS: u64 = 1;
+const DEVLINK_0: u64 = 128;
+
+impl Node {
+    /// Its inode number.
+    pub fn ino(&self) -> u64 {
+        let base = |unit: &UnitId| (u64::from(unit.0) + 1) * PER_UNIT;
+        match self {
+            Self::Root => ROOT,
+            Self::Top(file) => TOP + *file as u64,
+            Self::Unit(unit) => base(unit),
+            Self::Devlinks(unit) => base(unit) + DEVLINKS,
+            Self::File(unit, file) => base(unit) + FILES + *file as u64,
+            Self::Devlink(unit, n) => base(unit) + DEVLINK_0 + u64::from(*n),
+            Self::Disk(disk) => disk.ino,
+        }
+    }
+
+    /// The node of a computed number.
+    pub(super) fn fixed(ino: u64) -> Option<Self> {
+        if ino == ROOT {
+            return Some(Self::Root);
+        }
+        if ino < PER_UNIT {
+            return TopFile::ALL.into_iter().map(Self::Top).find(|node| node.ino() == ino);
+        }
+        let unit = UnitId(u32::try_from(ino / PER_UNIT - 1).ok()?);
+        match ino % PER_UNIT {
+            0 => Some(Self::Unit(unit)),
+            DEVLINKS => Some(Self::Devlinks(unit)),
+            n if n >= DEVLINK_0 => Some(Self::Devlink(unit, (n - DEVLINK_0) as u8)),
+            _ => UnitFile::ALL.into_iter().map(|file| Self::File(unit, file)).find(|node| node.ino() == ino),
+        }
+    }
+
+    /// The target that it belongs to.
+    pub fn unit(&self) -> Option<UnitId> {
+        match self {
+            Self::Root | Self::Top(_) => None,
+            Self::Unit(unit) | Self::File(unit, _) | Self::Devlinks(unit) | Self::Devlink(unit, _) => {
+                Some(*unit)
+            }
+            Self::Disk(disk) => Some(disk.unit),
+        }
+    }
+
+    /// The mode of a file nobody has changed; none for directories.
+    pub(super) fn default_mode(&self) -> Option<u32> {
+        match self {
+            Self::Root | Self::Unit(_) | Self::Devlinks(_) => None,
+            Self::Top(file) => Some(file.mode()),
+            Self::File(_, file) => Some(file.mode()),
+            Self::Devlink(..) => Some(0o444),
+            Self::Disk(_) => Some(0o640),
+        }
+    }
+
+    /// The name under which a changed mode or owner is kept: that of a file within its target.
+    pub(super) fn name(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Root | Self::Unit(_) | Self::Devlinks(_) => None,
+            Self::Top(file) => Some(file.name().into()),
+            Self::File(_, file) => Some(file.name().into()),
+            Self::Devlink(_, n) => Some(format!("{DEVLINK}/{n}").into()),
+            Self::Disk(disk) => Some(disk.name.as_str().into()),
+        }
+    }
+}

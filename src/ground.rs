@@ -1,0 +1,113 @@
+//! What the file system will stand on, opened while the privileges for it are still there, and before anything is
+//! mounted: a missing interface, privilege or image ends the start with one line and leaves nothing behind.
+
+use std::fmt;
+use std::io;
+
+use crate::cli::{Network, Options};
+use crate::failure::Failure;
+use crate::runtime::packet::{PacketLink, Role};
+use crate::runtime::watch;
+use crate::target::{FileImage, Image, MemoryImage, Open, OpenError};
+use crate::wire::SECTOR;
+
+/// Interfaces to use, or the disk of the demo.
+pub enum Ground {
+    /// These, opened and bound; with `follow`, also those that come up or appear later.
+    Links {
+        /// One for each interface that is usable now.
+        links: Vec<PacketLink>,
+        /// No -i was given.
+        follow: bool,
+    },
+    /// The back end of the built-in target.
+    Demo(Box<dyn Image>),
+}
+
+impl fmt::Debug for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ground::Links { links, follow } => write!(f, "{} links, follow {follow}", links.len()),
+            Ground::Demo(image) => write!(f, "demo of {} sectors", image.sectors()),
+        }
+    }
+}
+
+impl Ground {
+    /// Opens what the options name.
+    pub fn open(options: &Options) -> Result<Self, Failure> {
+        match &options.network {
+            Network::Only(names) => {
+                let links = names.iter().map(|name| link(name)).collect::<Result<_, _>>()?;
+                Ok(Ground::Links { links, follow: false })
+            }
+            Network::All => {
+                may_send()?;
+                Ok(Ground::Links { links: all_links()?, follow: true })
+            }
+            Network::Demo(bytes) => {
+                let image = MemoryImage::new(bytes / SECTOR as u64);
+                Ok(Ground::Demo(match options.mount.read_only {
+                    true => Box::new(image.into_read_only()),
+                    false => Box::new(image),
+                }))
+            }
+            Network::DemoImage(path) => {
+                let how = Open { read_only: options.mount.read_only, ..Open::default() };
+                match FileImage::open(path, &how) {
+                    Ok(image) => Ok(Ground::Demo(Box::new(image))),
+                    Err(OpenError::Missing(path)) => Err(Failure::start(format!(
+                        "--demo-image {0}: no such file; make one with: truncate -s 64M {0}",
+                        path.display()
+                    ))),
+                    Err(error) => Err(Failure::start(format!("--demo-image {error}"))),
+                }
+            }
+        }
+    }
+}
+
+fn link(name: &str) -> Result<PacketLink, Failure> {
+    PacketLink::open(name, Role::Initiator).map_err(|error| refused(name, &error))
+}
+
+/// Every Ethernet interface that is up. One that goes between the look and the opening is none.
+fn all_links() -> Result<Vec<PacketLink>, Failure> {
+    let found = watch::ethernet_interfaces()
+        .map_err(|error| Failure::start(format!("cannot list the interfaces: {error}; name them with -i")))?;
+    let mut links = Vec::with_capacity(found.len());
+    for interface in found {
+        match PacketLink::open(&interface.name, Role::Initiator) {
+            Ok(link) => links.push(link),
+            Err(error) => log::warn!("{}: {error}; not using it", interface.name),
+        }
+    }
+    Ok(links)
+}
+
+/// Without the privilege nothing would come of any interface, and the time to say so is now, even if there is none. The
+/// kernel looks at the privilege before it looks at the name.
+fn may_send() -> Result<(), Failure> {
+    match PacketLink::open("lo", Role::Initiator) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(refused("lo", &error)),
+        _ => Ok(()),
+    }
+}
+
+fn refused(name: &str, error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return Failure::start(
+            "no privilege to send AoE frames (CAP_NET_RAW); run as root, or give the program the capability (setcap \
+             cap_net_raw,cap_net_admin+ep), or try it without a network: --demo",
+        );
+    }
+    match (error.raw_os_error(), error.kind()) {
+        (Some(nix::libc::ENODEV | nix::libc::ENXIO), _) => {
+            Failure::start(format!("there is no interface {name}; see: ip link"))
+        }
+        (_, io::ErrorKind::Unsupported) => {
+            Failure::start(format!("{name} is no Ethernet interface, and AoE needs one; see: ip link"))
+        }
+        _ => Failure::start(format!("cannot use interface {name}: {error}; see: ip link show {name}")),
+    }
+}

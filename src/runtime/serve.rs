@@ -1,0 +1,341 @@
+//! Serves a target on a link: one thread that carries frames to a [`FrameHandler`] and its replies back.
+//!
+//! Promises: frames are taken and replies sent in batches, without an allocation a frame; nothing that happens to the
+//! link ends the service. While the interface is down or gone the thread waits for it; when it is there (again), or
+//! has another MAC or MTU, the target announces itself on it. The thread ends when [`Server::stop`] asks it to.
+//!
+//! What a target is, this file does not know: `main` and the binaries hand it one behind the trait.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::link::{BATCH, Batch, ETHERNET, Link, OutFrame, Received, is_congested, is_gone, is_link_down};
+use crate::wire::{MIN_FRAME, Mac};
+
+/// How long a link that is down is left alone before it is looked at again, if nobody reports a change.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A target, as the thread that serves it sees it. Several threads may call it at the same time.
+pub trait FrameHandler: Send + Sync {
+    /// Answers one frame that came in on an interface with this MAC and MTU: the length of the reply that it left in
+    /// `reply`, if there is one.
+    fn handle(&self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Option<usize>;
+
+    /// Puts the `nth` frame that announces the target into `frame`; `None` when there are no more.
+    fn announcement(&self, nth: usize, mac: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize>;
+}
+
+/// A handler being served on a link.
+pub struct Server {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    link: Arc<dyn Link>,
+    handler: Arc<dyn FrameHandler>,
+    stop: AtomicBool,
+    /// Somebody thinks that the link is not what it was.
+    look: AtomicBool,
+    /// Somebody wants the target announced.
+    announce: AtomicBool,
+    /// Replies that the link did not take.
+    lost: AtomicU64,
+    pause: Mutex<()>,
+    poke: Condvar,
+}
+
+/// What an announcement depends on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    index: u32,
+    mac: Mac,
+    mtu: usize,
+    up: bool,
+}
+
+/// Room for the replies to one batch.
+struct Replies {
+    bytes: Vec<u8>,
+    slot: usize,
+}
+
+impl Server {
+    /// Starts to serve `handler` on `link`, and announces it.
+    pub fn start(link: Arc<dyn Link>, handler: Arc<dyn FrameHandler>) -> io::Result<Server> {
+        let name = format!("target {}", link.name());
+        let shared = Arc::new(Shared {
+            link,
+            handler,
+            stop: AtomicBool::new(false),
+            look: AtomicBool::new(false),
+            announce: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+            pause: Mutex::new(()),
+            poke: Condvar::new(),
+        });
+        let own = Arc::clone(&shared);
+        let thread = thread::Builder::new().name(name).spawn(move || own.run())?;
+        Ok(Server { shared, thread: Some(thread) })
+    }
+
+    /// The link that is served.
+    pub fn link(&self) -> &dyn Link {
+        &*self.shared.link
+    }
+
+    /// Replies that the link did not take, for want of room or because it was down.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
+    /// The link may have changed: look at it, and announce the target if it has.
+    pub fn link_changed(&self) {
+        self.shared.look.store(true, Ordering::Release);
+        self.shared.rouse();
+    }
+
+    /// Announce the target, because it is not what it was.
+    pub fn announce(&self) {
+        self.shared.announce.store(true, Ordering::Release);
+        self.shared.rouse();
+    }
+
+    /// Ends the service. The batch in hand is still answered.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.rouse();
+        if let Some(thread) = self.thread.take() {
+            // It ends with a panic only if the handler panicked; there is nothing left to tell that to.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut batch = Batch::new(self.link.mtu() + ETHERNET);
+        let mut replies = Replies::new();
+        let mut seen = None;
+        while !self.stopped() {
+            if self.look.swap(false, Ordering::Acquire)
+                && let Err(e) = self.link.refresh()
+            {
+                log::debug!("{}: {e}", self.link.name());
+            }
+            let now = Seen::of(&*self.link);
+            let asked = self.announce.swap(false, Ordering::Acquire);
+            if asked || seen != Some(now) {
+                replies.fit(now.mtu);
+                if now.up {
+                    self.tell(now, &mut replies);
+                }
+                seen = Some(now);
+            }
+            match self.link.recv(&mut batch) {
+                Ok(Received::Frames) => self.answer(&batch, now, &mut replies),
+                Ok(Received::Woken) => {}
+                Err(e) => {
+                    self.wait_for_link(&e);
+                    seen = None;
+                }
+            }
+        }
+    }
+
+    fn answer(&self, batch: &Batch, now: Seen, replies: &mut Replies) {
+        let mut out = [OutFrame { head: &[], body: &[] }; BATCH];
+        let mut count = 0;
+        for (frame, reply) in batch.frames().zip(replies.slots()) {
+            if let Some(len) = self.handler.handle(frame, now.mac, now.mtu, reply) {
+                out[count].head = &reply[..len];
+                count += 1;
+            }
+        }
+        self.send(&out[..count]);
+    }
+
+    fn tell(&self, now: Seen, replies: &mut Replies) {
+        let name = self.link.name();
+        log::info!("{name}: announcing (MAC {}, MTU {})", now.mac, now.mtu);
+        for nth in 0.. {
+            let Some(frame) = replies.slots().next() else { return };
+            let Some(len) = self.handler.announcement(nth, now.mac, now.mtu, frame) else { return };
+            self.send(&[OutFrame { head: &frame[..len], body: &[] }]);
+        }
+    }
+
+    fn send(&self, frames: &[OutFrame<'_>]) {
+        if frames.is_empty() {
+            return;
+        }
+        let (taken, error) = self.link.send(frames);
+        self.lost.fetch_add((frames.len() - taken) as u64, Ordering::Relaxed);
+        match error {
+            None => {}
+            // The next receive says the same, and waits.
+            Some(e) if is_congested(&e) || is_link_down(&e) || is_gone(&e) => {}
+            // Most likely EMSGSIZE: the MTU shrank, and nobody told us yet.
+            Some(e) => {
+                log::info!("{}: {} replies were not taken: {e}", self.link.name(), frames.len() - taken);
+                self.look.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Returns when the link is up, or when the service ends.
+    fn wait_for_link(&self, error: &io::Error) {
+        log::warn!("{}: {error}; waiting for it", self.link.name());
+        loop {
+            match self.link.refresh() {
+                Ok(()) if self.link.is_up() => return log::warn!("{}: up", self.link.name()),
+                Ok(()) => {}
+                Err(e) => log::debug!("{}: {e}", self.link.name()),
+            }
+            let mut pause = self.pause.lock();
+            // Taken under the lock, so that who asks between here and the wait is not missed.
+            let asked = self.look.swap(false, Ordering::Acquire);
+            if self.stopped() {
+                return;
+            }
+            if !asked {
+                self.poke.wait_for(&mut pause, LOOK_AGAIN);
+            }
+        }
+    }
+
+    /// Makes the thread look at what it was asked, wherever it waits.
+    fn rouse(&self) {
+        self.link.wake();
+        drop(self.pause.lock());
+        self.poke.notify_all();
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+impl Seen {
+    fn of(link: &dyn Link) -> Seen {
+        Seen { index: link.index(), mac: link.mac(), mtu: link.mtu(), up: link.is_up() }
+    }
+}
+
+impl Replies {
+    fn new() -> Replies {
+        Replies { bytes: Vec::new(), slot: 0 }
+    }
+
+    /// Makes each slot large enough for a frame of this MTU.
+    fn fit(&mut self, mtu: usize) {
+        self.slot = (mtu + ETHERNET).max(MIN_FRAME);
+        let needed = self.slot * BATCH;
+        if needed > self.bytes.len() {
+            // Fresh zeroed memory costs nothing until a reply is written there.
+            self.bytes = vec![0; needed];
+        }
+    }
+
+    fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.bytes.chunks_exact_mut(self.slot.max(1)).take(BATCH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::loopback::pair;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Instant;
+
+    /// Sends back what it gets, upside down, unless it begins with 0; announces itself with one frame of its MTU.
+    struct Mirror;
+
+    impl FrameHandler for Mirror {
+        fn handle(&self, frame: &[u8], _: Mac, _: usize, reply: &mut [u8]) -> Option<usize> {
+            let reply = &mut reply[..frame.len()];
+            reply.copy_from_slice(frame);
+            reply.reverse();
+            (frame[0] != 0).then_some(frame.len())
+        }
+
+        fn announcement(&self, nth: usize, _: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize> {
+            frame[..MIN_FRAME].fill(0xee);
+            frame[..8].copy_from_slice(&(mtu as u64).to_be_bytes());
+            (nth == 0).then_some(MIN_FRAME)
+        }
+    }
+
+    /// Every frame that arrives at `link`, until it is asked for a wake-up.
+    fn listen(link: Arc<dyn Link>) -> (Receiver<Vec<u8>>, JoinHandle<()>) {
+        let (to, from) = channel();
+        let thread = thread::spawn(move || {
+            let mut batch = Batch::new(link.mtu() + ETHERNET);
+            while let Ok(Received::Frames) = link.recv(&mut batch) {
+                batch.frames().for_each(|frame| drop(to.send(frame.to_vec())));
+            }
+        });
+        (from, thread)
+    }
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    fn announced(from: &Receiver<Vec<u8>>) -> u64 {
+        let frame = from.recv_timeout(SOON).unwrap();
+        assert_eq!(frame[8..MIN_FRAME], [0xee; MIN_FRAME - 8]);
+        u64::from_be_bytes(frame[..8].try_into().unwrap())
+    }
+
+    #[test]
+    fn answers_in_order_and_outlives_a_link_that_goes_down() {
+        let (ours, theirs) = pair("a", "b", 1500);
+        let (from, listener) = listen(ours.clone());
+        let server = Server::start(theirs.clone(), Arc::new(Mirror)).unwrap();
+        assert_eq!(announced(&from), 1500);
+        let frames: Vec<Vec<u8>> = (0..200u8).map(|n| [[n].as_slice(), &[7; 99]].concat()).collect();
+        for chunk in frames.chunks(BATCH) {
+            let out: Vec<_> = chunk.iter().map(|frame| OutFrame { head: frame, body: &[] }).collect();
+            assert_eq!(ours.send(&out).0, chunk.len());
+        }
+        for n in 1..200u8 {
+            let got = from.recv_timeout(SOON).unwrap();
+            assert_eq!((got[99], got.len()), (n, 100));
+        }
+
+        theirs.set_up(false);
+        thread::sleep(Duration::from_millis(50));
+        theirs.set_up(true);
+        server.link_changed();
+        assert_eq!(announced(&from), 1500);
+        theirs.set_mtu(9000);
+        server.link_changed();
+        assert_eq!(announced(&from), 9000);
+        server.announce();
+        assert_eq!(announced(&from), 9000);
+        assert_eq!(server.lost(), 0);
+
+        theirs.set_up(false);
+        thread::sleep(Duration::from_millis(50));
+        let before = Instant::now();
+        server.stop();
+        assert!(before.elapsed() < LOOK_AGAIN / 2, "a stop does not wait for the link");
+        ours.wake();
+        listener.join().unwrap();
+    }
+}
