@@ -1,5 +1,6 @@
 //! What drives the engine: threads, locks, sockets, the clock.
 
+pub mod clock;
 pub mod events;
 pub mod interface;
 pub mod link;
