@@ -60,6 +60,10 @@ impl Ground {
                         "--demo-image {0}: no such file; make one with: truncate -s 64M {0}",
                         path.display()
                     ))),
+                    Err(OpenError::System(path, action, why)) => Err(Failure::start(format!(
+                        "--demo-image {}: {action}: {why}; name a file or block device that can be read and written",
+                        path.display()
+                    ))),
                     Err(error) => Err(Failure::start(format!("--demo-image {error}"))),
                 }
             }

@@ -14,7 +14,11 @@ pub fn of_clap(error: &clap::Error) -> Result<String, Failure> {
     };
     // As in the definition: `--config <FILE>`. Its name is enough.
     let arg = of(ContextKind::InvalidArg).unwrap_or_default();
-    let name = arg.split([' ', '=', '[', '<']).next().unwrap_or_default();
+    let bare = |arg: &str| {
+        let arg = arg.trim_start_matches(['[', '<']);
+        arg.split([' ', '=', '[', '<', ']', '>']).next().unwrap_or_default().to_owned()
+    };
+    let name = bare(&arg);
     let value = of(ContextKind::InvalidValue).unwrap_or_default();
     let text = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Ok(error.render().to_string()),
@@ -23,13 +27,8 @@ pub fn of_clap(error: &clap::Error) -> Result<String, Failure> {
             None => format!("unknown option {arg}; see: aoefs --help"),
         },
         ErrorKind::ArgumentConflict => {
-            let other = of(ContextKind::PriorArg).unwrap_or_default();
-            match other.split([' ', '=', '[', '<']).next() {
-                Some(other) if !other.is_empty() => {
-                    format!("{name} and {other} exclude each other; leave one of them out")
-                }
-                _ => format!("{name} does not go with the other options; see: aoefs --help"),
-            }
+            let other = bare(&of(ContextKind::PriorArg).unwrap_or_default());
+            format!("{name} and {other} exclude each other; leave one of them out")
         }
         ErrorKind::InvalidValue if value.is_empty() => {
             format!("{name} needs a value; see: aoefs --help")

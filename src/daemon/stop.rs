@@ -14,13 +14,18 @@ use super::unmounter::{Outcome, Unmounter};
 /// Between two tries to unmount.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long users have, after a second signal, to take the errors they were sent and close their files. Those who are
+/// still there then get ENOTCONN. Loop devices never close by themselves.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// What the supervisor needs from whoever serves.
 pub trait Service {
     /// SIGHUP: read the configuration again.
     fn reload(&self);
     /// One line for the log.
     fn say(&self, line: &str);
-    /// Answer all that is outstanding with an error, nofail or not; return when that is done.
+    /// Answer all that is outstanding with an error, nofail or not, and from now on whatever comes: the kernel asks
+    /// again for pages that it could not read ahead. Return when the answers are sent.
     fn abandon(&self);
 }
 
@@ -46,6 +51,8 @@ pub fn spawn(
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         supervise(&signals, &unmounter, stop, &*service);
         unmounter.finish();
+        // The session ends the process itself if all users let go.
+        std::thread::sleep(GRACE);
         // What was asked for is done, so the code is 0, as after an orderly end.
         std::process::exit(0);
     })

@@ -98,6 +98,9 @@ impl fmt::Display for MountError {
                 "fusermount3 refused to mount on {}: allow_other needs the line user_allow_other in /etc/fuse.conf; add it, or leave allow_other out",
                 p.display()
             ),
+            Helper(_, why) if why.contains("/dev/fuse") => {
+                write!(f, "{}", NoDevice(if why.contains("denied") { Errno::EACCES } else { Errno::ENOENT }))
+            }
             Helper(p, why) => write!(
                 f,
                 "fusermount3 refused to mount on {}: {why}; mount on a directory of your own, or run as root",

@@ -1,0 +1,254 @@
+//! The `aoefs` command as somebody types it: every way to get it wrong is one line on stderr that says what and what to
+//! do, the exit code of design.md §2, and nothing left mounted. In namespaces of the test's own, so that no frame leaves.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
+#![allow(missing_docs, reason = "the list of tests is made by a macro")]
+
+mod bed;
+#[path = "mount/room.rs"]
+#[allow(dead_code, reason = "the mount tests start daemons in it")]
+mod room;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bed::proc::{self, Output};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use room::Room;
+
+/// Longer than any refusal takes, the proof of life of a mount included.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// As an ordinary user.
+const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+
+tests![
+    usage_errors,
+    help_and_version,
+    check_config,
+    bad_mount_points,
+    bad_interfaces,
+    bad_images,
+    bad_configurations,
+    without_fuse,
+    without_privilege,
+    names_cannot_break_the_line,
+];
+
+fn main() -> std::process::ExitCode {
+    bed::harness::main(&[TESTS])
+}
+
+const AOEFS: &str = env!("CARGO_BIN_EXE_aoefs");
+
+fn run(args: &[&str]) -> Output {
+    proc::run(LIMIT, &[&[AOEFS], args].concat())
+}
+
+/// One line on stderr, with these words in it; nothing on stdout.
+#[track_caller]
+fn refused(args: &[&str], code: i32, words: &[&str]) {
+    let output = run(args);
+    complains(args, &output, code, words);
+}
+
+#[track_caller]
+fn complains(args: &[&str], output: &Output, code: i32, words: &[&str]) {
+    let said = format!("{args:?}\n{}{}", output.stdout, output.stderr);
+    assert_eq!(output.code, Some(code), "{said}");
+    assert_eq!(output.stdout, "", "{said}");
+    assert_eq!(output.stderr.lines().count(), 1, "{said}");
+    assert!(output.stderr.starts_with("aoefs: ") && output.stderr.ends_with('\n'), "{said}");
+    for word in words {
+        assert!(output.stderr.contains(word), "{word} is not in it: {said}");
+    }
+}
+
+/// A room without a network: what binds every interface finds none.
+fn room() -> Room {
+    let room = Room::new();
+    if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+        bed::skip(&format!("network namespaces cannot be made here: {error}"));
+    }
+    room
+}
+
+/// In the foreground and in the background, and each time the mount point is as it was.
+#[track_caller]
+fn refused_to_start(room: &Room, args: &[&str], words: &[&str]) {
+    let before = room.mounts();
+    for foreground in [&["-f"][..], &[]] {
+        refused(&[foreground, args].concat(), 1, words);
+        assert_eq!(room.mounts(), before, "{args:?}");
+    }
+}
+
+fn usage_errors() {
+    let cases: [(&[&str], &[&str]); 27] = [
+        (&[""], &["MOUNTPOINT needs a value"]),
+        (&[], &["no mount point", "aoefs [OPTIONS] MOUNTPOINT"]),
+        (&["/a", "/b"], &["/a and /b", "-i"]),
+        (&["/a", "/b", "/c"], &["/c is one word too many"]),
+        (&["eth1", "/b", "/c", "-o", "rw"], &["/c is one word too many"]),
+        (&["eth1", "/b", "-i", "eth2", "-o", "rw"], &["-i", "leave one of them out"]),
+        (&["--frobnicate", "/m"], &["--frobnicate", "--help"]),
+        (&["--foregrount", "/m"], &["did you mean --foreground?"]),
+        (&["-Z", "/m"], &["-Z"]),
+        (&["-v", "-q", "/m"], &["exclude each other"]),
+        (&["/m", "-c"], &["--config needs a value"]),
+        (&["/m", "-o"], &["--options needs a value"]),
+        (&["/m", "-o", "frobnicate"], &["unknown mount option \"frobnicate\"", "--help"]),
+        (&["/m", "-o", "rw,deadline"], &["deadline=SECS"]),
+        (&["/m", "-o", "deadline=never"], &["\"never\"", "deadline=SECS"]),
+        (&["/m", "-o", "ro=yes"], &["-o ro takes no value"]),
+        (&["/m", "-o", "uid=no-such-user"], &["no-such-user"]),
+        (&["/m", "-i", "eth1,"], &["\"\" is not the name of an interface", "ip link"]),
+        (&["/m", "-i", "none,eth1"], &["none"]),
+        (&["/m", "-i", "../eth1"], &["../eth1"]),
+        (&["/m", "--demo=64Q"], &["64Q", "--demo=64M"]),
+        (&["/m", "--demo=1000"], &["multiple of 512"]),
+        (&["/m", "--demo", "-i", "eth1"], &["--demo", "exclude each other"]),
+        (&["/m", "--demo", "--demo-image", "x"], &["exclude each other"]),
+        (&["/m", "--wait", "1"], &["\"1\" is not a target", "--wait 1.0"]),
+        (&["/m", "--wait", "65535.255"], &["65535.255"]),
+        (&["/m", "--wait-timeout", "soon"], &["--wait-timeout", "soon"]),
+    ];
+    for (args, words) in cases {
+        refused(args, 2, words);
+    }
+}
+
+fn help_and_version() {
+    for (arg, word) in [("--help", "MOUNTPOINT"), ("-h", "--demo"), ("--version", env!("CARGO_PKG_VERSION"))]
+    {
+        let output = run(&[arg]);
+        assert!(output.ok() && output.stderr.is_empty(), "{arg}: {}", output.stderr);
+        assert!(output.stdout.contains(word), "{}", output.stdout);
+    }
+}
+
+fn check_config() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("aoefs.conf");
+    let name = file.to_str().unwrap();
+    std::fs::write(&file, "# two lines\nbind eth1\n1.0 part boot 2048 1050624\n").unwrap();
+    for args in [&["--check-config", name][..], &["-c", name, "--check-config"]] {
+        let output = run(args);
+        assert!(output.ok() && output.stderr.is_empty(), "{}", output.stderr);
+        assert_eq!(output.stdout, format!("{name}: 1 for the top, 1 for 1 targets; no errors\n"));
+    }
+    std::fs::write(&file, "bind\n1.0 nofail on\n1.0 frobnicate\n").unwrap();
+    let output = run(&["--check-config", name]);
+    assert_eq!(output.code, Some(1));
+    let lines: Vec<&str> = output.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", output.stderr);
+    assert!(lines[0].starts_with(&format!("aoefs: {name}:1: ")), "{}", lines[0]);
+    assert!(lines[1].starts_with(&format!("aoefs: {name}:3: ")), "{}", lines[1]);
+    let gone = dir.path().join("gone");
+    refused(&["--check-config", gone.to_str().unwrap()], 1, &["gone", "No such file", "-c"]);
+}
+
+fn bad_mount_points() {
+    let room = room();
+    let missing = room.dir().join("missing");
+    refused_to_start(&room, &["--demo", text(&missing)], &["does not exist", "mkdir -p"]);
+    let file = room.dir().join("file");
+    std::fs::write(&file, "").unwrap();
+    refused_to_start(&room, &["--demo", text(&file)], &["is not a directory"]);
+    refused_to_start(&room, &["--demo", text(&file.join("below"))], &["is not a directory"]);
+    let point = room.point();
+    mount(Some("none"), &point, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    refused_to_start(&room, &["--demo", text(&point)], &["type tmpfs", "not touching it", "umount"]);
+    assert_eq!(room.mounts(), ["tmpfs"]);
+}
+
+fn bad_interfaces() {
+    let room = room();
+    let point = room.point();
+    refused_to_start(&room, &["-i", "nope0", text(&point)], &["no interface nope0", "ip link"]);
+    refused_to_start(&room, &["-i", "lo", text(&point)], &["lo is no Ethernet interface", "ip link"]);
+    refused_to_start(&room, &["nope0", text(&point), "-o", "rw,_netdev"], &["no interface nope0"]);
+}
+
+fn bad_images() {
+    let room = room();
+    let point = room.point();
+    let missing = room.dir().join("missing");
+    refused_to_start(
+        &room,
+        &["--demo-image", text(&missing), text(&point)],
+        &["no such file", "truncate -s"],
+    );
+    refused_to_start(&room, &["--demo-image", text(room.dir()), text(&point)], &["directory", "name a file"]);
+    let empty = room.dir().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    refused_to_start(&room, &["--demo-image", text(&empty), text(&point)], &["empty", "512"]);
+}
+
+fn bad_configurations() {
+    let room = room();
+    let point = room.point();
+    let missing = room.dir().join("missing");
+    refused_to_start(&room, &["--demo", "-c", text(&missing), text(&point)], &["missing", "-c"]);
+    refused_to_start(&room, &["--demo", "-c", text(room.dir()), text(&point)], &["directory", "-c"]);
+}
+
+fn without_fuse() {
+    let room = room();
+    let point = room.point();
+    // A device that no driver serves: a kernel without the module.
+    dev_fuse(&room, "666", "999");
+    refused_to_start(&room, &["--demo", text(&point)], &["/dev/fuse", "modprobe fuse"]);
+}
+
+fn without_privilege() {
+    let room = room();
+    for program in ["setpriv", "fusermount3"] {
+        if !proc::have(program) {
+            bed::skip(&format!("the program {program} is not installed"));
+        }
+    }
+    // The program and the way to the mount point have to be within the reach of nobody.
+    let program = room.dir().join("aoefs");
+    std::fs::copy(AOEFS, &program).unwrap();
+    proc::ok(LIMIT, &["chmod", "755", text(room.dir()), text(&program)]);
+    let point = room.point();
+    let as_nobody = |env: &[&str], args: &[&str], words: &[&str]| {
+        for foreground in [&["-f"][..], &[]] {
+            let argv =
+                [&["env"], env, &NOBODY, &[text(&program)], foreground, args, &[text(&point)]].concat();
+            complains(&argv, &proc::run(LIMIT, &argv), 1, words);
+            assert!(room.mounts().is_empty(), "{args:?}");
+        }
+    };
+    for interfaces in [&["-i", "eth1"][..], &[]] {
+        as_nobody(&[], interfaces, &["CAP_NET_RAW", "root", "setcap", "--demo"]);
+    }
+    dev_fuse(&room, "600", "229");
+    as_nobody(&[], &["--demo"], &["/dev/fuse: no permission"]);
+    dev_fuse(&room, "666", "229");
+    as_nobody(&[], &["--demo"], &["fusermount3 refused", "directory of your own"]);
+    as_nobody(&["FUSERMOUNT_PATH=/nonexistent"], &["--demo"], &["/nonexistent", "FUSERMOUNT_PATH"]);
+    nix::unistd::chown(&point, Some(65534.into()), Some(65534.into())).unwrap();
+    if Path::new("/etc/fuse.conf").exists() {
+        mount(Some("/dev/null"), "/etc/fuse.conf", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    }
+    as_nobody(&[], &["--demo", "-o", "allow_other"], &["user_allow_other", "/etc/fuse.conf"]);
+}
+
+/// Puts a node of the mode and minor number over /dev/fuse.
+fn dev_fuse(room: &Room, mode: &str, minor: &str) {
+    let node: PathBuf = room.dir().join(format!("fuse-{mode}-{minor}"));
+    proc::ok(LIMIT, &["mknod", "-m", mode, text(&node), "c", "10", minor]);
+    mount(Some(&node), "/dev/fuse", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+}
+
+fn names_cannot_break_the_line() {
+    refused(&["--demo", "/nowhere/a\nb\x1b[31m"], 1, &["/nowhere/a\\nb\\u{1b}[31m", "does not exist"]);
+    refused(&["-o", "a\nb", "/m"], 2, &["\"a\\nb\""]);
+    refused(&["--a\nb", "/m"], 2, &["--a\\nb"]);
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

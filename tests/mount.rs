@@ -1,0 +1,27 @@
+//! Mounting, the unmounter and the signals, for real: a small file system in a process of its own, mounted in a mount
+//! namespace that ends with the test. Root only; a test that cannot run says so.
+//!
+//! With `--daemon DIR …` this program is that process; else it runs the tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
+
+mod bed;
+#[path = "mount/daemon.rs"]
+mod daemon;
+#[path = "mount/place.rs"]
+mod place;
+#[path = "mount/room.rs"]
+mod room;
+#[path = "mount/signals.rs"]
+mod signals;
+#[path = "mount/unmounter.rs"]
+mod unmounter;
+
+fn main() -> std::process::ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, rest @ ..] = args.as_slice()
+        && first == "--daemon"
+    {
+        return daemon::main(rest);
+    }
+    bed::harness::main(&[place::TESTS, unmounter::TESTS, signals::TESTS])
+}

@@ -1,0 +1,198 @@
+//! What lies at the mount point: nothing, a dead mount of ours, a living one, a foreign one.
+
+use std::io::Read;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
+
+use crate::bed::{proc, until};
+use crate::room::{Room, SOON, this_program};
+
+crate::tests![
+    a_mount_says_what_it_is,
+    a_dead_mount_of_ours_is_replaced,
+    two_dead_mounts_are_replaced,
+    a_living_mount_is_refused,
+    a_stopped_daemon_counts_as_living,
+    a_foreign_mount_is_refused,
+    a_dead_foreign_mount_is_refused,
+    a_path_below_a_dead_mount_is_refused,
+    a_source_with_commas_is_one_source,
+    without_privilege_through_fusermount,
+    with_file_capabilities_through_fusermount,
+];
+
+fn a_mount_says_what_it_is() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    assert_eq!(room.mounts(), ["fuse.aoefs"]);
+    assert_eq!(daemon.fact("helper"), "false");
+    assert_eq!(daemon.fact("read_ahead"), "Ok(())");
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let line = table.lines().find(|line| line.contains(" fuse.aoefs test ")).unwrap();
+    for option in ["nosuid", "nodev", "default_permissions", "max_read=1048576"] {
+        assert!(line.split([' ', ',']).any(|word| word == option), "{option}: {line}");
+    }
+    let device = line.split(' ').nth(2).unwrap();
+    let kib = std::fs::read_to_string(format!("/sys/class/bdi/{device}/read_ahead_kb")).unwrap();
+    assert_eq!(kib.trim(), "2048");
+    let mut data = Vec::new();
+    std::fs::File::open(room.point().join("data")).unwrap().read_to_end(&mut data).unwrap();
+    assert_eq!(data.len() as u64, crate::daemon::SIZE);
+}
+
+fn a_dead_mount_of_ours_is_replaced() {
+    let room = Room::new();
+    room.daemon("1").die_badly();
+    assert_eq!(room.mounts(), ["fuse.aoefs"]);
+    let error = std::fs::metadata(room.point()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::ENOTCONN));
+    let start = std::time::Instant::now();
+    let next = room.daemon("1");
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert_eq!(next.fact("cleared"), "1");
+    assert_eq!(room.mounts(), ["fuse.aoefs"]);
+    assert!(room.point().join("data").exists());
+}
+
+fn two_dead_mounts_are_replaced() {
+    let room = Room::new();
+    room.daemon("1").die_badly();
+    // On top of a dead one only mount(2) itself can put another; a moved one will do.
+    let other = room.dir().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let second = room.started(&[&this_program(), "--daemon", other.to_str().unwrap()]);
+    mount(Some(&other), &room.point(), None::<&str>, MsFlags::MS_MOVE, None::<&str>).unwrap();
+    second.die_badly();
+    assert_eq!(room.mounts(), ["fuse.aoefs", "fuse.aoefs"]);
+    assert_eq!(room.daemon("1").fact("cleared"), "2");
+    assert_eq!(room.mounts(), ["fuse.aoefs"]);
+}
+
+fn a_living_mount_is_refused() {
+    let room = Room::new();
+    let first = room.daemon("1");
+    let why = room.refused();
+    assert!(why.contains("is mounted on") && why.contains("already"), "{why}");
+    assert!(first.daemon.alive());
+    assert!(room.point().join("data").exists());
+    assert_eq!(room.mounts(), ["fuse.aoefs"]);
+}
+
+fn a_stopped_daemon_counts_as_living() {
+    let room = Room::new();
+    let first = room.daemon("1");
+    first.daemon.signal(Signal::SIGSTOP);
+    let why = room.refused();
+    assert!(why.contains("already"), "{why}");
+    first.daemon.signal(Signal::SIGCONT);
+    assert!(room.point().join("data").exists());
+}
+
+fn a_foreign_mount_is_refused() {
+    let room = Room::new();
+    mount(Some("none"), &room.point(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let why = room.refused();
+    assert!(why.contains("type tmpfs") && why.contains("not touching it"), "{why}");
+    assert_eq!(room.mounts(), ["tmpfs"]);
+}
+
+fn a_dead_foreign_mount_is_refused() {
+    let room = Room::new();
+    // What sshfs leaves behind: a FUSE mount of another type whose descriptor is closed.
+    let device = std::fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", std::os::fd::AsRawFd::as_raw_fd(&device));
+    mount(Some("none"), &room.point(), Some("fuse.sshfs"), MsFlags::empty(), Some(data.as_str())).unwrap();
+    drop(device);
+    let why = room.refused();
+    assert!(why.contains("type fuse.sshfs") && why.contains("daemon is gone"), "{why}");
+    assert_eq!(room.mounts(), ["fuse.sshfs"]);
+    umount2(&room.point(), MntFlags::MNT_DETACH).unwrap();
+}
+
+fn a_path_below_a_dead_mount_is_refused() {
+    let room = Room::new();
+    room.daemon("1").die_badly();
+    let below = room.point().join("below");
+    let error = aoefs::fs::mount::Place::resolve(&below).unwrap_err();
+    assert!(error.to_string().contains("lies below a FUSE mount whose daemon is gone"), "{error}");
+}
+
+fn a_source_with_commas_is_one_source() {
+    let room = Room::new();
+    let point = room.point();
+    room.started(&[&this_program(), "--daemon", point.to_str().unwrap(), "1", "eth0,ro,fd=0"]);
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let line = table.lines().find(|line| line.contains(" fuse.aoefs ")).unwrap();
+    assert!(line.contains(" fuse.aoefs eth0,ro,fd=0 rw,"), "{line}");
+}
+
+fn without_privilege_through_fusermount() {
+    through_fusermount(None);
+}
+
+/// File capabilities make a process that may not be looked at by its own user: /proc/self belongs to root then.
+fn with_file_capabilities_through_fusermount() {
+    through_fusermount(Some("cap_net_raw,cap_net_admin+ep"));
+}
+
+/// As nobody, in a namespace where /dev/fuse is for everybody, as it is on most machines.
+fn through_fusermount(capabilities: Option<&str>) {
+    let room = Room::new();
+    for program in ["fusermount3", "setpriv", "mknod"].into_iter().chain(capabilities.map(|_| "setcap")) {
+        if !proc::have(program) {
+            crate::bed::skip(&format!("the program {program} is not installed"));
+        }
+    }
+    let node = room.dir().join("fuse");
+    proc::ok(SOON, &["mknod", "-m", "666", node.to_str().unwrap(), "c", "10", "229"]);
+    mount(Some(&node), "/dev/fuse", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    // The program and the way to the mount point have to be within the reach of nobody.
+    let program = room.dir().join("small");
+    std::fs::copy(this_program(), &program).unwrap();
+    proc::ok(SOON, &["chmod", "755", room.dir().to_str().unwrap(), program.to_str().unwrap()]);
+    if let Some(capabilities) = capabilities {
+        proc::ok(SOON, &["setcap", capabilities, program.to_str().unwrap()]);
+    }
+    let point = room.point();
+    nix::unistd::chown(&point, Some(65534.into()), Some(65534.into())).unwrap();
+    let nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    let source = "eth0,allow_other\\,x";
+    let start = || {
+        let argv = [program.to_str().unwrap(), "--daemon", point.to_str().unwrap(), "1", source];
+        room.started(&[nobody.as_slice(), argv.as_slice()].concat())
+    };
+    let daemon = start();
+    assert_eq!(daemon.fact("helper"), "true");
+    assert!(daemon.fact("read_ahead").starts_with("Err"), "{}", daemon.daemon.said());
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let line = table.lines().find(|line| line.contains(" fuse.aoefs ")).unwrap();
+    assert!(line.contains(" fuse.aoefs eth0,allow_other\\134,x rw,user_id=65534"), "{line}");
+
+    // Killed, and its unmounter goes through fusermount3.
+    daemon.daemon.kill9();
+    until("fusermount3 has unmounted", SOON, || room.mounts().is_empty());
+
+    // Dead, and replaced by the next one, through fusermount3.
+    start().die_badly();
+    assert_eq!(room.mounts(), ["fuse.aoefs"]);
+    let next = start();
+    assert_eq!(next.fact("cleared"), "1");
+
+    // Busy, told so by fusermount3; then unmounted by the signal.
+    let data = point.join("data");
+    let open = [nobody.as_slice(), &["tail", "-f", data.to_str().unwrap()]].concat();
+    let tail = crate::bed::Daemon::spawn(room.dir(), "tail", &open);
+    until("tail has it open", SOON, || {
+        std::fs::read_dir(format!("/proc/{}/fd", tail.pid())).is_ok_and(|fds| {
+            fds.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|file| file.ends_with("m/data")))
+        })
+    });
+    next.daemon.signal(Signal::SIGTERM);
+    until("the mount is found busy", SOON, || next.daemon.said().contains("in use by"));
+    until("it is detached", SOON, || room.mounts().is_empty());
+    assert!(next.daemon.alive());
+    tail.kill9();
+    assert_eq!(next.daemon.ended(SOON), 0, "{}", next.daemon.said());
+}

@@ -1,0 +1,137 @@
+//! SIGTERM, SIGINT and SIGHUP, on an idle and on a busy mount.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::bed::{proc, until};
+use crate::room::{Room, SOON, running};
+
+crate::tests![
+    sigterm_unmounts,
+    sigint_unmounts,
+    sighup_reloads,
+    a_busy_mount_is_served_until_the_last_close,
+    a_busy_mount_that_is_given_back_is_unmounted,
+    a_second_signal_ends_it,
+    a_second_signal_after_the_detach_ends_it,
+    a_hail_of_signals,
+    loop_devices_are_named,
+];
+
+fn stops_on(signal: Signal) {
+    let room = Room::new();
+    let daemon = room.daemon("10");
+    let start = std::time::Instant::now();
+    daemon.daemon.signal(signal);
+    assert_eq!(daemon.daemon.ended(SOON), 0, "{}", daemon.daemon.said());
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(room.mounts().is_empty());
+    assert!(!running(daemon.unmounter()));
+    assert!(daemon.daemon.said().ends_with("ended\n"), "{}", daemon.daemon.said());
+}
+
+fn sigterm_unmounts() {
+    stops_on(Signal::SIGTERM);
+}
+
+fn sigint_unmounts() {
+    stops_on(Signal::SIGINT);
+}
+
+fn sighup_reloads() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    daemon.daemon.signal(Signal::SIGHUP);
+    until("it has reloaded", SOON, || daemon.daemon.said().contains("reload\n"));
+    assert_eq!(room.mounts(), ["fuse.aoefs"]);
+}
+
+fn a_busy_mount_is_served_until_the_last_close() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    let file = File::open(room.point().join("data")).unwrap();
+    daemon.daemon.signal(Signal::SIGTERM);
+    until("it says who", SOON, || daemon.daemon.said().contains("in use by"));
+    let me = format!("[{}] (data)", std::process::id());
+    assert!(daemon.daemon.said().contains(&me), "{}", daemon.daemon.said());
+    let mut sector = [1; 512];
+    file.read_exact_at(&mut sector, 0).unwrap();
+    daemon.daemon.signal(Signal::SIGHUP);
+    until("it has reloaded", SOON, || daemon.daemon.said().contains("reload\n"));
+    until("it is detached", SOON, || room.mounts().is_empty());
+    until("and says so", SOON, || daemon.daemon.said().contains("detached, serving until the last close"));
+    sector = [1; 512];
+    file.read_exact_at(&mut sector, 4096 * 100).unwrap();
+    assert_eq!(sector, [0; 512]);
+    assert!(daemon.daemon.alive());
+    drop(file);
+    assert_eq!(daemon.daemon.ended(SOON), 0, "{}", daemon.daemon.said());
+}
+
+fn a_busy_mount_that_is_given_back_is_unmounted() {
+    let room = Room::new();
+    let daemon = room.daemon("60");
+    let file = File::open(room.point().join("data")).unwrap();
+    daemon.daemon.signal(Signal::SIGTERM);
+    until("it says who", SOON, || daemon.daemon.said().contains("in use by"));
+    drop(file);
+    assert_eq!(daemon.daemon.ended(Duration::from_secs(2)), 0, "{}", daemon.daemon.said());
+    assert!(!daemon.daemon.said().contains("detached"));
+}
+
+/// A read that waits for ever gets an error, and the process ends with 0.
+fn second_signal(stop: &str, before_the_second: impl Fn(&Room, &str) -> bool) {
+    let room = Room::new();
+    let daemon = room.daemon(stop);
+    let file = File::open(room.point().join("stuck")).unwrap();
+    let reader = std::thread::spawn(move || file.read_at(&mut [0; 512], 0).map_err(|e| e.raw_os_error()));
+    daemon.daemon.signal(Signal::SIGTERM);
+    until("the first has its effect", SOON, || before_the_second(&room, &daemon.daemon.said()));
+    assert!(!reader.is_finished());
+    daemon.daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.daemon.ended(Duration::from_secs(2)), 0, "{}", daemon.daemon.said());
+    assert_eq!(reader.join().unwrap(), Err(Some(nix::libc::EIO)));
+    assert!(room.mounts().is_empty());
+    assert!(!running(daemon.unmounter()));
+}
+
+fn a_second_signal_ends_it() {
+    second_signal("60", |_, said| said.contains("in use by"));
+}
+
+fn a_second_signal_after_the_detach_ends_it() {
+    second_signal("0", |room, said| room.mounts().is_empty() && said.contains("detached"));
+}
+
+fn a_hail_of_signals() {
+    let room = Room::new();
+    for round in 0..10 {
+        let daemon = room.daemon("0");
+        for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
+            daemon.daemon.signal(signal);
+            std::thread::sleep(Duration::from_micros(300 * round));
+        }
+        assert_eq!(daemon.daemon.ended(SOON), 0, "{}", daemon.daemon.said());
+        until("nothing is mounted", SOON, || room.mounts().is_empty());
+    }
+}
+
+fn loop_devices_are_named() {
+    let room = Room::new();
+    if !proc::have("losetup") || !std::path::Path::new("/dev/loop-control").exists() {
+        crate::bed::skip("there is no losetup or no /dev/loop-control");
+    }
+    let daemon = room.daemon("60");
+    let data = room.point().join("data");
+    let device = proc::ok(SOON, &["losetup", "--find", "--show", "--read-only", data.to_str().unwrap()]);
+    let device = device.trim();
+    crate::bed::sweep::register(crate::bed::sweep::Mess::Loop(device.into()));
+    daemon.daemon.signal(Signal::SIGTERM);
+    until("it names the loop device", SOON, || daemon.daemon.said().contains(&format!("{device} (data)")));
+    proc::ok(SOON, &["losetup", "-d", device]);
+    crate::bed::sweep::forget(device.as_ref());
+    assert_eq!(daemon.daemon.ended(SOON), 0, "{}", daemon.daemon.said());
+}

@@ -1,0 +1,110 @@
+//! The unmounter: what it does when its daemon dies, and what it never does.
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
+
+use crate::bed::{proc, until};
+use crate::room::{Room, SOON, running};
+
+crate::tests![
+    kill_9_takes_the_mount_away,
+    kill_9_takes_a_busy_mount_away,
+    a_mount_that_came_after_ours_is_left_alone,
+    a_mount_on_top_of_ours_is_left_alone,
+    umount_ends_both,
+    it_holds_nothing_and_listens_to_nobody,
+    without_it_the_daemon_unmounts_itself,
+];
+
+fn kill_9_takes_the_mount_away() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    let unmounter = daemon.unmounter();
+    daemon.daemon.kill9();
+    let took = until("the mount is gone", SOON, || room.mounts().is_empty());
+    until("the unmounter is gone", SOON, || !running(unmounter));
+    println!("    gone after {took:?}");
+}
+
+fn kill_9_takes_a_busy_mount_away() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    let file = std::fs::File::open(room.point().join("data")).unwrap();
+    daemon.daemon.kill9();
+    until("the mount is gone", SOON, || room.mounts().is_empty());
+    assert_eq!(file.metadata().unwrap_err().raw_os_error(), Some(nix::libc::ENOTCONN));
+}
+
+fn a_mount_that_came_after_ours_is_left_alone() {
+    let room = Room::new();
+    let first = room.daemon("1");
+    // Detached by somebody, still in use; another daemon takes the place.
+    let file = std::fs::File::open(room.point().join("data")).unwrap();
+    umount2(&room.point(), MntFlags::MNT_DETACH).unwrap();
+    let second = room.daemon("1");
+    first.daemon.kill9();
+    until("its unmounter is gone", SOON, || !running(first.unmounter()));
+    assert_eq!(room.mounts(), ["fuse.aoefs"]);
+    assert!(room.point().join("data").exists());
+    assert!(second.daemon.alive());
+    drop(file);
+}
+
+fn a_mount_on_top_of_ours_is_left_alone() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    mount(Some("none"), &room.point(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    daemon.daemon.kill9();
+    until("the unmounter is gone", SOON, || !running(daemon.unmounter()));
+    assert_eq!(room.mounts(), ["fuse.aoefs", "tmpfs"]);
+    umount2(&room.point(), MntFlags::MNT_DETACH).unwrap();
+    // What it could not reach is replaced by the next one.
+    assert_eq!(room.daemon("1").fact("cleared"), "1");
+}
+
+fn umount_ends_both() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    proc::ok(SOON, &["umount", room.point().to_str().unwrap()]);
+    assert_eq!(daemon.daemon.ended(SOON), 0);
+    assert!(!running(daemon.unmounter()));
+    assert!(daemon.daemon.said().contains("ended"));
+}
+
+fn it_holds_nothing_and_listens_to_nobody() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    let pid = daemon.unmounter();
+    // It lets go of what it has inherited while the daemon goes on to start.
+    let files = || {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let files =
+            fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()?.into_os_string().into_string().ok());
+        let mut files: Vec<String> = files.collect();
+        files.sort();
+        files
+    };
+    until("it holds nothing else", SOON, || files().len() == 4);
+    let files = files();
+    assert_eq!(files[..3], ["/dev/null"; 3]);
+    assert!(files[3].starts_with("socket:"), "{files:?}");
+    assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "aoefs-unmount\n");
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1] {
+        proc::signal(pid, signal);
+    }
+    // It still does its work.
+    daemon.daemon.kill9();
+    until("the mount is gone", SOON, || room.mounts().is_empty());
+    until("the unmounter is gone", SOON, || !running(pid));
+}
+
+fn without_it_the_daemon_unmounts_itself() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    proc::signal(daemon.unmounter(), Signal::SIGKILL);
+    until("the unmounter is gone", SOON, || !running(daemon.unmounter()));
+    daemon.daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.daemon.ended(SOON), 0, "{}", daemon.daemon.said());
+    assert!(room.mounts().is_empty());
+}
