@@ -130,6 +130,28 @@ pub enum Event {
     Flushed,
 }
 
+impl Event {
+    /// A word for the sort of event, for a log that limits the rate of each sort.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::Up | Event::Down(_) => "state",
+            Event::Replaced { .. } | Event::Grown { .. } => "disk",
+            Event::Doubted(_) | Event::Confirmed => "confirm",
+            Event::Identified(_) => "identify",
+            Event::PathFound(..) | Event::PathRefused(..) | Event::PathGone(..) => "path",
+            Event::PathSilent(..) | Event::PathBack(..) => "silence",
+            Event::FrameSize(..) => "size",
+            Event::Failed { .. } => "failed",
+            Event::NoFlush | Event::Flushed => "flush",
+        }
+    }
+
+    /// Of interest only to who wants to see everything.
+    pub fn is_chatty(&self) -> bool {
+        matches!(self, Event::Doubted(_) | Event::Confirmed)
+    }
+}
+
 impl Op {
     fn word(self) -> &'static str {
         match self {

@@ -1,11 +1,517 @@
 //! What drives the engine: threads, locks, sockets, the clock.
+//!
+//! [`Runtime`] is the whole of it. Netlinks and devices live in tables under locks; a thread per netlink receives, the
+//! sweeper does what is due, the watcher follows the interfaces. Whoever calls into a device does it through
+//! [`Runtime::with_device`], which carries out what the engine wants done after the device's lock is released.
+//!
+//! Locks, in this order: netlinks, device table, one device. The discovery's, the timers' and the log's are leaves. None is
+//! held across a send, a receive, a reply or a notification.
 
 pub mod clock;
 pub mod events;
 pub mod interface;
 pub mod link;
 pub mod loopback;
+mod netlink;
 pub mod packet;
 pub mod privilege;
 pub mod serve;
+mod sweeper;
+mod table;
 pub mod watch;
+mod watcher;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::{cell::Cell, io};
+
+use parking_lot::Mutex;
+
+pub use netlink::NetlinkStatus;
+pub use table::{Unit, UnitId};
+
+use self::clock::Clock;
+use self::events::EventLog;
+use self::link::{BATCH, Link, OutFrame};
+use self::netlink::Netlinks;
+use self::packet::{PacketLink, Role};
+use self::sweeper::{Due, Timers};
+use self::table::Units;
+use self::watch::LinkWatch;
+use crate::engine::{Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, Time, Transmit};
+use crate::wire::{Addr, Mac};
+
+/// What travels with a request: called with the outcome, exactly once, with nothing locked.
+pub type Done = Box<dyn FnOnce(Outcome) + Send>;
+
+/// Targets known at once, unless told otherwise (design.md §6).
+pub const TARGETS_MAX: usize = 4096;
+
+/// How often everybody is asked who is there, while `rediscover` is on.
+const REDISCOVER: Duration = Duration::from_secs(30);
+/// After a netlink was bound its queries are repeated: a frame may be lost, and a target may be slow to wake.
+const ASK_AGAIN: [Duration; 3] =
+    [Duration::from_millis(150), Duration::from_millis(500), Duration::from_secs(2)];
+
+/// What has become of a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// It is there now.
+    Appeared,
+    /// It was removed.
+    Removed,
+    /// It answers again.
+    Up,
+    /// It is down.
+    Down,
+    /// Another disk is behind its address.
+    Replaced,
+    /// The disk is larger.
+    Resized,
+}
+
+/// Somebody who wants to know. Called with nothing locked, but for `prepare`.
+pub trait Observer: Send + Sync {
+    /// A target was found and nobody can see it yet: the time to declare what it should be born with.
+    fn prepare(&self, device: &mut Device<Done>);
+    /// Something became of it.
+    fn changed(&self, unit: &Arc<Unit>, change: Change);
+}
+
+/// The three switches of the top ctl file.
+#[derive(Debug)]
+pub struct Switches {
+    /// Query when a netlink is bound.
+    pub autodiscover: AtomicBool,
+    /// Query every 30 s.
+    pub rediscover: AtomicBool,
+    /// Chatty log.
+    pub debug: AtomicBool,
+}
+
+/// What a command on the top ctl file ran into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RuntimeError {
+    /// No such interface, or it is no Ethernet.
+    NoDevice,
+    /// It is bound already.
+    Exists,
+    /// It is not there.
+    NotFound,
+    /// It is in use.
+    Busy,
+    /// Not allowed.
+    Permission,
+    /// Everything else.
+    Failed,
+}
+
+/// See the module.
+pub struct Runtime {
+    clock: Clock,
+    log: EventLog,
+    pool: Pool,
+    nets: Netlinks,
+    units: Units,
+    discovery: Mutex<Discovery>,
+    timers: Timers,
+    observer: OnceLock<Arc<dyn Observer>>,
+    /// The switches.
+    pub switches: Switches,
+    targets_max: usize,
+    /// Targets that were found and not taken, since the table is full.
+    refused: AtomicU32,
+    /// Bind what comes up although it was not named.
+    follow: AtomicBool,
+    stopping: AtomicBool,
+    watch: OnceLock<Arc<LinkWatch>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+thread_local! {
+    /// Each thread's sink, kept for its capacity.
+    static SINK: Cell<Option<Sink<Done>>> = const { Cell::new(None) };
+}
+
+/// A random number, for first tags. The system's source never fails on a kernel that runs us.
+fn seed() -> u32 {
+    getrandom::u32().unwrap_or_else(|_| std::process::id().wrapping_mul(0x9e37_79b9))
+}
+
+impl Runtime {
+    /// A runtime with no netlinks. Its threads start with [`Runtime::start`].
+    pub fn new(targets_max: usize) -> Arc<Runtime> {
+        Arc::new(Runtime {
+            clock: Clock::new(),
+            log: EventLog::default(),
+            pool: Pool::default(),
+            nets: Netlinks::default(),
+            units: Units::default(),
+            discovery: Mutex::new(Discovery::new(seed())),
+            timers: Timers::default(),
+            observer: OnceLock::new(),
+            switches: Switches {
+                autodiscover: AtomicBool::new(true),
+                rediscover: AtomicBool::new(true),
+                debug: AtomicBool::new(false),
+            },
+            targets_max,
+            refused: AtomicU32::new(0),
+            follow: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            watch: OnceLock::new(),
+            threads: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Who is told about targets; once, before the first netlink is attached.
+    pub fn set_observer(&self, observer: Arc<dyn Observer>) {
+        // A second observer would be a mistake of the caller's; the first one stays.
+        let _ = self.observer.set(observer);
+    }
+
+    /// Starts the sweeper, and the watcher unless there is no network to watch. With `follow`, interfaces that come up
+    /// later are bound, too.
+    pub fn start(self: &Arc<Self>, watch: bool, follow: bool) -> io::Result<()> {
+        self.follow.store(follow, Ordering::Relaxed);
+        let sweeper = self.clone();
+        self.spawn("sweeper", move || sweeper.sweep_loop())?;
+        self.timers.arm(self.clock.now() + REDISCOVER, Due::Rediscover);
+        if watch {
+            let watch = Arc::new(LinkWatch::open()?);
+            let _ = self.watch.set(watch.clone());
+            let watcher = self.clone();
+            self.spawn("watcher", move || watcher.watch_loop(&watch))?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Ends every thread. Requests that are still outstanding fail.
+    pub fn stop(&self) {
+        if self.stopping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        for unit in self.units() {
+            self.with_device(&unit, |device, now, sink| device.fail_all(now, sink));
+        }
+        self.timers.stop();
+        if let Some(watch) = self.watch.get() {
+            watch.wake();
+        }
+        for net in self.nets.all() {
+            net.stop();
+        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // A thread that panicked has said so; the others must still be waited for.
+            let _ = thread.join();
+        }
+    }
+
+    /// Engine time.
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// The log.
+    pub fn log(&self) -> &EventLog {
+        &self.log
+    }
+
+    /// Where buffers come from.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Every known target, in order of addresses.
+    pub fn units(&self) -> Vec<Arc<Unit>> {
+        self.units.all()
+    }
+
+    /// The target at this address.
+    pub fn unit(&self, addr: Addr) -> Option<Arc<Unit>> {
+        self.units.at(addr)
+    }
+
+    /// The target with this id, if it was not removed.
+    pub fn unit_by_id(&self, id: UnitId) -> Option<Arc<Unit>> {
+        self.units.get(id)
+    }
+
+    /// The netlinks, in order of binding.
+    pub fn netlinks(&self) -> Vec<NetlinkStatus> {
+        self.nets.all().iter().map(|n| n.status()).collect()
+    }
+
+    /// Addresses that announced themselves and are no targets (yet).
+    pub fn candidates(&self) -> usize {
+        self.discovery.lock().candidates()
+    }
+
+    /// Addresses that were not taken for want of room in a table.
+    pub fn refused(&self) -> u64 {
+        self.discovery.lock().refused + u64::from(self.refused.load(Ordering::Relaxed))
+    }
+
+    /// Calls into a device under its lock, and carries out what the engine wants done after releasing it.
+    pub fn with_device<T>(
+        &self,
+        unit: &Arc<Unit>,
+        f: impl FnOnce(&mut Device<Done>, Time, &mut Sink<Done>) -> T,
+    ) -> T {
+        let now = self.clock.now();
+        self.with_sink(|sink| {
+            let mut device = unit.device.lock();
+            let result = f(&mut device, now, sink);
+            self.let_go(unit, device, now, sink);
+            self.carry_out(Some(unit), sink);
+            result
+        })
+    }
+
+    /// Looks at a device under its lock. Nothing may follow from it.
+    pub fn look<T>(&self, unit: &Unit, f: impl FnOnce(&Device<Done>) -> T) -> T {
+        f(&unit.device.lock())
+    }
+
+    /// Lets leave what may leave, releases the lock, and sees to it that the sweeper comes in time.
+    fn let_go(
+        &self,
+        unit: &Arc<Unit>,
+        mut device: parking_lot::MutexGuard<'_, Device<Done>>,
+        now: Time,
+        sink: &mut Sink<Done>,
+    ) {
+        device.work(now, sink);
+        let due = device.next_deadline();
+        drop(device);
+        if let Some(due) = due {
+            self.timers.arm_unit(unit, due);
+        }
+    }
+
+    fn with_sink<T>(&self, f: impl FnOnce(&mut Sink<Done>) -> T) -> T {
+        // A reply may submit the next request from inside: it finds the place empty and makes a sink of its own.
+        let mut sink = SINK.take().unwrap_or_else(|| Sink::new(self.pool.clone()));
+        let result = f(&mut sink);
+        debug_assert!(sink.is_empty());
+        SINK.set(Some(sink));
+        result
+    }
+
+    /// Sends, logs and replies, with nothing locked.
+    fn carry_out(&self, unit: Option<&Arc<Unit>>, sink: &mut Sink<Done>) {
+        self.send(&mut sink.frames);
+        if !sink.events.is_empty() {
+            for event in sink.events.drain(..) {
+                self.tell(unit, &event);
+            }
+        }
+        for (reply, outcome) in sink.done.drain(..) {
+            reply(outcome);
+        }
+    }
+
+    fn tell(&self, unit: Option<&Arc<Unit>>, event: &Event) {
+        if event.is_chatty() && !self.switches.debug.load(Ordering::Relaxed) {
+            return;
+        }
+        self.log.log(event.kind(), unit.map(|u| u.addr), event);
+        let change = match event {
+            Event::Up => Change::Up,
+            Event::Down(_) => Change::Down,
+            Event::Replaced { .. } => Change::Replaced,
+            Event::Grown { .. } => Change::Resized,
+            _ => return,
+        };
+        if let (Some(unit), Some(observer)) = (unit, self.observer.get()) {
+            observer.changed(unit, change);
+        }
+    }
+
+    /// Sends frames, in order, netlink by netlink. What a link does not take is lost; the engine finds out.
+    fn send(&self, frames: &mut Vec<Transmit>) {
+        let mut heads = [[0; HEAD_MAX]; BATCH];
+        let mut rest = &frames[..];
+        while let Some(first) = rest.first() {
+            let run = rest.iter().take(BATCH).take_while(|t| t.net == first.net).count();
+            let (batch, later) = rest.split_at(run);
+            rest = later;
+            let Some(net) = self.nets.get(first.net) else { continue };
+            let mac = net.link.mac();
+            let mut lens = [0; BATCH];
+            for ((frame, head), len) in batch.iter().zip(&mut heads).zip(&mut lens) {
+                *len = frame.head(mac, head);
+            }
+            let mut out = [OutFrame { head: &[], body: &[] }; BATCH];
+            for (i, frame) in batch.iter().enumerate() {
+                out[i] = OutFrame { head: &heads[i][..lens[i]], body: frame.payload() };
+            }
+            net.send(&out[..batch.len()]);
+        }
+        frames.clear();
+    }
+
+    /// Starts to use an interface.
+    pub fn bind(self: &Arc<Self>, name: &str) -> Result<(), RuntimeError> {
+        if self.nets.named(name).is_some() {
+            return Err(RuntimeError::Exists);
+        }
+        let link = PacketLink::open(name, Role::Initiator).map_err(|error| {
+            self.log.log("bind", None, format_args!("bind {name}: {error}"));
+            match error.raw_os_error() {
+                Some(libc::ENODEV | libc::ENXIO) => RuntimeError::NoDevice,
+                Some(libc::EPERM | libc::EACCES) => RuntimeError::Permission,
+                _ if error.kind() == io::ErrorKind::Unsupported => RuntimeError::NoDevice,
+                _ => RuntimeError::Failed,
+            }
+        })?;
+        self.attach(Arc::new(link)).map(|_| ())
+    }
+
+    /// Starts to use a link that is open already.
+    pub fn attach(self: &Arc<Self>, link: Arc<dyn Link>) -> Result<NetId, RuntimeError> {
+        let net = self.nets.add(link).ok_or(RuntimeError::Exists)?;
+        let id = net.id;
+        self.log.log(
+            "bind",
+            None,
+            format_args!("bound {} ({}), MTU {}", net.link.name(), net.link.mac(), net.link.mtu()),
+        );
+        let reader = self.clone();
+        let name = format!("net-{}", net.link.name());
+        if let Err(error) = self.spawn(&name, move || reader.read_loop(&net)) {
+            self.log.log("bind", None, format_args!("cannot start a thread: {error}"));
+            self.nets.remove(id);
+            return Err(RuntimeError::Failed);
+        }
+        if self.switches.autodiscover.load(Ordering::Relaxed) {
+            self.query(id, Addr::ALL);
+            let now = self.clock.now();
+            for (round, after) in ASK_AGAIN.iter().enumerate() {
+                self.timers.arm(now + *after, Due::Query(id, round));
+            }
+        }
+        Ok(id)
+    }
+
+    /// Stops using an interface. Its frames move to other paths or wait for one.
+    pub fn unbind(&self, name: &str) -> Result<(), RuntimeError> {
+        let net = self.nets.named(name).ok_or(RuntimeError::NotFound)?;
+        self.nets.remove(net.id);
+        net.stop();
+        self.discovery.lock().net_removed(net.id);
+        for unit in self.units() {
+            self.with_device(&unit, |device, now, sink| device.net_removed(now, net.id, sink));
+        }
+        self.log.log("bind", None, format_args!("unbound {name}"));
+        self.reap();
+        Ok(())
+    }
+
+    /// Waits for the threads that have ended already; those that have not are waited for another time.
+    fn reap(&self) {
+        let mut threads = self.threads.lock();
+        let (ended, running) = threads.drain(..).partition(|t| t.is_finished());
+        *threads = running;
+        drop(threads);
+        let ended: Vec<JoinHandle<()>> = ended;
+        for thread in ended {
+            let _ = thread.join();
+        }
+    }
+
+    /// Asks who is there, everybody or one shelf or one target, over every netlink.
+    pub fn discover(&self, whom: Addr) {
+        for net in self.nets.all() {
+            self.query(net.id, whom);
+        }
+    }
+
+    fn query(&self, net: NetId, whom: Addr) {
+        let now = self.clock.now();
+        self.with_sink(|sink| {
+            self.discovery.lock().query(now, net, whom, &mut sink.frames);
+            self.carry_out(None, sink);
+        });
+    }
+
+    /// Forgets a target. Unless forced, only while nobody has its data open.
+    pub fn remove(&self, addr: Addr, force: bool) -> Result<(), RuntimeError> {
+        let unit = self.units.at(addr).ok_or(RuntimeError::NotFound)?;
+        let busy = self.with_device(&unit, |device, now, sink| {
+            let busy = device.opened() > 0 || device.requests() > 0;
+            if force {
+                device.fail_all(now, sink);
+            }
+            busy
+        });
+        if busy && !force {
+            return Err(RuntimeError::Busy);
+        }
+        self.units.remove(&unit);
+        self.log.log("remove", Some(addr), "removed");
+        if let Some(observer) = self.observer.get() {
+            observer.changed(&unit, Change::Removed);
+        }
+        Ok(())
+    }
+
+    /// Forgets every target that is down and not in use. How many that were.
+    pub fn remove_down(&self) -> usize {
+        let down = |u: &Arc<Unit>| !self.look(u, |d| d.is_up());
+        self.units().into_iter().filter(down).filter(|u| self.remove(u.addr, false).is_ok()).count()
+    }
+
+    /// A candidate has shown who it is.
+    fn adopt(&self, now: Time, found: Found) {
+        let Found { birth, more } = found;
+        let addr = birth.addr;
+        if self.units.len() >= self.targets_max {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.log.log(
+                "refused",
+                Some(addr),
+                format_args!("not taken: {} targets are known", self.targets_max),
+            );
+            return;
+        }
+        let mut device = Device::new(birth, now);
+        if let Some(observer) = self.observer.get() {
+            observer.prepare(&mut device);
+        }
+        let who = device.identity();
+        let Some(unit) = self.units.add(addr, device) else { return };
+        self.log.log("found", Some(addr), format_args!("found: {who}"));
+        self.with_device(&unit, |device, now, sink| {
+            for (net, mac, mtu, advertised) in more {
+                device.announced(now, net, mac, mtu, advertised, sink);
+            }
+        });
+        if let Some(observer) = self.observer.get() {
+            observer.changed(&unit, Change::Appeared);
+        }
+    }
+
+    /// The MACs that frames leave with: what a mask or a reservation must name so as not to lock us out.
+    pub fn own_macs(&self) -> Vec<Mac> {
+        let mut macs: Vec<Mac> = self.nets.all().iter().map(|n| n.link.mac()).collect();
+        macs.sort_unstable_by_key(|m| m.0);
+        macs.dedup();
+        macs
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("targets", &self.units.len()).finish_non_exhaustive()
+    }
+}

@@ -96,6 +96,11 @@ impl<R> Device<R> {
         }
     }
 
+    /// The machine slept, and the network did not: the disk may have been exchanged meanwhile.
+    pub fn slept(&mut self, now: Time, sink: &mut Sink<R>) {
+        self.doubt(now, Some("this machine slept"), sink);
+    }
+
     /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down, and somebody waits.
     pub(super) fn keep_asking(&mut self, now: Time, sink: &mut Sink<R>) {
         let needed = self.doubtful() || self.state != State::Up;

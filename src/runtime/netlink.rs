@@ -1,0 +1,293 @@
+//! Netlinks: the interfaces in use, and the thread that reads from each.
+//!
+//! The reader takes frames in batches, finds each frame's device, and lets the engine work once for every run of frames
+//! of one device, so that the lock is taken once a run. Nothing that a link does ends the thread but `stop`.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use super::Runtime;
+use super::link::{Batch, ETHERNET, Link, OutFrame, Received, is_gone, is_link_down};
+use super::sweeper::Due;
+use crate::engine::{NetId, Time, Verdict};
+use crate::wire::{Command, Config, Header, Mac, Tag};
+
+/// After an error that should not happen the reader waits this long, so as not to spin on it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// An interface in use.
+pub(super) struct Netlink {
+    pub(super) id: NetId,
+    pub(super) link: Arc<dyn Link>,
+    up: AtomicBool,
+    stop: AtomicBool,
+    received: AtomicU64,
+    sent: AtomicU64,
+    unsent: AtomicU64,
+    malformed: AtomicU64,
+    pub(super) lost_jumbo: AtomicU64,
+}
+
+/// What is known of a netlink.
+#[derive(Clone, Debug)]
+pub struct NetlinkStatus {
+    /// Which; never reused.
+    pub id: NetId,
+    /// The interface.
+    pub name: String,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Frames sent now have a chance.
+    pub up: bool,
+    /// Its MTU, in Linux's sense.
+    pub mtu: usize,
+    /// Full-size frames lost, over all targets.
+    pub lost_jumbo: u64,
+    /// Frames received.
+    pub received: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// Frames that the kernel did not take.
+    pub unsent: u64,
+    /// Frames that made no sense.
+    pub malformed: u64,
+    /// Frames lost for want of receive buffer.
+    pub drops: u64,
+}
+
+impl Netlink {
+    pub(super) fn status(&self) -> NetlinkStatus {
+        NetlinkStatus {
+            id: self.id,
+            name: self.link.name().to_owned(),
+            mac: self.link.mac(),
+            up: self.up.load(Ordering::Relaxed),
+            mtu: self.link.mtu(),
+            lost_jumbo: self.lost_jumbo.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+            unsent: self.unsent.load(Ordering::Relaxed),
+            malformed: self.malformed.load(Ordering::Relaxed),
+            drops: self.link.drops(),
+        }
+    }
+
+    pub(super) fn send(&self, frames: &[OutFrame<'_>]) {
+        let (sent, _) = self.link.send(frames);
+        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        self.unsent.fetch_add((frames.len() - sent) as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.link.wake();
+    }
+}
+
+/// All of them, in order of binding.
+#[derive(Default)]
+pub(super) struct Netlinks {
+    list: RwLock<Vec<Arc<Netlink>>>,
+    next: AtomicU16,
+}
+
+impl Netlinks {
+    pub(super) fn all(&self) -> Vec<Arc<Netlink>> {
+        self.list.read().clone()
+    }
+
+    pub(super) fn get(&self, id: NetId) -> Option<Arc<Netlink>> {
+        self.list.read().iter().find(|n| n.id == id).cloned()
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<Arc<Netlink>> {
+        self.list.read().iter().find(|n| n.link.name() == name).cloned()
+    }
+
+    /// None if a netlink of that name is there.
+    pub(super) fn add(&self, link: Arc<dyn Link>) -> Option<Arc<Netlink>> {
+        let mut list = self.list.write();
+        if list.iter().any(|n| n.link.name() == link.name()) {
+            return None;
+        }
+        let up = link.is_up();
+        let net = Arc::new(Netlink {
+            id: NetId(self.next.fetch_add(1, Ordering::Relaxed)),
+            link,
+            up: AtomicBool::new(up),
+            stop: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            unsent: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            lost_jumbo: AtomicU64::new(0),
+        });
+        list.push(net.clone());
+        Some(net)
+    }
+
+    pub(super) fn remove(&self, id: NetId) {
+        self.list.write().retain(|n| n.id != id);
+    }
+}
+
+impl Runtime {
+    pub(super) fn read_loop(self: &Arc<Self>, net: &Netlink) {
+        let mut batch = Batch::new(net.link.mtu() + ETHERNET);
+        let mut strangers = Vec::new();
+        while !net.stop.load(Ordering::SeqCst) {
+            match net.link.recv(&mut batch) {
+                Ok(Received::Frames) => self.receive(net, &batch, &mut strangers),
+                Ok(Received::Woken) => {}
+                Err(error) => self.receive_failed(net, &error),
+            }
+        }
+    }
+
+    fn receive_failed(&self, net: &Netlink, error: &io::Error) {
+        if is_link_down(error) || is_gone(error) {
+            let _ = net.link.refresh();
+            self.net_changed(net);
+            if is_gone(error) {
+                // Silence until the interface is back; the watcher binds it again.
+                std::thread::sleep(PAUSE);
+            }
+        } else {
+            self.log.log("netlink", None, format_args!("{}: receive: {error}", net.link.name()));
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Tells every target what has become of a netlink.
+    pub(super) fn net_changed(&self, net: &Netlink) {
+        let up = net.link.is_up();
+        if net.up.swap(up, Ordering::SeqCst) != up {
+            let state = if up { "up" } else { "down" };
+            self.log.log("netlink", None, format_args!("{} is {state}", net.link.name()));
+        }
+        let mtu = net.link.mtu();
+        for unit in self.units() {
+            self.with_device(&unit, |device, now, sink| device.net_changed(now, net.id, up, mtu, sink));
+        }
+    }
+
+    fn receive(self: &Arc<Self>, net: &Netlink, batch: &Batch, strangers: &mut Vec<usize>) {
+        net.received.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let now = self.clock.now();
+        let mtu = net.link.mtu();
+        let mut frames = batch.frames().enumerate().peekable();
+        while let Some((index, frame)) = frames.next() {
+            let Some((header, body)) = self.parse(net, frame) else { continue };
+            let Some(unit) = self.units.at(header.addr) else {
+                strangers.push(index);
+                continue;
+            };
+            self.with_sink(|sink| {
+                let mut device = unit.device.lock();
+                let mut one = |index: usize, header: Header, body: &[u8]| {
+                    if header.tag == Tag::UNSOLICITED {
+                        if let (Command::Config, Ok(config)) = (header.command, Config::parse(body)) {
+                            device.announced(now, net.id, header.src, mtu, config.sectors, sink);
+                        }
+                    } else if device.receive(now, net.id, &header, body, sink) == Verdict::Unknown
+                        && header.command == Command::Config
+                    {
+                        strangers.push(index);
+                    }
+                };
+                one(index, header, body);
+                // The rest of this device's run, under the same lock.
+                while let Some((_, frame)) = frames.peek() {
+                    let Ok((header, body)) = Header::parse(frame) else { break };
+                    if header.addr != unit.addr || !header.response {
+                        break;
+                    }
+                    if let Some((index, _)) = frames.next() {
+                        one(index, header, body);
+                    }
+                }
+                self.let_go(&unit, device, now, sink);
+                self.carry_out(Some(&unit), sink);
+            });
+        }
+        // What its device did not know, or what has no device, is for the discovery.
+        for index in strangers.drain(..) {
+            let frame = batch.frames().nth(index).unwrap_or_default();
+            if let Ok((header, body)) = Header::parse(frame) {
+                self.receive_stranger(now, net, mtu, &header, body);
+            }
+        }
+    }
+
+    /// A response from somebody, or nothing.
+    fn parse<'a>(&self, net: &Netlink, frame: &'a [u8]) -> Option<(Header, &'a [u8])> {
+        match Header::parse(frame) {
+            Ok((header, body)) if header.response && !header.addr.is_wildcard() => Some((header, body)),
+            // On a loopback interface what we send comes back as a request.
+            Ok((header, _)) if !header.response => None,
+            _ => {
+                net.malformed.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    fn receive_stranger(
+        self: &Arc<Self>,
+        now: Time,
+        net: &Netlink,
+        mtu: usize,
+        header: &Header,
+        body: &[u8],
+    ) {
+        let unit = self.units.at(header.addr);
+        if header.command == Command::Config {
+            let Ok(config) = Config::parse(body) else {
+                net.malformed.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            if let Some(unit) = unit {
+                if self.discovery.lock().solicited(now, net.id, header.tag) {
+                    self.with_device(&unit, |device, now, sink| {
+                        device.solicited(now, net.id, header.src, mtu, &config, sink);
+                    });
+                }
+                return;
+            }
+            self.with_discovery(|discovery, frames| {
+                discovery.heard(now, net.id, mtu, header, &config, frames)
+            });
+        } else if header.command == Command::Ata && unit.is_none() {
+            let seed = super::seed();
+            let found = self
+                .with_discovery(|discovery, frames| discovery.identified(now, header, body, seed, frames));
+            if let Some(found) = found {
+                self.adopt(now, found);
+            }
+        }
+    }
+
+    fn with_discovery<T>(
+        &self,
+        f: impl FnOnce(&mut crate::engine::Discovery, &mut Vec<crate::engine::Transmit>) -> T,
+    ) -> T {
+        self.with_sink(|sink| {
+            let mut discovery = self.discovery.lock();
+            let before = discovery.next_deadline();
+            let result = f(&mut discovery, &mut sink.frames);
+            let after = discovery.next_deadline();
+            drop(discovery);
+            if let Some(after) = after
+                && before.is_none_or(|before| after < before)
+            {
+                self.timers.arm(after, Due::Discovery);
+            }
+            self.carry_out(None, sink);
+            result
+        })
+    }
+}
