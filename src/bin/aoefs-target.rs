@@ -9,19 +9,18 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use clap::{ArgAction, Parser};
 use nix::sys::signal::{SigSet, Signal};
 
+use aoefs::daemon::export::Export;
 use aoefs::runtime::link::Link;
 use aoefs::runtime::packet::{PacketLink, Role};
-use aoefs::runtime::serve::{FrameHandler, Server};
+use aoefs::runtime::serve::Server;
 use aoefs::runtime::watch::LinkWatch;
-use aoefs::target::{
-    Answer, FileImage, Image, LoggingImage, Mark, Open, Processor, TargetConfig, write_record,
-};
+use aoefs::target::{FileImage, Image, LoggingImage, Mark, Open, TargetConfig, write_record};
 use aoefs::wire::{Addr, CONFIG_MAX, Mac, SECTOR, Text};
 
 /// Exports a file or a block device as an ATA-over-Ethernet target.
@@ -108,31 +107,6 @@ fn main() -> ExitCode {
     }
 }
 
-type Target = Processor<Box<dyn Image>>;
-
-/// One processor for all interfaces.
-struct Shared(Mutex<Target>);
-
-impl Shared {
-    /// A thread that panicked has already said so. The processor's state is plain values, each of them valid at any time.
-    fn lock(&self) -> MutexGuard<'_, Target> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl FrameHandler for Shared {
-    fn handle(&self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Option<usize> {
-        match self.lock().handle(frame, mac, mtu, reply) {
-            Answer::Reply(len) => Some(len),
-            Answer::Silence(_) => None,
-        }
-    }
-
-    fn announcement(&self, nth: usize, mac: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize> {
-        self.lock().announcement(nth, mac, mtu, frame)
-    }
-}
-
 fn run(cli: &Cli) -> Result<(), String> {
     // Before any thread, so that all of them leave the signals to this one.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
@@ -151,10 +125,10 @@ fn run(cli: &Cli) -> Result<(), String> {
         Some(path) => Box::new(LoggingImage::new(image, write_log(path)?)),
         None => Box::new(image),
     };
-    let shared = Arc::new(Shared(Mutex::new(Processor::new(config(cli, &serial), image))));
+    let export = Export::new(config(cli, &serial), image);
     let servers = links
         .into_iter()
-        .map(|link| Server::start(link, Arc::<Shared>::clone(&shared)))
+        .map(|link| Server::start(link, Arc::<Export>::clone(&export)))
         .collect::<io::Result<Vec<_>>>()
         .map_err(|e| format!("cannot start a thread: {e}"))?;
     let servers = Arc::new(servers);
@@ -164,7 +138,7 @@ fn run(cli: &Cli) -> Result<(), String> {
     let _ = writeln!(io::stdout(), "READY {} {} {bytes} {serial}", cli.addr, cli.interfaces);
     loop {
         match signals.wait() {
-            Ok(Signal::SIGHUP) => rescan(&shared, &servers),
+            Ok(Signal::SIGHUP) => rescan(&export, &servers),
             Ok(signal) => {
                 log::info!("{signal}: flushing");
                 break;
@@ -172,7 +146,7 @@ fn run(cli: &Cli) -> Result<(), String> {
             Err(e) => return Err(format!("cannot wait for signals: {e}")),
         }
     }
-    let mut target = shared.lock();
+    let mut target = export.lock();
     let counters = target.counters();
     log::info!("{counters:?}, {} replies lost", servers.iter().map(Server::lost).sum::<u64>());
     // The lock is kept until the process ends: nothing is written after the flush.
@@ -202,9 +176,6 @@ fn open_link(name: &str) -> Result<Arc<dyn Link>, String> {
         io::ErrorKind::Unsupported => format!("{e}; name one that is"),
         _ => format!("{name}: cannot use it: {e}"),
     })?;
-    if !link.is_up() {
-        log::warn!("{name} is down; the target will announce itself when it comes up");
-    }
     Ok(Arc::new(link))
 }
 
@@ -259,8 +230,8 @@ fn watch_links(servers: Arc<Vec<Server>>) {
     }
 }
 
-fn rescan(shared: &Shared, servers: &[Server]) {
-    let mut target = shared.lock();
+fn rescan(export: &Export, servers: &[Server]) {
+    let mut target = export.lock();
     let before = target.image().sectors();
     match target.image_mut().rescan() {
         Ok(now) if now == before => {}

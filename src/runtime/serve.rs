@@ -131,7 +131,8 @@ impl Shared {
     fn run(&self) {
         let mut batch = Batch::new(self.link.mtu() + ETHERNET);
         let mut replies = Replies::new();
-        let mut seen = None;
+        // What the link was when the target was last announced on it.
+        let mut told: Option<Seen> = None;
         while !self.stopped() {
             if self.look.swap(false, Ordering::Acquire)
                 && let Err(e) = self.link.refresh()
@@ -140,19 +141,18 @@ impl Shared {
             }
             let now = Seen::of(&*self.link);
             let asked = self.announce.swap(false, Ordering::Acquire);
-            if asked || seen != Some(now) {
-                replies.fit(now.mtu);
-                if now.up {
-                    self.tell(now, &mut replies);
-                }
-                seen = Some(now);
-            }
+            told = match told {
+                Some(before) if !asked && !now.is_news_after(before) => Some(now),
+                _ if self.tell(now, &mut replies) => Some(now),
+                _ => self.wait_for_link(&mut replies),
+            };
+            let Some(now) = told else { continue };
             match self.link.recv(&mut batch) {
                 Ok(Received::Frames) => self.answer(&batch, now, &mut replies),
                 Ok(Received::Woken) => {}
                 Err(e) => {
-                    self.wait_for_link(&e);
-                    seen = None;
+                    log::warn!("{}: {e}", self.link.name());
+                    told = self.wait_for_link(&mut replies);
                 }
             }
         }
@@ -170,14 +170,19 @@ impl Shared {
         self.send(&out[..count]);
     }
 
-    fn tell(&self, now: Seen, replies: &mut Replies) {
-        let name = self.link.name();
-        log::info!("{name}: announcing (MAC {}, MTU {})", now.mac, now.mtu);
+    /// Announces the target; false if the link takes nothing, because it is down or gone.
+    fn tell(&self, now: Seen, replies: &mut Replies) -> bool {
+        replies.fit(now.mtu);
         for nth in 0.. {
-            let Some(frame) = replies.slots().next() else { return };
-            let Some(len) = self.handler.announcement(nth, now.mac, now.mtu, frame) else { return };
-            self.send(&[OutFrame { head: &frame[..len], body: &[] }]);
+            let Some(frame) = replies.slots().next() else { break };
+            let Some(len) = self.handler.announcement(nth, now.mac, now.mtu, frame) else { break };
+            match self.link.send(&[OutFrame { head: &frame[..len], body: &[] }]) {
+                (_, Some(e)) if !is_congested(&e) => return false,
+                _ => {}
+            }
         }
+        log::info!("{}: announced (MAC {}, MTU {})", self.link.name(), now.mac, now.mtu);
+        true
     }
 
     fn send(&self, frames: &[OutFrame<'_>]) {
@@ -198,25 +203,29 @@ impl Shared {
         }
     }
 
-    /// Returns when the link is up, or when the service ends.
-    fn wait_for_link(&self, error: &io::Error) {
-        log::warn!("{}: {error}; waiting for it", self.link.name());
-        loop {
-            match self.link.refresh() {
-                Ok(()) if self.link.is_up() => return log::warn!("{}: up", self.link.name()),
-                Ok(()) => {}
-                Err(e) => log::debug!("{}: {e}", self.link.name()),
+    /// Returns when the link takes announcements (again), or, with `None`, when the service ends. Whether it does is
+    /// tried, not asked: the kernel calls an interface down until up to a second after it carries frames.
+    fn wait_for_link(&self, replies: &mut Replies) -> Option<Seen> {
+        let mut said = false;
+        while !self.stopped() {
+            if let Err(e) = self.link.refresh() {
+                log::debug!("{}: {e}", self.link.name());
+            }
+            let now = Seen::of(&*self.link);
+            if self.tell(now, replies) {
+                return Some(now);
+            }
+            if !said {
+                log::warn!("{}: is down or gone; waiting for it", self.link.name());
+                said = true;
             }
             let mut pause = self.pause.lock();
-            // Taken under the lock, so that who asks between here and the wait is not missed.
-            let asked = self.look.swap(false, Ordering::Acquire);
-            if self.stopped() {
-                return;
-            }
-            if !asked {
+            // Asked under the lock, so that who rouses us between here and the wait is not missed.
+            if !self.look.swap(false, Ordering::Acquire) && !self.stopped() {
                 self.poke.wait_for(&mut pause, LOOK_AGAIN);
             }
         }
+        None
     }
 
     /// Makes the thread look at what it was asked, wherever it waits.
@@ -232,6 +241,12 @@ impl Shared {
 }
 
 impl Seen {
+    /// Whether the network should hear of the target again.
+    fn is_news_after(self, before: Seen) -> bool {
+        let came_up = self.up && !before.up;
+        came_up || self != Seen { up: self.up, ..before }
+    }
+
     fn of(link: &dyn Link) -> Seen {
         Seen { index: link.index(), mac: link.mac(), mtu: link.mtu(), up: link.is_up() }
     }
