@@ -7,6 +7,7 @@ use std::io;
 use crate::cli::{Network, Options};
 use crate::failure::Failure;
 use crate::runtime::packet::{PacketLink, Role};
+use crate::runtime::privilege;
 use crate::runtime::watch;
 use crate::target::{FileImage, Image, MemoryImage, Open, OpenError};
 use crate::wire::SECTOR;
@@ -38,6 +39,9 @@ impl Ground {
     pub fn open(options: &Options) -> Result<Self, Failure> {
         match &options.network {
             Network::Only(names) => {
+                if !names.is_empty() {
+                    may_send()?;
+                }
                 let links = names.iter().map(|name| link(name)).collect::<Result<_, _>>()?;
                 Ok(Ground::Links { links, follow: false })
             }
@@ -89,22 +93,12 @@ fn all_links() -> Result<Vec<PacketLink>, Failure> {
     Ok(links)
 }
 
-/// Without the privilege nothing would come of any interface, and the time to say so is now, even if there is none. The
-/// kernel looks at the privilege before it looks at the name.
+/// Without the privilege nothing would come of any interface, and the time to say so is now, even if there is none.
 fn may_send() -> Result<(), Failure> {
-    match PacketLink::open("lo", Role::Initiator) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(refused("lo", &error)),
-        _ => Ok(()),
-    }
+    privilege::check_net_raw().map_err(|error| Failure::start(error.to_string()))
 }
 
 fn refused(name: &str, error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::PermissionDenied {
-        return Failure::start(
-            "no privilege to send AoE frames (CAP_NET_RAW); run as root, or give the program the capability (setcap \
-             cap_net_raw,cap_net_admin+ep), or try it without a network: --demo",
-        );
-    }
     match (error.raw_os_error(), error.kind()) {
         (Some(nix::libc::ENODEV | nix::libc::ENXIO), _) => {
             Failure::start(format!("there is no interface {name}; see: ip link"))

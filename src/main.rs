@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aoefs::cli::{self, Action, Config, MountOptions, Options};
+use aoefs::cli::{self, Action, Config, MountOptions, Network, Options};
 use aoefs::configfile::{self, ConfigFile};
 use aoefs::daemon::background::{self, Ready, Side, report};
 use aoefs::daemon::logging;
@@ -15,6 +15,7 @@ use aoefs::daemon::unmounter::Unmounter;
 use aoefs::failure::Failure;
 use aoefs::fs::mount::{self, MountError, MountSpec, Place, timeout};
 use aoefs::ground::Ground;
+use aoefs::runtime::privilege;
 use aoefs::serve::{Stage, serve};
 
 fn main() -> ExitCode {
@@ -87,6 +88,7 @@ fn run(
     };
     let mounted = mount::mount(&place, &spec).map_err(refused)?;
     let mount = mounted.mount.clone();
+    prepare_process(&options.network);
     let served = match unmounter.mounted(&mount) {
         Ok(()) => {
             let unmounter = unmounter.clone();
@@ -101,6 +103,28 @@ fn run(
     }
     served
 }
+
+/// What the kernel is asked for before the first thread; threads inherit it. Under memory pressure a file system on a
+/// loop device waits for this process, so it must wait for no file system, no page and no killer.
+fn prepare_process(network: &Network) {
+    let demo = matches!(network, Network::Demo(_) | Network::DemoImage(_));
+    // The demo is for those who have no privilege.
+    let level = if demo { log::Level::Debug } else { log::Level::Warn };
+    for (done, level) in [
+        (privilege::io_flusher(), level),
+        (privilege::lock_memory(), level),
+        (privilege::oom_score_adj(OOM_SCORE), log::Level::Debug),
+        (privilege::raise_open_files(), log::Level::Debug),
+    ] {
+        match done {
+            Ok(what) => log::debug!("{what}"),
+            Err(what) => log::log!(level, "{what}"),
+        }
+    }
+}
+
+/// As contrib/systemd/aoefs.service has it: killed after everything else, but not never.
+const OOM_SCORE: i32 = -900;
 
 /// The kernel may be told to give up on a file system that is slow to answer. A request of ours may be.
 fn clamp_deadline(options: &mut MountOptions, longest: Option<Duration>) {

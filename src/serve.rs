@@ -28,10 +28,11 @@ pub struct Stage {
     pub signals: Signals,
 }
 
-/// Serves until the mount is gone. The one who connects it does, in this order: engine and runtime on the ground;
-/// `Session::from_fd` with `mounted.device`; `mounted.mount.set_read_ahead` (after INIT, before the drop); the drop of
-/// privileges; `daemon::stop::spawn`; the wait for --wait; `ready.ready(line)`; the session's loop. An error before
-/// `ready` becomes the one line on stderr, and whatever is mounted is unmounted by the caller.
+/// Serves until the mount is gone. The one who connects it does, in this order, since privileges belong to threads:
+/// `Session::from_fd` with `mounted.device`; `mounted.mount.set_read_ahead` (after INIT, which can only lower it);
+/// `privilege::drop_privileges`, or `drop_all_privileges` for the demo; then threads: engine and runtime on the ground,
+/// `daemon::stop::spawn`; the wait for --wait; `ready.ready(line)`; the session's loop. An error before `ready` becomes
+/// the one line on stderr, and whatever is mounted is unmounted by the caller.
 pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let _ = ready;
     Err(Failure::start(format!(

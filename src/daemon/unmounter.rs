@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::failure::one_line;
 use crate::fs::mount::{Mount, MountId, Place, Unmount, holders};
+use crate::runtime::privilege;
 
 /// An unmount takes a millisecond; a scan of a machine with many processes takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -200,6 +201,10 @@ fn alone(socket: UnixStream) -> io::Result<UnixStream> {
     let keep = socket.as_raw_fd() as libc::c_uint;
     close_range(3, keep - 1);
     close_range(keep + 1, libc::c_uint::MAX);
+    // A user's unmounter runs fusermount3, whose setuid bit this would take away.
+    if nix::unistd::geteuid().is_root() {
+        let _ = privilege::drop_to_unmounting();
+    }
     // Its own name in ps, and in the list of those who hold something.
     // SAFETY: the argument is a C string, of which the kernel copies 15 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"aoefs-unmount".as_ptr()) };

@@ -17,8 +17,11 @@ use socket2::{Domain, Socket, Type};
 pub type Done = Result<String, String>;
 
 /// Capability numbers of linux/capability.h, which are ABI.
+const DAC_READ_SEARCH: u32 = 2;
 const NET_ADMIN: u32 = 12;
 const NET_RAW: u32 = 13;
+const SYS_PTRACE: u32 = 19;
+const SYS_ADMIN: u32 = 21;
 
 /// The prctl(2) numbers that are asked for here.
 const PR_CAPBSET_READ: libc::c_int = 23;
@@ -109,6 +112,11 @@ pub fn drop_all_privileges() -> Done {
     drop_to(&[])
 }
 
+/// Keeps what it takes to unmount, and to see who has files open; for the unmounter.
+pub fn drop_to_unmounting() -> Done {
+    drop_to(&[SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH])
+}
+
 fn drop_to(wanted: &[u32]) -> Done {
     let held = capabilities().map_err(|error| format!("no privilege dropped: {error}"))?;
     let keep = wanted.iter().map(|cap| 1u64 << cap).sum::<u64>() & held;
@@ -136,7 +144,13 @@ fn drop_to(wanted: &[u32]) -> Done {
     if let Err(error) = set_capabilities(keep) {
         failed.push(format!("capabilities: {error}"));
     }
-    let names = [(NET_RAW, "CAP_NET_RAW"), (NET_ADMIN, "CAP_NET_ADMIN")];
+    let names = [
+        (NET_RAW, "CAP_NET_RAW"),
+        (NET_ADMIN, "CAP_NET_ADMIN"),
+        (SYS_ADMIN, "CAP_SYS_ADMIN"),
+        (SYS_PTRACE, "CAP_SYS_PTRACE"),
+        (DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
+    ];
     let kept: Vec<_> = names.iter().filter(|(cap, _)| keep >> cap & 1 == 1).map(|(_, name)| *name).collect();
     let kept = if kept.is_empty() { "no capability".to_owned() } else { kept.join(" and ") };
     match failed.is_empty() {

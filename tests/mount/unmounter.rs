@@ -84,12 +84,17 @@ fn it_holds_nothing_and_listens_to_nobody() {
         files.sort();
         files
     };
-    until("it holds nothing else", SOON, || files().len() == 4);
+    let comm = format!("/proc/{pid}/comm");
+    until("it has its name", SOON, || std::fs::read_to_string(&comm).unwrap() == "aoefs-unmount\n");
     let files = files();
+    assert_eq!(files.len(), 4, "{files:?}");
     assert_eq!(files[..3], ["/dev/null"; 3]);
     assert!(files[3].starts_with("socket:"), "{files:?}");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    // SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH.
+    assert_eq!(u64::from_str_radix(held, 16).unwrap(), 1 << 21 | 1 << 19 | 1 << 2);
     assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
-    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "aoefs-unmount\n");
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1] {
         proc::signal(pid, signal);
     }
