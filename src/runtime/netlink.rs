@@ -162,6 +162,15 @@ impl Runtime {
         }
     }
 
+    /// Looks a netlink up again and tells every target what has become of it.
+    pub fn look_again(&self, name: &str) -> Result<(), super::RuntimeError> {
+        let net = self.nets.named(name).ok_or(super::RuntimeError::NotFound)?;
+        // An interface that is gone has said so by its state.
+        let _ = net.link.refresh();
+        self.net_changed(&net);
+        Ok(())
+    }
+
     /// Tells every target what has become of a netlink.
     pub(super) fn net_changed(&self, net: &Netlink) {
         let up = net.link.is_up();
@@ -177,6 +186,11 @@ impl Runtime {
 
     fn receive(self: &Arc<Self>, net: &Netlink, batch: &Batch, strangers: &mut Vec<usize>) {
         net.received.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        if !net.up.load(Ordering::Relaxed) {
+            // What delivers frames is up, whether the watcher has said so or not.
+            let _ = net.link.refresh();
+            self.net_changed(net);
+        }
         let now = self.clock.now();
         let mtu = net.link.mtu();
         let mut frames = batch.frames().enumerate().peekable();
