@@ -107,10 +107,10 @@ impl<R> Device<R> {
         if !needed || self.confirming.is_some() {
             return;
         }
-        if !self.someone_waits() {
-            return;
+        let open_and_down = self.state != State::Up && self.nopen > 0;
+        if self.someone_waits() || open_and_down {
+            self.ask(now, sink);
         }
-        self.ask(now, sink);
     }
 
     /// Does any request wait that is not a mere question to the target?
