@@ -23,7 +23,7 @@ use slab::Slab;
 
 use super::buffer::Pool;
 use super::event::{Event, Identity, Reason};
-use super::flight::{Flight, FrameId, ReqId};
+use super::flight::{Flight, FrameId, ReqId, TagSpace};
 use super::locks::Locks;
 use super::partition::Partitions;
 use super::path::{NetId, Path};
@@ -114,6 +114,8 @@ pub struct Birth {
     pub identify: Identify,
     /// Random; makes the first tag.
     pub seed: u32,
+    /// The tags that are this daemon's.
+    pub space: TagSpace,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -201,7 +203,8 @@ pub struct Device<R> {
 impl<R> Device<R> {
     /// A target that has just answered config query and IDENTIFY.
     pub fn new(birth: Birth, now: Time) -> Device<R> {
-        let path = Path::new(birth.net, birth.mac, birth.mtu, birth.advertised, super::path::Trust::Active);
+        let path =
+            Path::new(birth.net, birth.mac, birth.mtu, birth.advertised, super::path::Trust::Active, now);
         Device {
             addr: birth.addr,
             state: State::Up,
@@ -216,7 +219,7 @@ impl<R> Device<R> {
             buffers: birth.buffers,
             trim_refused: false,
             paths: vec![Some(path)],
-            flight: Flight::new(birth.seed),
+            flight: Flight::new(birth.space, birth.seed),
             slow: Rtt::default(),
             last_heard: now,
             reqs: Slab::new(),

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::device::Birth;
+use super::flight::TagSpace;
 use super::path::NetId;
 use super::time::Time;
 use super::transmit::{Payload, Transmit, padded};
@@ -73,7 +74,8 @@ pub struct Discovery {
     /// Those that are being asked, by netlink.
     asking: HashMap<NetId, u32>,
     queries: VecDeque<(Tag, NetId, Time)>,
-    next_tag: u32,
+    space: TagSpace,
+    counter: u32,
     /// Candidates that were not taken for want of room.
     pub refused: u64,
     timer: Time,
@@ -81,13 +83,14 @@ pub struct Discovery {
 
 impl Discovery {
     /// `seed` is random and makes the first tag.
-    pub fn new(seed: u32) -> Discovery {
+    pub fn new(space: TagSpace, seed: u32) -> Discovery {
         Discovery {
             candidates: HashMap::new(),
             waiting: VecDeque::new(),
             asking: HashMap::new(),
             queries: VecDeque::new(),
-            next_tag: seed,
+            space,
+            counter: seed,
             refused: 0,
             timer: Time::NEVER,
         }
@@ -104,13 +107,8 @@ impl Discovery {
     }
 
     fn tag(&mut self) -> Tag {
-        loop {
-            self.next_tag = self.next_tag.wrapping_add(1);
-            let tag = self.next_tag | Tag::OURS;
-            if tag != u32::MAX {
-                return Tag(tag);
-            }
-        }
+        self.counter = self.counter.wrapping_add(1);
+        self.space.tag(self.counter)
     }
 
     /// A config query to everybody on a netlink, or to one address, or to one shelf.
@@ -295,6 +293,7 @@ impl Discovery {
                         ident,
                         identify,
                         seed,
+                        space: self.space,
                     },
                     more: c.more,
                 }

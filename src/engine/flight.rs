@@ -191,6 +191,38 @@ impl Hasher for TagHasher {
     }
 }
 
+/// Bits of a tag that count; the others say whose it is.
+const COUNTER_BITS: u32 = 25;
+
+/// The tags of one daemon: bit 31, which of 64 daemons in this network namespace, and a counter.
+///
+/// Two daemons on one interface have one MAC, and each sees the answers to the other. If their tags could meet, one would
+/// take the other's data for its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TagSpace(u32);
+
+impl TagSpace {
+    /// How many there are.
+    pub const COUNT: u8 = 1 << (31 - COUNTER_BITS);
+
+    /// The space with this number, modulo [`TagSpace::COUNT`].
+    pub fn new(number: u8) -> TagSpace {
+        TagSpace(Tag::OURS | u32::from(number % TagSpace::COUNT) << COUNTER_BITS)
+    }
+
+    /// The tag with this counter.
+    pub fn tag(self, counter: u32) -> Tag {
+        // All ones is other initiators' mark for a free frame; its counter is never used.
+        let counter = counter % ((1 << COUNTER_BITS) - 1);
+        Tag(self.0 | counter)
+    }
+
+    /// Is it one of these?
+    pub fn contains(self, tag: Tag) -> bool {
+        tag.0 >> COUNTER_BITS == self.0 >> COUNTER_BITS
+    }
+}
+
 type TagMap<V> = HashMap<u32, V, BuildHasherDefault<TagHasher>>;
 
 /// What an answer belongs to.
@@ -209,18 +241,20 @@ pub struct Flight {
     tags: TagMap<FrameId>,
     strays: TagMap<Stray>,
     stray_order: VecDeque<(Time, u32)>,
-    next_tag: u32,
+    space: TagSpace,
+    counter: u32,
 }
 
 impl Flight {
-    /// `seed` makes the first tag; a restarted daemon must not take its predecessor's late answers for its own.
-    pub fn new(seed: u32) -> Flight {
+    /// `seed` makes the first tag of the space; a restarted daemon must not take its predecessor's late answers for its own.
+    pub fn new(space: TagSpace, seed: u32) -> Flight {
         Flight {
             frames: Slab::new(),
             tags: TagMap::default(),
             strays: TagMap::default(),
             stray_order: VecDeque::new(),
-            next_tag: seed | Tag::OURS,
+            space,
+            counter: seed,
         }
     }
 
@@ -261,11 +295,10 @@ impl Flight {
 
     fn fresh_tag(&mut self) -> Tag {
         loop {
-            let tag = self.next_tag;
-            self.next_tag = tag.wrapping_add(1) | Tag::OURS;
-            // All ones is other initiators' mark for a free frame.
-            if tag != u32::MAX && !self.tags.contains_key(&tag) && !self.strays.contains_key(&tag) {
-                return Tag(tag);
+            self.counter = self.counter.wrapping_add(1);
+            let tag = self.space.tag(self.counter);
+            if !self.tags.contains_key(&tag.0) && !self.strays.contains_key(&tag.0) {
+                return tag;
             }
         }
     }
@@ -367,7 +400,7 @@ mod tests {
 
     #[test]
     fn every_copy_has_its_own_tag_with_the_top_bit() {
-        let mut f = Flight::new(0x7fff_fffe);
+        let mut f = Flight::new(TagSpace::new(63), u32::MAX - 5);
         let id = f.create(Work::Flush { req: 0 }, Sector(0), 0);
         let mut seen = Vec::new();
         for i in 0..20 {
@@ -387,8 +420,18 @@ mod tests {
     }
 
     #[test]
+    fn spaces_never_meet_and_wrap() {
+        let (a, b) = (TagSpace::new(3), TagSpace::new(4));
+        for counter in [0, 1, (1 << COUNTER_BITS) - 1, 1 << COUNTER_BITS, u32::MAX] {
+            assert!(a.contains(a.tag(counter)) && !b.contains(a.tag(counter)));
+            assert!(a.tag(counter).is_ours());
+            assert_ne!(TagSpace::new(63).tag(counter).0, u32::MAX);
+        }
+    }
+
+    #[test]
     fn strays_are_bounded() {
-        let mut f = Flight::new(1);
+        let mut f = Flight::new(TagSpace::new(0), 1);
         for i in 0..3 * STRAYS_MAX as u64 {
             let id = f.create(Work::Flush { req: 0 }, Sector(0), 0);
             f.depart(id, P, Place::Outside, Time(i), Time::NEVER);

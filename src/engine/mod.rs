@@ -25,6 +25,7 @@ pub use buffer::{Buf, Data, Pool, WriteBuf};
 pub use device::{Birth, Device, Sink, Verdict};
 pub use discovery::{Discovery, Found};
 pub use event::{Cause, Event, Identity, Reason};
+pub use flight::TagSpace;
 pub use partition::{PartError, PartId, Partition};
 pub use path::{NetId, PathStats, Trust};
 pub use request::{Error, Handle, Io, Outcome, Output, Request, Reservation};

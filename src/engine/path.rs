@@ -96,6 +96,8 @@ pub struct Path {
     pub ladder: Ladder,
     /// Counters.
     pub stats: PathStats,
+    /// When it last answered.
+    pub last_heard: Time,
     /// When the next probe of a silent path is due.
     pub probe_at: Time,
     /// The largest size that the `probe` command found to pass both ways, and the size it asks for now.
@@ -111,7 +113,7 @@ pub struct Path {
 
 impl Path {
     /// A path that was just heard of.
-    pub fn new(net: NetId, mac: Mac, mtu: usize, advertised: u8, trust: Trust) -> Path {
+    pub fn new(net: NetId, mac: Mac, mtu: usize, advertised: u8, trust: Trust, now: Time) -> Path {
         Path {
             net,
             mac,
@@ -123,6 +125,7 @@ impl Path {
             window: Window::default(),
             ladder: Ladder::default(),
             stats: PathStats::default(),
+            last_heard: now,
             probe_at: Time::NEVER,
             probed: None,
             probing: None,
@@ -222,7 +225,8 @@ impl Path {
     }
 
     /// Something valid came back over this path.
-    pub fn heard(&mut self) {
+    pub fn heard(&mut self, now: Time) {
+        self.last_heard = now;
         self.silent_expiries = 0;
         self.probe_interval = PROBE_FIRST;
         self.probe_at = Time::NEVER;
@@ -257,7 +261,7 @@ mod tests {
     use super::*;
 
     fn path() -> Path {
-        Path::new(NetId(0), Mac([2, 0, 0, 0, 0, 1]), 1500, 2, Trust::Active)
+        Path::new(NetId(0), Mac([2, 0, 0, 0, 0, 1]), 1500, 2, Trust::Active, Time(0))
     }
 
     #[test]

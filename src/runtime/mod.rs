@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod events;
+mod instance;
 pub mod interface;
 pub mod link;
 pub mod loopback;
@@ -34,6 +35,7 @@ pub use table::{Unit, UnitId};
 
 use self::clock::Clock;
 use self::events::EventLog;
+use self::instance::Instance;
 use self::link::{BATCH, Link, OutFrame};
 use self::netlink::Netlinks;
 use self::packet::{PacketLink, Role};
@@ -116,6 +118,8 @@ pub struct Runtime {
     nets: Netlinks,
     units: Units,
     discovery: Mutex<Discovery>,
+    /// Holds our tags against other daemons on the same interfaces.
+    _instance: Instance,
     timers: Timers,
     observer: OnceLock<Arc<dyn Observer>>,
     /// The switches.
@@ -143,13 +147,15 @@ fn seed() -> u32 {
 impl Runtime {
     /// A runtime with no netlinks. Its threads start with [`Runtime::start`].
     pub fn new(targets_max: usize) -> Arc<Runtime> {
+        let instance = Instance::claim(seed());
         Arc::new(Runtime {
             clock: Clock::new(),
             log: EventLog::default(),
             pool: Pool::default(),
             nets: Netlinks::default(),
             units: Units::default(),
-            discovery: Mutex::new(Discovery::new(seed())),
+            discovery: Mutex::new(Discovery::new(instance.space(), seed())),
+            _instance: instance,
             timers: Timers::default(),
             observer: OnceLock::new(),
             switches: Switches {

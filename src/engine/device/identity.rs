@@ -23,6 +23,9 @@ const IDENTIFY_EVERY: Duration = Duration::from_secs(1);
 /// IDENTIFYs that nobody waits for: after so many the target or the path is left alone.
 const ATTEMPTS: u8 = 5;
 
+/// IDENTIFYs in vain after which another disk is believed that answers at another MAC.
+const UNANSWERED: u8 = 3;
+
 /// Who a disk is.
 pub(super) fn of(identify: &Identify) -> Identity {
     Identity { serial: identify.serial, model: identify.model, sectors: identify.sectors }
@@ -85,8 +88,15 @@ impl<R> Device<R> {
         // Even if it is in doubt already: what an IDENTIFY said that left before this proves nothing.
         self.confidence = Confidence::Confirmed;
         self.doubt(now, Some("it announced itself"), sink);
-        for id in self.paths_of(mac) {
+        let announced = self.paths_of(mac);
+        let others = self.path_ids().any(|(id, p)| p.usable() && !announced.contains(&id));
+        for id in announced {
             self.query(id, now, sink);
+            // That another path still leads to the disk says nothing about this one.
+            if others && let Some(p) = self.path_mut(id) {
+                p.trust = Trust::Proving;
+                self.reprove(id, now, sink);
+            }
         }
         if now >= self.identify_at {
             self.identify_at = now + IDENTIFY_EVERY;
@@ -146,6 +156,12 @@ impl<R> Device<R> {
         }
     }
 
+    /// What flies on a path that has to prove itself again goes by others.
+    fn reprove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) {
+        self.ground_path(path, now, sink);
+        self.prove(path, now, sink);
+    }
+
     /// IDENTIFY over one path, to prove that the same disk is behind it.
     pub(super) fn prove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) {
         let id = self.flight.create(Work::Identify { path }, Sector(0), 1);
@@ -196,8 +212,8 @@ impl<R> Device<R> {
         let grown = self.grow
             && (who.serial, who.model) == (self.identity.serial, self.identity.model)
             && who.sectors > self.identity.sectors;
-        if proving && !same && self.alive(now) {
-            // Somebody else under the same address while the disk we know is there.
+        if !same && !grown && !self.gone() && (proving || self.others_usable(path)) {
+            // Somebody else under the same address, while the disk that we know may well be there.
             self.refuse_path(path, now, sink);
             return;
         }
@@ -213,11 +229,14 @@ impl<R> Device<R> {
         }
     }
 
-    /// Has the disk that we know answered lately?
-    fn alive(&self, now: Time) -> bool {
-        self.state == State::Up
-            && self.confidence == Confidence::Confirmed
-            && now.since(self.last_heard) < 3 * ASK_AGAIN
+    /// Has the disk that we know been asked in vain for long enough to believe in another one under its address?
+    fn gone(&self) -> bool {
+        let expiries = self.confirming.and_then(|id| self.flight.get(id)).map_or(0, |f| f.expiries);
+        self.state != State::Up || expiries >= UNANSWERED
+    }
+
+    fn others_usable(&self, path: PathId) -> bool {
+        self.path_ids().any(|(id, p)| id != path && p.usable())
     }
 
     fn take_identify(&mut self, identify: Identify, raw: &[u8]) {

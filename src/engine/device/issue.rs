@@ -74,7 +74,8 @@ impl<R> Device<R> {
                 self.doubt(now, Some("a write was not answered"), sink);
                 return false;
             }
-            let Some(path) = self.choose(last.and_then(|c| c.path)) else { return false };
+            self.refresh_paths(now, sink);
+            let Some(path) = self.choose(now, last.and_then(|c| c.path)) else { return false };
             self.lanes[lane].again.pop_front();
             self.launch_in_pieces(id, path, now, sink);
             return true;
@@ -88,7 +89,8 @@ impl<R> Device<R> {
                 self.lanes[lane].ready.pop_front();
                 continue;
             }
-            let Some(path) = self.choose(None) else { return false };
+            self.refresh_paths(now, sink);
+            let Some(path) = self.choose(now, None) else { return false };
             let most = self.path(path).map_or(1, |p| self.sectors(p));
             let Some(req) = self.reqs.get_mut(id) else { return false };
             let work = req.next_work(id, most);
@@ -152,11 +154,15 @@ impl<R> Device<R> {
     }
 
     /// The best path with room, another than `avoid` if there is one.
-    fn choose(&self, avoid: Option<PathId>) -> Option<PathId> {
+    fn choose(&self, now: Time, avoid: Option<PathId>) -> Option<PathId> {
         if let [Some(only)] = &self.paths[..] {
             return (only.up && only.trust != Trust::Proving && only.window.has_room()).then_some(PathId(0));
         }
-        let fits = |p: &Path| p.usable() || (p.up && p.trust == Trust::Tainted && !self.any_usable());
+        // Behind a path that was silent while others answered, another disk may have taken this one's address.
+        let any_fresh = self.paths.iter().flatten().any(|p| p.usable() && now.since(p.last_heard) <= SILENCE);
+        let fresh = |p: &Path| !any_fresh || now.since(p.last_heard) <= SILENCE;
+        let fits =
+            |p: &Path| (p.usable() && fresh(p)) || (p.up && p.trust == Trust::Tainted && !self.any_usable());
         let fastest = self.paths.iter().flatten().filter(|p| fits(p)).filter_map(|p| p.rtt.smoothed()).min();
         let too_slow = |p: &Path| match (p.rtt.smoothed(), fastest) {
             (Some(rtt), Some(best)) => rtt > best * SLOWER && rtt > best + SLOWER_BY,
@@ -168,6 +174,22 @@ impl<R> Device<R> {
             .filter(|(id, p)| !too_slow(p) || avoid.is_some_and(|a| a != *id))
             .min_by_key(|(id, p)| (avoid == Some(*id), cost(p)))
             .map(|(id, _)| id)
+    }
+
+    /// Where there are several paths, those that were silent show that the disk is still behind them before they carry work.
+    fn refresh_paths(&mut self, now: Time, sink: &mut Sink<R>) {
+        if self.paths.len() < 2 {
+            return;
+        }
+        let silent = |p: &Path| p.usable() && now.since(p.last_heard) > SILENCE;
+        let ids: Vec<PathId> = self.path_ids().filter(|(_, p)| silent(p)).map(|(id, _)| id).collect();
+        for id in ids {
+            let asked =
+                |(_, f): (FrameId, &crate::engine::flight::Frame)| f.work == Work::Identify { path: id };
+            if !self.flight.iter().any(asked) {
+                self.prove(id, now, sink);
+            }
+        }
     }
 
     pub(super) fn any_usable(&self) -> bool {

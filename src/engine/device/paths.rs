@@ -93,7 +93,7 @@ impl<R> Device<R> {
             }
             None => return false,
         };
-        self.paths[free] = Some(Path::new(net, mac, mtu, advertised, Trust::Proving));
+        self.paths[free] = Some(Path::new(net, mac, mtu, advertised, Trust::Proving, now));
         self.prove(PathId(free as u8), now, sink);
         true
     }
@@ -120,7 +120,7 @@ impl<R> Device<R> {
     }
 
     /// Nothing flies on this path any more.
-    fn ground_path(&mut self, id: PathId, now: Time, sink: &mut Sink<R>) {
+    pub(super) fn ground_path(&mut self, id: PathId, now: Time, sink: &mut Sink<R>) {
         let flying: Vec<(FrameId, Work)> = self
             .flight
             .iter()

@@ -35,7 +35,11 @@ impl<R> Device<R> {
             self.stats.unexpected += 1;
             return Verdict::Unknown;
         };
-        if !self.knows(header.src) {
+        let asked = match owner {
+            Owner::Frame(_, copy) => copy.path,
+            Owner::Stray(stray) => stray.path,
+        };
+        if !self.knows(header.src, asked) {
             self.stats.mismatched += 1;
             return Verdict::Mismatched;
         }
@@ -70,9 +74,10 @@ impl<R> Device<R> {
         }
     }
 
-    /// Is this one of the target's MACs? A multi-port target may answer from another than it was asked at.
-    fn knows(&self, mac: Mac) -> bool {
-        self.paths.iter().flatten().any(|p| p.mac == mac)
+    /// Is this one of the target's MACs? A multi-port target may answer from another than it was asked at, but one that
+    /// has not proven itself answers for itself only.
+    fn knows(&self, mac: Mac, asked: Option<PathId>) -> bool {
+        self.path_ids().any(|(id, p)| p.mac == mac && (p.trust != Trust::Proving || asked == Some(id)))
     }
 
     fn receive_ata(
@@ -148,7 +153,7 @@ impl<R> Device<R> {
         }
         path.stats.answered += 1;
         let was = path.trust;
-        path.heard();
+        path.heard(now);
         if was == Trust::Tainted {
             sink.events.push(Event::PathBack(path.net, path.mac));
         }
