@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::runtime::serve::FrameHandler;
+use crate::runtime::serve::{FrameHandler, Slot};
 use crate::target::{Answer, Image, Processor, TargetConfig};
 use crate::wire::Mac;
 
@@ -32,6 +32,10 @@ impl FrameHandler for Export {
             Answer::Reply(len) => Some(len),
             Answer::Silence(_) => None,
         }
+    }
+
+    fn handle_batch(&self, frames: &[&[u8]], mac: Mac, mtu: usize, replies: &mut [Slot<'_>]) {
+        self.lock().handle_batch(frames, mac, mtu, replies);
     }
 
     fn announcement(&self, nth: usize, mac: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize> {

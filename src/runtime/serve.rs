@@ -20,11 +20,22 @@ use crate::wire::{MIN_FRAME, Mac};
 /// How long a link that is down is left alone before it is looked at again, if nobody reports a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Room for a reply, and the length of the reply in it; 0 if there is none.
+pub type Slot<'a> = (&'a mut [u8], usize);
+
 /// A target, as the thread that serves it sees it. Several threads may call it at the same time.
 pub trait FrameHandler: Send + Sync {
     /// Answers one frame that came in on an interface with this MAC and MTU: the length of the reply that it left in
     /// `reply`, if there is one.
     fn handle(&self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Option<usize>;
+
+    /// Answers the frames of a batch, each into the slot of its number. Worth writing where a target can do several at
+    /// once for less.
+    fn handle_batch(&self, frames: &[&[u8]], mac: Mac, mtu: usize, replies: &mut [Slot<'_>]) {
+        for (frame, (reply, len)) in frames.iter().zip(replies) {
+            *len = self.handle(frame, mac, mtu, reply).unwrap_or(0);
+        }
+    }
 
     /// Puts the `nth` frame that announces the target into `frame`; `None` when there are no more.
     fn announcement(&self, nth: usize, mac: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize>;
@@ -159,13 +170,22 @@ impl Shared {
     }
 
     fn answer(&self, batch: &Batch, now: Seen, replies: &mut Replies) {
+        let mut frames = [&[][..]; BATCH];
+        let mut slots = std::array::from_fn::<Slot<'_>, BATCH, _>(|_| (&mut [][..], 0));
+        let mut count = 0;
+        for ((frame, reply), (from, slot)) in
+            batch.frames().zip(replies.slots()).zip(frames.iter_mut().zip(&mut slots))
+        {
+            *from = frame;
+            slot.0 = reply;
+            count += 1;
+        }
+        self.handler.handle_batch(&frames[..count], now.mac, now.mtu, &mut slots[..count]);
         let mut out = [OutFrame { head: &[], body: &[] }; BATCH];
         let mut count = 0;
-        for (frame, reply) in batch.frames().zip(replies.slots()) {
-            if let Some(len) = self.handler.handle(frame, now.mac, now.mtu, reply) {
-                out[count].head = &reply[..len];
-                count += 1;
-            }
+        for (reply, len) in slots.iter().filter(|(_, len)| *len > 0) {
+            out[count].head = &reply[..*len];
+            count += 1;
         }
         self.send(&out[..count]);
     }

@@ -78,12 +78,12 @@ impl<I: Image> Processor<I> {
         self.image.sectors().min(SECTORS_48)
     }
 
-    fn has(&self, at: Sector, count: u64) -> bool {
+    pub(super) fn has(&self, at: Sector, count: u64) -> bool {
         count <= self.sectors() && at.0 <= self.sectors() - count
     }
 
     fn read(&mut self, at: Sector, count: u8, most: u8, into: &mut [u8]) -> Result<Done, End> {
-        let into = into.get_mut(..bytes(count, most)?).ok_or(End::BAD_ARGUMENT)?;
+        let into = bytes(count, most).and_then(|len| into.get_mut(..len)).ok_or(End::BAD_ARGUMENT)?;
         if !self.has(at, count.into()) {
             return Err(End::NOT_FOUND);
         }
@@ -96,7 +96,7 @@ impl<I: Image> Processor<I> {
     }
 
     fn write(&mut self, at: Sector, count: u8, most: u8, data: &[u8]) -> Result<Done, End> {
-        let data = data.get(..bytes(count, most)?).ok_or(End::BAD_ARGUMENT)?;
+        let data = bytes(count, most).and_then(|len| data.get(..len)).ok_or(End::BAD_ARGUMENT)?;
         if self.image.read_only() {
             return Err(End::ABORT);
         }
@@ -113,7 +113,7 @@ impl<I: Image> Processor<I> {
     }
 
     /// With the write cache off, a write is durable before it is answered.
-    fn settle(&mut self) -> Result<(), Fault> {
+    pub(super) fn settle(&mut self) -> Result<(), Fault> {
         if self.config.write_cache && !self.cache_on { self.image.flush() } else { Ok(()) }
     }
 
@@ -162,7 +162,7 @@ impl<I: Image> Processor<I> {
             return Err(End::ABORT);
         }
         let most = most.min(TRIM_BLOCKS_MAX as u8);
-        let list = data.get(..bytes(registers.count, most)?).ok_or(End::BAD_ARGUMENT)?;
+        let list = bytes(registers.count, most).and_then(|len| data.get(..len)).ok_or(End::BAD_ARGUMENT)?;
         // All or nothing: a list with one bad range discards none.
         if !trim_ranges(list).all(|range| self.has(range.at, range.count.into())) {
             return Err(End::NOT_FOUND);
@@ -259,8 +259,8 @@ impl End {
 }
 
 /// The bytes of `count` sectors, if a frame of this interface carries so many.
-fn bytes(count: u8, most: u8) -> Result<usize, End> {
-    if (1..=most).contains(&count) { Ok(usize::from(count) * SECTOR) } else { Err(End::BAD_ARGUMENT) }
+pub(super) fn bytes(count: u8, most: u8) -> Option<usize> {
+    (1..=most).contains(&count).then(|| usize::from(count) * SECTOR)
 }
 
 /// Moves the address in the registers on to the sector that failed.

@@ -10,15 +10,16 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use nix::sys::uio::{preadv, pwritev};
 
-use super::image::{Cause, Fault, Image};
+use super::image::{Cause, Fault, Image, read_each, write_each};
 use crate::wire::{SECTOR, Sector};
 
 /// What a discard writes where holes cannot be punched: long enough that the cost is in the copying.
@@ -227,6 +228,23 @@ impl Image for FileImage {
 
     fn write_at(&mut self, at: Sector, data: &[u8]) -> Result<(), Fault> {
         self.write_all(at.0 * SECTOR as u64, data)
+    }
+
+    fn read_run(&mut self, at: Sector, into: &mut [IoSliceMut<'_>]) -> Result<(), Fault> {
+        let bytes: usize = into.iter().map(|part| part.len()).sum();
+        match preadv(self.file(), into, (at.0 * SECTOR as u64) as libc::off_t) {
+            Ok(n) if n == bytes => Ok(()),
+            // Cut short, interrupted or failed: piece by piece finds out where.
+            _ => read_each(self, at, into),
+        }
+    }
+
+    fn write_run(&mut self, at: Sector, data: &[IoSlice<'_>]) -> Result<(), Fault> {
+        let bytes: usize = data.iter().map(|part| part.len()).sum();
+        match pwritev(self.file(), data, (at.0 * SECTOR as u64) as libc::off_t) {
+            Ok(n) if n == bytes => Ok(()),
+            _ => write_each(self, at, data),
+        }
     }
 
     fn flush(&mut self) -> Result<(), Fault> {

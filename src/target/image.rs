@@ -4,7 +4,7 @@
 //! wrong is told as a [`Fault`]: why, and how many whole sectors were moved before it, because the ATA reply carries
 //! both (the error register, and the count of sectors that remain).
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 
 use crate::wire::{SECTOR, Sector};
 
@@ -24,6 +24,16 @@ pub trait Image: Send {
     /// Stores `data` (whole sectors) from sector `at` on. It need not be durable before the next [`Image::flush`].
     fn write_at(&mut self, at: Sector, data: &[u8]) -> Result<(), Fault>;
 
+    /// Fills several buffers (whole sectors each) from consecutive sectors. [`Fault::done`] counts over all of them.
+    fn read_run(&mut self, at: Sector, into: &mut [IoSliceMut<'_>]) -> Result<(), Fault> {
+        read_each(self, at, into)
+    }
+
+    /// Stores several pieces (whole sectors each) in consecutive sectors. [`Fault::done`] counts over all of them.
+    fn write_run(&mut self, at: Sector, data: &[IoSlice<'_>]) -> Result<(), Fault> {
+        write_each(self, at, data)
+    }
+
     /// Makes everything that was written durable.
     fn flush(&mut self) -> Result<(), Fault>;
 
@@ -34,6 +44,34 @@ pub trait Image: Send {
     fn rescan(&mut self) -> io::Result<u64> {
         Ok(self.sectors())
     }
+}
+
+/// [`Image::read_run`] as one read after the other.
+pub(super) fn read_each<I: Image + ?Sized>(
+    image: &mut I,
+    at: Sector,
+    into: &mut [IoSliceMut<'_>],
+) -> Result<(), Fault> {
+    let mut done = 0;
+    for part in into {
+        image.read_at(at + done, part).map_err(|fault| Fault { done: fault.done + done, ..fault })?;
+        done += (part.len() / SECTOR) as u64;
+    }
+    Ok(())
+}
+
+/// [`Image::write_run`] as one write after the other.
+pub(super) fn write_each<I: Image + ?Sized>(
+    image: &mut I,
+    at: Sector,
+    data: &[IoSlice<'_>],
+) -> Result<(), Fault> {
+    let mut done = 0;
+    for part in data {
+        image.write_at(at + done, part).map_err(|fault| Fault { done: fault.done + done, ..fault })?;
+        done += (part.len() / SECTOR) as u64;
+    }
+    Ok(())
 }
 
 impl<I: Image + ?Sized> Image for Box<I> {
@@ -48,6 +86,12 @@ impl<I: Image + ?Sized> Image for Box<I> {
     }
     fn write_at(&mut self, at: Sector, data: &[u8]) -> Result<(), Fault> {
         (**self).write_at(at, data)
+    }
+    fn read_run(&mut self, at: Sector, into: &mut [IoSliceMut<'_>]) -> Result<(), Fault> {
+        (**self).read_run(at, into)
+    }
+    fn write_run(&mut self, at: Sector, data: &[IoSlice<'_>]) -> Result<(), Fault> {
+        (**self).write_run(at, data)
     }
     fn flush(&mut self) -> Result<(), Fault> {
         (**self).flush()

@@ -10,6 +10,7 @@
 
 mod access;
 mod ata;
+mod batch;
 mod file;
 mod image;
 mod log;
@@ -18,6 +19,7 @@ mod processor;
 mod smart;
 
 pub use access::MacList;
+pub use batch::Slot;
 pub use file::{FileImage, Open, OpenError};
 pub use image::{Cause, Fault, Image};
 pub use log::{LoggingImage, Mark, Record, read_record, write_record};

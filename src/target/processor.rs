@@ -10,6 +10,7 @@
 //! of 0 or above the advertised limit is a bad argument.
 
 use super::access::{LIST_MAX, MacList};
+use super::batch::{Plain, RUN_MAX};
 use super::image::{Fault, Image};
 use super::smart::Health;
 use crate::wire::{
@@ -133,11 +134,13 @@ pub struct Processor<I> {
     pub(super) smart_on: bool,
     string: Vec<u8>,
     mask: MacList,
-    holders: MacList,
+    pub(super) holders: MacList,
+    /// The run that is being put together, kept for its room.
+    pub(super) run: Vec<Plain>,
 }
 
 /// A reply in the making.
-struct Out<'a> {
+pub(super) struct Out<'a> {
     frame: &'a mut [u8],
     header: Header,
 }
@@ -162,6 +165,7 @@ impl<I: Image> Processor<I> {
             string,
             mask,
             holders: MacList::new(),
+            run: Vec::with_capacity(RUN_MAX),
         }
     }
 
@@ -225,23 +229,10 @@ impl<I: Image> Processor<I> {
     }
 
     fn answer(&mut self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Answer {
-        let Ok((header, body)) = Header::parse(frame) else {
-            return Answer::Silence(Silence::Malformed);
+        let (header, body) = match self.admit(frame, mac) {
+            Ok(admitted) => admitted,
+            Err(silence) => return Answer::Silence(silence),
         };
-        if header.response {
-            return Answer::Silence(Silence::Response);
-        }
-        // A promiscuous interface also sees what was meant for other stations.
-        if !header.addr.matches(self.config.addr) || (header.dst != mac && !is_group(header.dst)) {
-            return Answer::Silence(Silence::Foreign);
-        }
-        // A reply to a group address would be a storm on somebody's behalf.
-        if is_group(header.src) {
-            return Answer::Silence(Silence::Malformed);
-        }
-        if !self.mask.admits(header.src) {
-            return Answer::Silence(Silence::Masked);
-        }
         let Some(mut out) = self.reply_to(&header, mac, mtu, reply) else {
             return Answer::Silence(Silence::NoRoom);
         };
@@ -263,6 +254,26 @@ impl<I: Image> Processor<I> {
             }
             Err(silence) => Answer::Silence(silence),
         }
+    }
+
+    /// Whether a frame is a request that concerns this target.
+    pub(super) fn admit<'a>(&self, frame: &'a [u8], mac: Mac) -> Result<(Header, &'a [u8]), Silence> {
+        let (header, body) = Header::parse(frame).map_err(|_| Silence::Malformed)?;
+        if header.response {
+            return Err(Silence::Response);
+        }
+        // A promiscuous interface also sees what was meant for other stations.
+        if !header.addr.matches(self.config.addr) || (header.dst != mac && !is_group(header.dst)) {
+            return Err(Silence::Foreign);
+        }
+        // A reply to a group address would be a storm on somebody's behalf.
+        if is_group(header.src) {
+            return Err(Silence::Malformed);
+        }
+        if !self.mask.admits(header.src) {
+            return Err(Silence::Masked);
+        }
+        Ok((header, body))
     }
 
     /// The `nth` frame that tells the network about this target, on an interface with this MAC and MTU; `None` when there
@@ -287,7 +298,13 @@ impl<I: Image> Processor<I> {
         Some(out.finish(None, len))
     }
 
-    fn reply_to<'a>(&self, ask: &Header, mac: Mac, mtu: usize, frame: &'a mut [u8]) -> Option<Out<'a>> {
+    pub(super) fn reply_to<'a>(
+        &self,
+        ask: &Header,
+        mac: Mac,
+        mtu: usize,
+        frame: &'a mut [u8],
+    ) -> Option<Out<'a>> {
         let room = frame.len().min(mtu.saturating_add(ETHERNET));
         let frame = frame.get_mut(..room).filter(|frame| frame.len() >= MIN_FRAME)?;
         let header = Header {
@@ -449,12 +466,12 @@ type End = Result<(Option<Refusal>, usize), Silence>;
 
 impl Out<'_> {
     /// What follows the header; at least 36 bytes.
-    fn body(&mut self) -> &mut [u8] {
+    pub(super) fn body(&mut self) -> &mut [u8] {
         &mut self.frame[HEADER_LEN..]
     }
 
     /// Completes the frame, whose body has `len` bytes, and tells its length.
-    fn finish(mut self, error: Option<Refusal>, len: usize) -> usize {
+    pub(super) fn finish(mut self, error: Option<Refusal>, len: usize) -> usize {
         self.header.error = error;
         self.header.emit(self.frame);
         let end = HEADER_LEN + len;

@@ -162,3 +162,122 @@ fn without_a_cache_there_is_none_to_turn_on() {
     assert!(bed.ata(Ata::write_cache(true), &[]).1.failed());
     assert!(!bed.ata(Ata::write_cache(false), &[]).1.failed());
 }
+
+/// Says where it was called, and fails beyond a sector.
+struct Traced {
+    disk: MemoryImage,
+    calls: String,
+    bad: u64,
+}
+
+impl Image for Traced {
+    fn sectors(&self) -> u64 {
+        self.disk.sectors()
+    }
+    fn read_at(&mut self, at: Sector, into: &mut [u8]) -> Result<(), Fault> {
+        if at + (into.len() / SECTOR) as u64 > Sector(self.bad) {
+            return Err(Cause::Medium.at_once());
+        }
+        self.disk.read_at(at, into)
+    }
+    fn write_at(&mut self, at: Sector, data: &[u8]) -> Result<(), Fault> {
+        if at + (data.len() / SECTOR) as u64 > Sector(self.bad) {
+            return Err(Cause::Medium.at_once());
+        }
+        self.disk.write_at(at, data)
+    }
+    fn read_run(&mut self, at: Sector, into: &mut [std::io::IoSliceMut<'_>]) -> Result<(), Fault> {
+        self.calls += &format!("r{at}*{} ", into.len());
+        crate::target::image::read_each(self, at, into)
+    }
+    fn write_run(&mut self, at: Sector, data: &[std::io::IoSlice<'_>]) -> Result<(), Fault> {
+        self.calls += &format!("w{at}*{} ", data.len());
+        crate::target::image::write_each(self, at, data)
+    }
+    fn flush(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn trim(&mut self, at: Sector, count: u64) -> Result<(), Fault> {
+        self.disk.trim(at, count)
+    }
+}
+
+fn traced(bad: u64) -> Bed<Traced> {
+    Bed::over(Traced { disk: MemoryImage::new(64), calls: String::new(), bad })
+}
+
+/// The replies to a batch, in slots that are filled with rubbish before; empty where there is none.
+fn send_batch(bed: &mut Bed<Traced>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut rooms = vec![vec![0xa5; bed.mtu + ETHERNET]; frames.len()];
+    let mut slots: Vec<crate::target::Slot<'_>> = rooms.iter_mut().map(|room| (&mut room[..], 77)).collect();
+    let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+    bed.target.handle_batch(&frames, OWN, bed.mtu, &mut slots);
+    slots.into_iter().map(|(room, len)| room[..len].to_vec()).collect()
+}
+
+fn ata_frame(bed: &Bed<Traced>, ata: Ata, fill: u8) -> Vec<u8> {
+    let mut body =
+        vec![fill; 12 + if ata.aflags & AFLAG_WRITE == 0 { 0 } else { usize::from(ata.count) * SECTOR }];
+    ata.emit(&mut body);
+    bed.frame(0, &body)
+}
+
+#[test]
+fn neighbours_in_a_batch_are_one_call() {
+    let mut bed = traced(64);
+    let atas = [
+        Ata::write(Sector(0), 2, true),
+        Ata::write(Sector(2), 1, false),
+        Ata::read(Sector(3), 1, true),
+        Ata::read(Sector(1), 2, true),
+        Ata::read(Sector(3), 2, true),
+        Ata::read(Sector(5), 2, true),
+        Ata::identify(),
+        Ata::read(Sector(7), 1, true),
+        Ata::read(Sector(63), 1, true),
+        Ata::read(Sector(64), 1, true),
+    ];
+    let frames: Vec<_> = atas.iter().map(|ata| ata_frame(&bed, *ata, 3)).collect();
+    let replies = send_batch(&mut bed, &frames);
+    assert_eq!(bed.target.image().calls, "w0*2 r1*3 ");
+    assert!(replies.iter().all(|reply| reply.len() >= MIN_FRAME));
+    assert_eq!((bed.target.counters().answered, bed.target.counters().failed), (10, 1));
+}
+
+proptest! {
+    #[test]
+    fn a_batch_is_answered_as_its_frames_would_be(
+        asks in proptest::collection::vec((0u8..8, 0u64..66, 0u8..4, any::<u8>()), 1..40),
+        bad in 20u64..70,
+        reserved in any::<bool>(),
+    ) {
+        let (mut single, mut many) = (traced(bad), traced(bad));
+        for bed in [&mut single, &mut many] {
+            if reserved {
+                bed.from = OTHER;
+                bed.ask(3, &hex("01_01_020000000077")).unwrap();
+                bed.from = HOST;
+            }
+        }
+        let mut next = 0;
+        let frames: Vec<Vec<u8>> = asks.iter().map(|&(what, at, count, fill)| {
+            // Most continue where the last one ended.
+            let at = Sector(if what < 5 { next % 66 } else { at });
+            next = at.0 + u64::from(count);
+            match what {
+                0 | 5 => ata_frame(&single, Ata::write(at, count, fill & 1 == 0), fill),
+                1..=4 => ata_frame(&single, Ata::read(at, count, true), fill),
+                6 => ata_frame(&single, Ata::flush(true), fill),
+                _ => vec![fill; 60],
+            }
+        }).collect();
+        let one_by_one: Vec<_> = frames.iter().map(|frame| single.send(frame).unwrap_or_default()).collect();
+        let at_once = send_batch(&mut many, &frames);
+        prop_assert_eq!(at_once, one_by_one);
+        prop_assert_eq!(single.target.counters(), many.target.counters());
+        let [mut a, mut b] = [[0u8; 64 * SECTOR]; 2];
+        single.target.image_mut().disk.read_at(Sector(0), &mut a).unwrap();
+        many.target.image_mut().disk.read_at(Sector(0), &mut b).unwrap();
+        prop_assert!(a == b);
+    }
+}
