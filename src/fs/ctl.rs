@@ -18,7 +18,7 @@ mod unit;
 mod tests;
 
 pub use config::{ConfigLine, Numbered, parse_config, parse_config_line};
-pub use line::{PART_NAME_MAX, RESERVED, check_part_name, number};
+pub use line::{PART_NAME_MAX, RESERVED, check_part_name, number, shown};
 pub use lists::{MaskEdit, ReserveEdit, parse_mask, parse_reserve};
 pub use unit::{UnitCommand, Wait, needs_network, parse_unit, waits};
 

@@ -1,6 +1,7 @@
 //! What an error is called outside: the one place that turns a reason into an errno (design.md §4).
 
 use crate::engine::{Error, PartError};
+use crate::runtime::RuntimeError;
 
 /// A number of errno.h, as FUSE carries it.
 pub use fuser::Errno;
@@ -29,6 +30,18 @@ pub fn of_part(error: PartError) -> Errno {
         PartError::Exists => Errno::EEXIST,
         PartError::Missing => Errno::ENOENT,
         PartError::TooMany => Errno::ENOSPC,
+    }
+}
+
+/// What a word of the top ctl answers.
+pub fn of_runtime(error: RuntimeError) -> Errno {
+    match error {
+        RuntimeError::NoDevice => Errno::ENODEV,
+        RuntimeError::Exists => Errno::EEXIST,
+        RuntimeError::NotFound => Errno::ENOENT,
+        RuntimeError::Busy => Errno::EBUSY,
+        RuntimeError::Permission => Errno::EPERM,
+        RuntimeError::Failed => Errno::EIO,
     }
 }
 
@@ -61,6 +74,16 @@ mod tests {
             (PartError::TooMany, libc::ENOSPC),
         ] {
             assert_eq!(i32::from(of_part(error)), number, "{error:?}");
+        }
+        for (error, number) in [
+            (RuntimeError::NoDevice, libc::ENODEV),
+            (RuntimeError::Exists, libc::EEXIST),
+            (RuntimeError::NotFound, libc::ENOENT),
+            (RuntimeError::Busy, libc::EBUSY),
+            (RuntimeError::Permission, libc::EPERM),
+            (RuntimeError::Failed, libc::EIO),
+        ] {
+            assert_eq!(i32::from(of_runtime(error)), number, "{error:?}");
         }
     }
 }

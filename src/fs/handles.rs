@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::tree::{Disk, Entry, UnitId};
+use super::tree::{Disk, Entry};
+use crate::runtime::{Unit, events};
 
 mod truncation;
 
@@ -60,24 +61,17 @@ impl Page {
 
 /// Where a reader of the log is.
 #[derive(Default)]
-pub struct Cursor(Mutex<Option<u64>>);
-
-impl Cursor {
-    /// The place in the log that a read at `offset` means, with `oldest` being the oldest byte kept. A handle whose
-    /// first read lies below that is moved there once; all later offsets of it are moved by as much.
-    pub fn place(&self, offset: u64, oldest: u64) -> u64 {
-        let moved = *self.0.lock().get_or_insert_with(|| oldest.saturating_sub(offset));
-        offset.saturating_add(moved)
-    }
-
-    /// How far the handle was moved.
-    pub fn moved(&self) -> u64 {
-        self.0.lock().unwrap_or(0)
-    }
+pub struct LogReader {
+    /// The log's own account of it.
+    pub cursor: events::Cursor,
+    /// The file offset after its last read: poll does not say where it wants to go on.
+    pub next: u64,
 }
 
 /// An open `data` or partition.
 pub struct DiskHandle {
+    /// Its target.
+    pub unit: Arc<Unit>,
     /// The generation that it is pinned to.
     pub disk: Arc<Disk>,
     /// What its truncation owes.
@@ -90,8 +84,8 @@ pub struct DiskHandle {
 
 impl DiskHandle {
     /// A handle to that generation.
-    pub fn new(disk: Arc<Disk>, uncached: bool) -> Self {
-        Self { disk, truncation: Truncation::default(), uncached, fresh: true.into() }
+    pub fn new(unit: Arc<Unit>, disk: Arc<Disk>, uncached: bool) -> Self {
+        Self { unit, disk, truncation: Truncation::default(), uncached, fresh: true.into() }
     }
 
     /// Something came through it.
@@ -106,21 +100,14 @@ impl DiskHandle {
 pub enum What {
     /// `data` or a partition.
     Disk(DiskHandle),
-    /// A page of text: `ctl`, `devlink/N`, `config`, `ident`.
-    Page(UnitOrTop, Page),
+    /// A page of text of a target: `ctl`, `config`, `ident`, `devlink/N`.
+    Page(Arc<Unit>, Page),
+    /// The top `ctl`.
+    Top(Page),
     /// The log.
-    Log(Cursor),
+    Log(Mutex<LogReader>),
     /// A directory as it was listed at its beginning.
     Dir(Mutex<Arc<[Entry]>>),
-}
-
-/// Whose page it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum UnitOrTop {
-    /// The mount's own.
-    Top,
-    /// A target's.
-    Unit(UnitId),
 }
 
 /// One open file.
@@ -195,22 +182,12 @@ impl Handles {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
-    use super::super::tree::{DATA, DiskView, Place, Tree};
     use super::*;
-
-    fn disk() -> Arc<Disk> {
-        let tree = Tree::new(0, 0, SystemTime::UNIX_EPOCH);
-        let place = Place { generation: 1, part: None };
-        tree.sync(UnitId(0), &[DiskView { name: DATA.into(), place, start: 0, size: 512 }]);
-        tree.look_up(UnitId(0), DATA).unwrap()
-    }
 
     #[test]
     fn numbers_are_never_reused() {
         let handles = Handles::default();
-        let open = || handles.open(9, 1, Mode::default(), What::Log(Cursor::default()));
+        let open = || handles.open(9, 1, Mode::default(), What::Top(Page::default()));
         let a = open();
         assert_eq!(handles.get(a.fh).unwrap().ino, 9);
         assert!(handles.close(a.fh).is_some());
@@ -232,11 +209,8 @@ mod tests {
     #[test]
     fn a_truncation_belongs_to_the_newest_writer_of_its_thread() {
         let handles = Handles::default();
-        let disk = disk();
-        let open = |pid, flags| {
-            handles.open(disk.ino, pid, Mode::new(flags), What::Disk(DiskHandle::new(disk.clone(), false)))
-        };
-        let newest = |pid| handles.newest_writer(disk.ino, pid).map(|handle| handle.fh);
+        let open = |pid, flags| handles.open(9, pid, Mode::new(flags), What::Top(Page::default()));
+        let newest = |pid| handles.newest_writer(9, pid).map(|handle| handle.fh);
         assert_eq!(newest(7), None);
         let _older = open(7, libc::O_WRONLY);
         let newer = open(7, libc::O_RDWR);
@@ -244,13 +218,7 @@ mod tests {
         let other = open(8, libc::O_WRONLY);
         assert_eq!(newest(7), Some(newer.fh));
         assert_eq!(newest(8), Some(other.fh));
-        newer.disk().unwrap().used();
-        assert_eq!(newest(7), Some(newer.fh));
-        let unseen = open(0, libc::O_WRONLY);
-        assert_eq!(newest(0), Some(unseen.fh));
-        unseen.disk().unwrap().used();
-        assert_eq!(newest(0), None);
-        assert!(handles.newest_writer(disk.ino + 1, 7).is_none());
+        assert!(handles.newest_writer(10, 7).is_none());
     }
 
     #[test]
@@ -262,16 +230,5 @@ mod tests {
         assert!(page.kept(0).is_none(), "the beginning is always new");
         page.keep(&b"second"[..]);
         assert_eq!(page.kept(1).unwrap().as_ref(), b"second");
-    }
-
-    #[test]
-    fn a_reader_of_the_log_is_moved_once() {
-        let late = Cursor::default();
-        assert_eq!(late.place(0, 1000), 1000);
-        assert_eq!(late.place(500, 1200), 1500);
-        assert_eq!(late.moved(), 1000);
-        let tail = Cursor::default();
-        assert_eq!(tail.place(1500, 1000), 1500);
-        assert_eq!(tail.place(1600, 9000), 1600, "it fell behind: the log skips, not the cursor");
     }
 }

@@ -1,9 +1,12 @@
 //! The FUSE face: translation only.
 
+pub mod core;
 pub mod ctl;
 pub mod errno;
+pub mod handlers;
 pub mod handles;
 pub mod mount;
 pub mod notify;
+pub mod session;
 pub mod text;
 pub mod tree;

@@ -7,13 +7,13 @@
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 use fuser::{INodeNo, Notifier, PollNotifier};
 use parking_lot::Mutex;
 
 mod pages;
 
-pub use pages::{Answer, Drop, Pages, Write};
+pub use pages::{Answer, PageRange, Pages, Write};
 
 /// What the kernel can be told. The errors of a notification say that the kernel does not know the inode, or that
 /// the mount is gone: nothing is left to do either way.
@@ -73,27 +73,14 @@ enum Word {
 
 /// Attributes and poll: what never waits.
 pub struct Waker {
-    words: Mutex<Option<Sender<Word>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    kernel: Line,
+    thread: Mutex<Option<(Sender<Word>, JoinHandle<()>)>>,
 }
 
 impl Waker {
-    /// Starts its thread.
-    pub fn new(kernel: impl Kernel + 'static) -> std::io::Result<Self> {
-        let (words, inbox): (Sender<Word>, Receiver<Word>) = unbounded();
-        let thread = std::thread::Builder::new().name("aoefs-notify".into()).spawn(move || {
-            for word in inbox {
-                match word {
-                    Word::Attributes(ino) => kernel.drop_attributes(ino),
-                    Word::Poll(notifier) => {
-                        if let Err(error) = notifier.notify() {
-                            log::debug!("poll: {error}");
-                        }
-                    }
-                }
-            }
-        })?;
-        Ok(Self { words: Mutex::new(Some(words)), thread: Mutex::new(Some(thread)) })
+    /// Its thread starts with the first word: threads must not be there while privileges are still to be dropped.
+    pub fn new(kernel: Line) -> Self {
+        Self { kernel, thread: Mutex::default() }
     }
 
     /// The kernel is to forget the attributes of an inode.
@@ -107,7 +94,14 @@ impl Waker {
     }
 
     fn say(&self, word: Word) {
-        if let Some(words) = self.words.lock().as_ref() {
+        let mut thread = self.thread.lock();
+        if thread.is_none() {
+            match start(self.kernel.clone()) {
+                Ok(started) => *thread = Some(started),
+                Err(error) => return log::error!("no thread for notifications: {error}"),
+            }
+        }
+        if let Some((words, _)) = thread.as_ref() {
             // The thread ends only after the sender is gone.
             let _ = words.send(word);
         }
@@ -115,9 +109,27 @@ impl Waker {
 
     /// Ends the thread, after what was said before.
     pub fn close(&self) {
-        self.words.lock().take();
-        if let Some(thread) = self.thread.lock().take() {
+        let thread = self.thread.lock().take();
+        if let Some((words, thread)) = thread {
+            drop(words);
             let _ = thread.join();
         }
     }
+}
+
+fn start(kernel: Line) -> std::io::Result<(Sender<Word>, JoinHandle<()>)> {
+    let (words, inbox) = unbounded();
+    let thread = std::thread::Builder::new().name("aoefs-notify".into()).spawn(move || {
+        for word in inbox {
+            match word {
+                Word::Attributes(ino) => kernel.drop_attributes(ino),
+                Word::Poll(notifier) => {
+                    if let Err(error) = notifier.notify() {
+                        log::debug!("poll: {error}");
+                    }
+                }
+            }
+        }
+    })?;
+    Ok((words, thread))
 }

@@ -82,10 +82,8 @@ pub struct UnitPage {
     pub deadline: u64,
     /// Caps: MTU, sectors a frame, frames outstanding.
     pub caps: [Cap; 3],
-    /// Requests that wait for a frame or a lock.
-    pub queued: u64,
-    /// Why it is not up, if there is a reason to tell.
-    pub why: String,
+    /// Requests that are not answered yet.
+    pub requests: u64,
 }
 
 impl UnitPage {
@@ -141,11 +139,7 @@ impl fmt::Display for UnitPage {
         writeln!(f, "mtu: {mtu}")?;
         writeln!(f, "maxbno: {maxbno}")?;
         writeln!(f, "maxout: {maxout}")?;
-        writeln!(f, "queued: {}", self.queued)?;
-        if !self.why.is_empty() {
-            writeln!(f, "why: {}", Plain(&self.why))?;
-        }
-        Ok(())
+        writeln!(f, "requests: {}", self.requests)
     }
 }
 
@@ -380,19 +374,20 @@ deadline: 180
 mtu: auto
 maxbno: auto
 maxout: auto
-queued: 0
+requests: 0
 ";
         assert_eq!(page.to_string(), format!("{design}{below}"));
         let down = UnitPage {
             state: "down",
-            why: "no answer\nfor 180 s".into(),
+            model: "two\nlines".into(),
             caps: [Cap(Some(1500)), Cap(None), Cap(Some(4))],
             ..UnitPage::default()
         };
         let text = down.to_string();
         assert!(text.starts_with("state: down\n") && text.contains("\nflag:\n"), "{text}");
         assert!(
-            text.ends_with("mtu: 1500\nmaxbno: auto\nmaxout: 4\nqueued: 0\nwhy: no answer for 180 s\n"),
+            text.ends_with("mtu: 1500\nmaxbno: auto\nmaxout: 4\nrequests: 0\n")
+                && text.contains("model: two lines\n"),
             "{text}"
         );
     }

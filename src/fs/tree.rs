@@ -8,13 +8,16 @@
 //! called with the target locked: two views of one target must not arrive in the wrong order.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, INodeNo};
 use parking_lot::Mutex;
 
+use crate::engine::{Device, Handle};
+use crate::runtime::UnitId;
 use crate::wire::SECTOR;
 
 mod node;
@@ -22,7 +25,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile, UnitId};
+pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile};
 
 /// The numbers of disks begin here, far above those computed from unit ids.
 const FIRST_DISK: u64 = 1 << 48;
@@ -37,26 +40,31 @@ const PERM: u32 = 0o777;
 /// and go.
 const KEPT_MAX: usize = 1024;
 
-/// Where a disk's bytes are: which generation of which target, the whole of it or one partition.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Place {
-    /// Counts the disks seen at this address.
-    pub generation: u64,
-    /// The partition's id, never reused within its target; none for `data`.
-    pub part: Option<u32>,
-}
-
 /// A disk or partition as the engine has it now.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DiskView {
     /// `data` or the partition's name.
     pub name: String,
     /// Which one.
-    pub place: Place,
+    pub place: Handle,
     /// First byte on the target.
     pub start: u64,
     /// Bytes.
     pub size: u64,
+}
+
+/// The disks that a target shows now: `data`, then the partitions in order of declaration.
+pub fn views<R>(device: &Device<R>) -> Vec<DiskView> {
+    let sector = SECTOR as u64;
+    let mut views = Vec::with_capacity(1 + device.partitions().count());
+    views.push(DiskView { name: DATA.into(), place: device.handle(None), start: 0, size: device.size() });
+    views.extend(device.partitions().map(|part| DiskView {
+        name: part.name.clone(),
+        place: device.handle(Some(part.id)),
+        start: part.start * sector,
+        size: (part.end - part.start) * sector,
+    }));
+    views
 }
 
 /// One generation of `data` or of a partition: an inode.
@@ -69,12 +77,14 @@ pub struct Disk {
     /// Its name, while it is current.
     pub name: String,
     /// Which bytes it is.
-    pub place: Place,
+    pub place: Handle,
     /// First byte on the target.
     pub start: u64,
     size: AtomicU64,
     stale: AtomicBool,
     cached: AtomicBool,
+    /// Disks of the same target that may be cached: shared by all of them.
+    cached_names: Arc<AtomicUsize>,
     /// Nanoseconds since 1970.
     mtime: AtomicU64,
     lookups: AtomicU64,
@@ -99,9 +109,21 @@ impl Disk {
     /// Pages of it are about to reach the kernel's cache. Said before the read or write is submitted, so that
     /// whoever writes the same bytes later sees it.
     pub fn note_cached(&self) {
-        if !self.cached.load(Ordering::Relaxed) {
-            self.cached.store(true, Ordering::Release);
+        if !self.cached.load(Ordering::Relaxed) && !self.cached.swap(true, Ordering::AcqRel) {
+            self.cached_names.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    fn note_uncached(&self) {
+        if self.cached.swap(false, Ordering::AcqRel) {
+            self.cached_names.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the kernel may hold pages of the same target under another name. Costs two loads, so that who has
+    /// one name only pays nothing.
+    pub fn others_cached(&self) -> bool {
+        self.cached_names.load(Ordering::Acquire) > usize::from(self.may_be_cached())
     }
 
     /// It was written to, or its time was set.
@@ -157,6 +179,7 @@ struct Kept {
 struct Unit {
     current: Vec<Arc<Disk>>,
     kept: HashMap<String, Kept>,
+    cached_names: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -178,6 +201,7 @@ impl Inner {
             size: view.size.into(),
             stale: false.into(),
             cached: false.into(),
+            cached_names: self.units.entry(unit).or_default().cached_names.clone(),
             mtime: mtime.into(),
             lookups: 0.into(),
         });
@@ -189,6 +213,7 @@ impl Inner {
     /// From now on it answers ESTALE; it stays only while the kernel knows it.
     fn retire(&mut self, disk: &Arc<Disk>) {
         disk.stale.store(true, Ordering::Release);
+        disk.note_uncached();
         if disk.lookups.load(Ordering::Relaxed) == 0 {
             self.disks.remove(&disk.ino);
         }
@@ -261,6 +286,21 @@ impl Tree {
         self.inner.lock().units.get(&unit).map(|unit| unit.current.clone()).unwrap_or_default()
     }
 
+    /// What the same bytes are under the other names of the target that may be cached: inode and bytes there.
+    pub fn cached_elsewhere(&self, disk: &Disk, bytes: &Range<u64>) -> Vec<(u64, Range<u64>)> {
+        let (from, to) = (disk.start.saturating_add(bytes.start), disk.start.saturating_add(bytes.end));
+        let inner = self.inner.lock();
+        let Some(unit) = inner.units.get(&disk.unit) else { return Vec::new() };
+        let others = unit.current.iter().filter(|other| other.ino != disk.ino && other.may_be_cached());
+        others
+            .filter_map(|other| {
+                let end = other.start.saturating_add(other.size());
+                let (from, to) = (from.max(other.start), to.min(end));
+                (from < to).then(|| (other.ino, from - other.start..to - other.start))
+            })
+            .collect()
+    }
+
     /// The kernel drops that many of the lookups that it had.
     pub fn forget(&self, ino: u64, lookups: u64) {
         if ino < FIRST_DISK {
@@ -272,7 +312,7 @@ impl Tree {
         disk.lookups.store(left, Ordering::Relaxed);
         if left == 0 {
             // The inode is gone in the kernel, and its pages with it.
-            disk.cached.store(false, Ordering::Release);
+            disk.note_uncached();
             if disk.is_stale() {
                 inner.disks.remove(&ino);
             }

@@ -4,7 +4,7 @@
 //! have answered), and can tell that it slept, since a disk may have been exchanged meanwhile.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::Time;
 
@@ -53,6 +53,11 @@ impl Clock {
         self.slept.store(now, Ordering::Relaxed);
         Some(nap)
     }
+}
+
+/// The time of day, for what stat says. Nothing is decided by it.
+pub fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Microseconds that the machine has been suspended for since it started.

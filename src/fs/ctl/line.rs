@@ -80,7 +80,7 @@ pub(super) fn parse<C>(table: &[Word<C>], line: &[u8]) -> Result<Option<C>, CtlE
 }
 
 /// A word of a user as a log line may carry it: printable and short.
-pub(super) fn shown(word: &str) -> String {
+pub fn shown(word: &str) -> String {
     /// Enough of a word to recognise it, in characters.
     const SHOWN_MAX: usize = 40;
     let mut out: String = word.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();

@@ -86,13 +86,14 @@ impl Truncation {
         }
     }
 
-    /// The zeros reach up to `to`: all of them, or as far as they came before an error. Returns what waited, to be
-    /// run in order with nothing locked, after the caller's own write was submitted.
+    /// The zeros are written, or failed. The mark goes to `mark`: the end of what the caller writes next, or as far
+    /// as the zeros came. Returns what waited, to be run in order with nothing locked, after the caller's own write
+    /// was submitted.
     #[must_use]
-    pub fn zeroed(&self, to: u64) -> VecDeque<Job> {
+    pub fn zeroed(&self, mark: u64) -> VecDeque<Job> {
         let mut inner = self.inner.lock();
         inner.busy = false;
-        inner.mark = inner.mark.map(|mark| mark.max(to));
+        inner.mark = inner.mark.map(|old| old.max(mark));
         std::mem::take(&mut inner.waiting)
     }
 }

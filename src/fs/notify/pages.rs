@@ -19,7 +19,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::Kernel;
-use crate::fs::tree::UnitId;
+use crate::runtime::UnitId;
 
 /// What is told once the pages are gone: usually the reply to a write.
 pub type Answer = Box<dyn FnOnce() + Send>;
@@ -35,7 +35,7 @@ const STACK: usize = 128 << 10;
 
 /// Pages to drop: of which inode, which bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Drop {
+pub struct PageRange {
     /// The inode.
     pub ino: u64,
     /// The bytes; up to `u64::MAX` means to the end.
@@ -52,7 +52,7 @@ pub struct Write {
 }
 
 struct Task {
-    drops: Vec<Drop>,
+    drops: Vec<PageRange>,
     answer: Option<Answer>,
 }
 
@@ -60,7 +60,7 @@ struct Task {
 struct Queue {
     tasks: VecDeque<Task>,
     /// The drops of the task that is being done; they are no longer in `tasks`.
-    doing: Vec<Drop>,
+    doing: Vec<PageRange>,
     running: bool,
     closed: bool,
 }
@@ -70,7 +70,7 @@ impl Queue {
     fn wants(&self, write: &Write) -> bool {
         let around =
             write.bytes.start / FOLIO * FOLIO..write.bytes.end.saturating_add(FOLIO - 1) / FOLIO * FOLIO;
-        let hit = |drop: &Drop| {
+        let hit = |drop: &PageRange| {
             drop.ino == write.ino && drop.bytes.start < around.end && around.start < drop.bytes.end
         };
         self.doing.iter().chain(self.tasks.iter().flat_map(|task| &task.drops)).any(hit)
@@ -99,7 +99,7 @@ impl Lane {
             queue.doing = task.drops;
             let drops = queue.doing.clone();
             drop(queue);
-            for Drop { ino, bytes } in &drops {
+            for PageRange { ino, bytes } in &drops {
                 let len = if bytes.end == u64::MAX { 0 } else { bytes.end - bytes.start };
                 kernel.drop_pages(*ino, bytes.start, len);
             }
@@ -126,7 +126,7 @@ impl<K: Kernel + 'static> Pages<K> {
     }
 
     /// Drops pages, then answers. `write`, if the caller has pages locked until then. Returns at once.
-    pub fn drop_then(&self, unit: UnitId, drops: Vec<Drop>, write: Option<Write>, answer: Answer) {
+    pub fn drop_then(&self, unit: UnitId, drops: Vec<PageRange>, write: Option<Write>, answer: Answer) {
         if drops.is_empty() {
             return answer();
         }
@@ -152,7 +152,7 @@ impl<K: Kernel + 'static> Pages<K> {
     }
 
     /// Drops pages that nobody waits for: those of a disk that was replaced.
-    pub fn drop_soon(&self, unit: UnitId, drops: Vec<Drop>) {
+    pub fn drop_soon(&self, unit: UnitId, drops: Vec<PageRange>) {
         self.drop_then(unit, drops, None, Box::new(|| ()));
     }
 
@@ -243,8 +243,8 @@ mod tests {
         (fake.clone(), Pages::new(fake))
     }
 
-    fn at(ino: u64, bytes: Range<u64>) -> Drop {
-        Drop { ino, bytes }
+    fn at(ino: u64, bytes: Range<u64>) -> PageRange {
+        PageRange { ino, bytes }
     }
 
     fn write(ino: u64, bytes: Range<u64>) -> Option<Write> {

@@ -4,15 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Disk;
+use crate::runtime::UnitId;
 
 /// The name of the whole disk.
 pub const DATA: &str = "data";
 /// The name of the directory of paths.
 pub const DEVLINK: &str = "devlink";
-
-/// A target's number while the process lives; never reused, also not for the same address.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct UnitId(pub u32);
 
 /// Files of the top directory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

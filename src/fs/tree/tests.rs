@@ -1,6 +1,7 @@
 //! What paths name, what they named before, and what stays when a disk is replaced.
 
 use super::*;
+use crate::engine::PartId;
 
 const U: UnitId = UnitId(7);
 
@@ -8,12 +9,12 @@ fn tree() -> Tree {
     Tree::new(1000, 100, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
 }
 
-fn data(generation: u64, size: u64) -> DiskView {
-    DiskView { name: DATA.into(), place: Place { generation, part: None }, start: 0, size }
+fn data(generation: u32, size: u64) -> DiskView {
+    DiskView { name: DATA.into(), place: Handle { generation, part: None }, start: 0, size }
 }
 
-fn part(generation: u64, id: u32, name: &str, start: u64, size: u64) -> DiskView {
-    DiskView { name: name.into(), place: Place { generation, part: Some(id) }, start, size }
+fn part(generation: u32, id: u32, name: &str, start: u64, size: u64) -> DiskView {
+    DiskView { name: name.into(), place: Handle { generation, part: Some(PartId(id)) }, start, size }
 }
 
 fn names(list: &[Entry]) -> Vec<&str> {
@@ -191,4 +192,30 @@ fn times() {
     let later = t.born + Duration::new(5, 7);
     disk.set_mtime(later);
     assert_eq!(t.attr(&node, 0).mtime, later);
+}
+
+#[test]
+fn the_same_bytes_under_other_names() {
+    let t = tree();
+    t.sync(
+        U,
+        &[data(1, 8192), part(1, 1, "a", 512, 1024), part(1, 2, "b", 1024, 4096), part(1, 3, "c", 0, 512)],
+    );
+    let [whole, a, b, c] = [DATA, "a", "b", "c"].map(|name| t.look_up(U, name).unwrap());
+    assert!(!whole.others_cached());
+    assert_eq!(t.cached_elsewhere(&whole, &(0..8192)), []);
+    whole.note_cached();
+    assert!(!whole.others_cached() && a.others_cached());
+    a.note_cached();
+    b.note_cached();
+    b.note_cached();
+    assert_eq!(t.cached_elsewhere(&whole, &(0..8192)), [(a.ino, 0..1024), (b.ino, 0..4096)]);
+    assert_eq!(t.cached_elsewhere(&whole, &(1000..1030)), [(a.ino, 488..518), (b.ino, 0..6)]);
+    assert_eq!(t.cached_elsewhere(&whole, &(6000..6001)), []);
+    assert_eq!(t.cached_elsewhere(&a, &(512..1024)), [(whole.ino, 1024..1536), (b.ino, 0..512)]);
+    assert_eq!(t.cached_elsewhere(&c, &(0..512)), [(whole.ino, 0..512)]);
+    t.sync(U, &[data(1, 8192), part(1, 3, "c", 0, 512)]);
+    assert_eq!(t.cached_elsewhere(&whole, &(0..8192)), []);
+    t.forget(b.ino, 1);
+    assert!(!whole.others_cached());
 }

@@ -1,0 +1,239 @@
+//! The file system without FUSE: plain arguments in, an answer through a closure.
+//!
+//! Every call returns at once. What has to ask the target takes its answer along in the request, and whoever
+//! completes the request gives it; so it may come on any thread, with nothing locked. `handlers` turns FUSE requests
+//! into these calls and answers into replies, and does nothing else.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use fuser::PollNotifier;
+use parking_lot::Mutex;
+
+use super::ctl::UnitCommand;
+use super::errno::{self, Errno};
+use super::handles::Handles;
+use super::notify::{Kernel, Line, PageRange, Pages, Waker};
+use super::tree::{self, Changes, Disk, Tree};
+use crate::engine::{Device, Handle, Io, Outcome, Pool, Request};
+use crate::runtime::{Change, Done, Observer, Runtime, Unit};
+use crate::wire::Addr;
+
+mod command;
+mod config;
+mod disk;
+mod fallocate;
+mod files;
+mod names;
+mod status;
+mod zero;
+
+pub use command::apply_local;
+pub use disk::Write;
+pub use files::Opened;
+pub use names::Found;
+
+/// How this mount is to behave.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Owner of the files.
+    pub uid: u32,
+    /// Group of the files.
+    pub gid: u32,
+    /// When the files were made, as stat shows it.
+    pub born: SystemTime,
+    /// `data` and partitions cannot be written to.
+    pub read_only: bool,
+    /// `data` and partitions are not cached.
+    pub uncached: bool,
+}
+
+/// The lines of the configuration file that are for targets.
+pub trait Lines: Send + Sync {
+    /// Those for a target that nobody can see yet: they ask it nothing. Each with its place in the file.
+    fn before_visible(&self, addr: Addr) -> Vec<(String, UnitCommand)>;
+    /// Those for a target that answers.
+    fn once_up(&self, addr: Addr) -> Vec<(String, UnitCommand)>;
+}
+
+/// No configuration file.
+impl Lines for () {
+    fn before_visible(&self, _: Addr) -> Vec<(String, UnitCommand)> {
+        Vec::new()
+    }
+
+    fn once_up(&self, _: Addr) -> Vec<(String, UnitCommand)> {
+        Vec::new()
+    }
+}
+
+/// The file system of one mount.
+pub struct Core {
+    settings: Settings,
+    lines: Box<dyn Lines>,
+    runtime: Arc<Runtime>,
+    tree: Tree,
+    handles: Handles,
+    pool: Pool,
+    line: Line,
+    pages: Pages<Line>,
+    waker: Waker,
+    configs: config::Truncations,
+    pollers: Mutex<HashMap<u64, PollNotifier>>,
+}
+
+impl Core {
+    /// The file system over that runtime. It watches the runtime from now on; nothing is started.
+    pub fn new(runtime: Arc<Runtime>, settings: Settings, lines: impl Lines + 'static) -> Arc<Self> {
+        let line = Line::default();
+        let core = Arc::new(Self {
+            settings,
+            lines: Box::new(lines),
+            tree: Tree::new(settings.uid, settings.gid, settings.born),
+            handles: Handles::default(),
+            pool: runtime.pool().clone(),
+            pages: Pages::new(line.clone()),
+            waker: Waker::new(line.clone()),
+            line,
+            configs: config::Truncations::default(),
+            pollers: Mutex::default(),
+            runtime,
+        });
+        // The runtime outlives the mount; it must not keep it alive.
+        let weak = Arc::downgrade(&core);
+        core.runtime.set_observer(Arc::new(Watcher(weak.clone())));
+        core.runtime.log().on_news(Arc::new(move || {
+            if let Some(core) = weak.upgrade() {
+                core.wake_pollers();
+            }
+        }));
+        core
+    }
+
+    /// The session is there: the kernel can be told things from now on.
+    pub fn connect(&self, kernel: impl Kernel + 'static) {
+        self.line.connect(kernel);
+    }
+
+    /// The session has ended: ends the threads.
+    pub fn close(&self) {
+        self.pages.close();
+        self.waker.close();
+    }
+
+    /// Open handles: a gauge that must fall back to zero.
+    pub fn open_handles(&self) -> usize {
+        self.handles.count()
+    }
+
+    /// Makes the names and sizes of a target what the engine has, and tells the kernel what is different.
+    fn refresh(&self, unit: &Arc<Unit>) {
+        // Under the target's lock, so that two views of it cannot overtake each other.
+        let changes = self.runtime.look(unit, |device| self.tree.sync(unit.id, &tree::views(device)));
+        self.tell(unit, changes);
+        if self.runtime.unit_by_id(unit.id).is_none() {
+            self.removed(unit);
+        }
+    }
+
+    fn tell(&self, unit: &Unit, changes: Changes) {
+        let whole = |disk: &Arc<Disk>| PageRange { ino: disk.ino, bytes: 0..u64::MAX };
+        if !changes.gone.is_empty() {
+            self.pages.drop_soon(unit.id, changes.gone.iter().map(whole).collect());
+        }
+        for disk in changes.resized {
+            self.waker.attributes(disk.ino);
+        }
+    }
+
+    fn removed(&self, unit: &Unit) {
+        let changes = self.tree.forget_unit(unit.id);
+        self.tell(unit, changes);
+        self.pages.forget_unit(unit.id);
+        self.configs.forget(unit.id);
+    }
+
+    /// Gives a request to the engine. `answer` is called exactly once, now or later.
+    fn submit(
+        &self,
+        unit: &Arc<Unit>,
+        handle: Handle,
+        nonblock: bool,
+        io: Io,
+        answer: impl FnOnce(Outcome) + Send + 'static,
+    ) {
+        let request = Request { io, handle, nonblock, reply: done(answer) };
+        self.runtime.with_device(unit, |device, now, sink| device.submit(now, request, sink));
+    }
+
+    /// A target is about to be seen: what the configuration file says of it that needs no answer.
+    fn prepare(&self, device: &mut Device<Done>) {
+        let addr = device.addr();
+        for (origin, command) in self.lines.before_visible(addr) {
+            if let Some(Err(errno)) = command::apply_local(device, &command) {
+                self.complain(addr, &origin, errno);
+            }
+        }
+    }
+
+    /// A target answers: what the configuration file asks of it.
+    fn greet(self: &Arc<Self>, unit: &Arc<Unit>) {
+        for (origin, command) in self.lines.once_up(unit.addr) {
+            let (core, addr) = (self.clone(), unit.addr);
+            self.run_unit_line(unit, command, move |done| {
+                if let Err(errno) = done {
+                    core.complain(addr, &origin, errno);
+                }
+            });
+        }
+    }
+
+    fn complain(&self, addr: Addr, origin: &str, errno: Errno) {
+        let why = std::io::Error::from_raw_os_error(errno.into());
+        self.runtime.log().log("config", Some(addr), format_args!("{origin}: {why}"));
+    }
+
+    fn wake_pollers(&self) {
+        for (_, poller) in self.pollers.lock().drain() {
+            self.waker.poll(poller);
+        }
+    }
+}
+
+/// What travels in a request. A bug in an answer must cost that answer, not the thread that gives it: a reply that
+/// is dropped says EIO by itself.
+fn done(answer: impl FnOnce(Outcome) + Send + 'static) -> Done {
+    Box::new(move |outcome| {
+        if catch_unwind(AssertUnwindSafe(|| answer(outcome))).is_err() {
+            log::error!("bug: an answer panicked");
+        }
+    })
+}
+
+/// An outcome that carries nothing.
+fn nothing(outcome: Outcome) -> Result<(), Errno> {
+    outcome.map(|_| ()).map_err(errno::of)
+}
+
+/// What the runtime tells: nothing is locked then.
+struct Watcher(Weak<Core>);
+
+impl Observer for Watcher {
+    fn prepare(&self, device: &mut Device<Done>) {
+        if let Some(core) = self.0.upgrade() {
+            core.prepare(device);
+        }
+    }
+
+    fn changed(&self, unit: &Arc<Unit>, change: Change) {
+        let Some(core) = self.0.upgrade() else { return };
+        match change {
+            Change::Removed => core.removed(unit),
+            Change::Replaced | Change::Resized => core.refresh(unit),
+            Change::Appeared | Change::Up => core.greet(unit),
+            Change::Down => {}
+        }
+    }
+}

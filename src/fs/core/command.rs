@@ -1,0 +1,285 @@
+//! Running what was written to a ctl file, line by line.
+//!
+//! The lines of one write run in order. One that has to ask the target takes the rest of the write along in its
+//! request and goes on where the answer arrives, so that nobody waits. The first line that fails ends the write with
+//! its errno, and the log says which and why.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Core;
+use crate::engine::{Device, Handle, Io, Output};
+use crate::fs::ctl::{self, CtlError, Switch, Top, UnitCommand};
+use crate::fs::errno::{self, Errno};
+use crate::runtime::{Done, Unit};
+use crate::wire::Verb;
+
+/// A write to a ctl file, and how far it has got.
+struct Script {
+    core: Arc<Core>,
+    /// The target whose ctl it is; none for the top one.
+    unit: Option<Arc<Unit>>,
+    text: Vec<u8>,
+    /// Where the next line begins.
+    at: usize,
+    /// Lines begun, for the log.
+    line: usize,
+    answer: Answer,
+}
+
+type Answer = Box<dyn FnOnce(Result<u32, Errno>) + Send>;
+
+/// How far a command got at once.
+enum Step {
+    /// It is done, or it failed.
+    Done(Result<(), Errno>),
+    /// It asks the target.
+    Ask(Ask),
+}
+
+/// What a command asks the target for.
+enum Ask {
+    /// A verb of AoE's config command.
+    Config(Verb, Vec<u8>),
+}
+
+impl Script {
+    /// Runs lines until one of them has to wait, or fails, or none is left.
+    fn run(mut self) {
+        while self.at < self.text.len() {
+            let rest = &self.text[self.at..];
+            let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
+            let line = rest[..end].to_vec();
+            self.at += end;
+            self.line += 1;
+            match self.step(&line) {
+                Ok(Step::Done(Ok(()))) => {}
+                Ok(Step::Done(Err(errno))) => return self.fail(&line, errno),
+                Ok(Step::Ask(ask)) => return self.ask(line, ask),
+                Err(error) => return self.refuse(&error),
+            }
+        }
+        let len = self.text.len() as u32;
+        (self.answer)(Ok(len));
+    }
+
+    fn step(&self, line: &[u8]) -> Result<Step, CtlError> {
+        let idle = Step::Done(Ok(()));
+        match &self.unit {
+            None => Ok(ctl::parse_top(line)?.map_or(idle, |command| Step::Done(self.core.run_top(&command)))),
+            Some(unit) => {
+                Ok(ctl::parse_unit(line)?.map_or(idle, |command| self.core.run_unit(unit, command)))
+            }
+        }
+    }
+
+    fn ask(self, line: Vec<u8>, ask: Ask) {
+        let Some(unit) = self.unit.clone() else { return self.fail(&line, Errno::EINVAL) };
+        let core = self.core.clone();
+        core.answer_to(&unit, ask, move |done| match done {
+            Ok(()) => self.run(),
+            Err(errno) => self.fail(&line, errno),
+        });
+    }
+
+    /// The line is not one.
+    fn refuse(self, error: &CtlError) {
+        self.log(&error.words);
+        (self.answer)(Err(error.errno));
+    }
+
+    /// The command did not succeed.
+    fn fail(self, line: &[u8], errno: Errno) {
+        let why = std::io::Error::from_raw_os_error(errno.into());
+        self.log(&format!("{}: {why}", ctl::shown(String::from_utf8_lossy(line).trim())));
+        (self.answer)(Err(errno));
+    }
+
+    fn log(&self, words: &str) {
+        let addr = self.unit.as_ref().map(|unit| unit.addr);
+        self.core.runtime.log().log("ctl", addr, format_args!("ctl line {}: {words}", self.line));
+    }
+}
+
+/// A command that changes only what is known here: nothing is sent for it. None for the others. It is also what runs
+/// on a target that nobody can see yet.
+pub fn apply_local(device: &mut Device<Done>, command: &UnitCommand) -> Option<Result<(), Errno>> {
+    match command {
+        UnitCommand::Part { name, start, end } => {
+            return Some(device.add_partition(name, *start, *end).map(|_| ()).map_err(errno::of_part));
+        }
+        UnitCommand::Delpart(name) => {
+            return Some(device.delete_partition(name).map(|_| ()).map_err(errno::of_part));
+        }
+        UnitCommand::Setsize(bytes) => return Some(device.set_size(*bytes).map_err(errno::of)),
+        UnitCommand::Mtu(mtu) => device.set_mtu(mtu.map(usize::from)),
+        UnitCommand::Maxbno(sectors) => device.set_maxbno(*sectors),
+        UnitCommand::Jumbo(switch) => device.set_jumbo(switch.apply(device.jumbo())),
+        UnitCommand::Nofail(switch) => device.set_nofail(switch.apply(device.nofail())),
+        UnitCommand::Deadline(time) => device.set_deadline(*time),
+        UnitCommand::Maxout(frames) => device.set_maxout(frames.map(u32::from)),
+        UnitCommand::Partscan
+        | UnitCommand::Identify
+        | UnitCommand::Failio
+        | UnitCommand::Config { .. }
+        | UnitCommand::Flush
+        | UnitCommand::Probe => return None,
+    }
+    Some(Ok(()))
+}
+
+impl Core {
+    /// Runs what was written to a ctl file: a target's, or the top one.
+    pub(super) fn run_commands(
+        self: &Arc<Self>,
+        unit: Option<Arc<Unit>>,
+        text: &[u8],
+        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
+    ) {
+        let (core, text) = (self.clone(), text.to_vec());
+        Script { core, unit, text, at: 0, line: 0, answer: Box::new(answer) }.run();
+    }
+
+    /// Runs one command of the top ctl.
+    pub fn run_top(&self, command: &Top) -> Result<(), Errno> {
+        let switch = |flag: &AtomicBool, to: Switch| {
+            flag.store(to.apply(flag.load(Ordering::Relaxed)), Ordering::Relaxed);
+            Ok(())
+        };
+        let switches = &self.runtime.switches;
+        match command {
+            Top::Bind(name) => self.runtime.bind(name).map_err(errno::of_runtime),
+            Top::Unbind(name) => self.runtime.unbind(name).map_err(errno::of_runtime),
+            Top::Discover(whom) => {
+                self.runtime.discover(*whom);
+                Ok(())
+            }
+            Top::Autodiscover(to) => switch(&switches.autodiscover, *to),
+            Top::Rediscover(to) => switch(&switches.rediscover, *to),
+            Top::Debug(to) => switch(&switches.debug, *to),
+            Top::Remove { addr, force } => self.runtime.remove(*addr, *force).map_err(errno::of_runtime),
+            Top::RemoveDown => {
+                self.runtime.remove_down();
+                Ok(())
+            }
+            Top::Failio(addr) => {
+                let unit = self.runtime.unit(*addr).ok_or(Errno::ENOENT)?;
+                self.runtime.with_device(&unit, |device, now, sink| device.fail_all(now, sink));
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs one command of a target's ctl whose answer nobody waits for: that of a configuration file.
+    pub fn run_unit_line(
+        self: &Arc<Self>,
+        unit: &Arc<Unit>,
+        command: UnitCommand,
+        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
+    ) {
+        match self.run_unit(unit, command) {
+            Step::Done(done) => answer(done),
+            Step::Ask(ask) => self.answer_to(unit, ask, answer),
+        }
+    }
+
+    fn run_unit(self: &Arc<Self>, unit: &Arc<Unit>, command: UnitCommand) -> Step {
+        let local = self.runtime.with_device(unit, |device, now, sink| {
+            let local = apply_local(device, &command);
+            match command {
+                UnitCommand::Identify => device.identify(now, sink),
+                UnitCommand::Failio => device.fail_all(now, sink),
+                UnitCommand::Probe => device.probe(now, sink),
+                _ => {}
+            }
+            local
+        });
+        if let Some(done) = local {
+            // Names and sizes are there when the write returns.
+            self.refresh(unit);
+            return Step::Done(done);
+        }
+        match command {
+            UnitCommand::Config { verb, string } => return Step::Ask(Ask::Config(verb, string)),
+            UnitCommand::Flush => self.flush_and_log(unit),
+            _ => {}
+        }
+        Step::Done(Ok(()))
+    }
+
+    fn answer_to(
+        self: &Arc<Self>,
+        unit: &Arc<Unit>,
+        ask: Ask,
+        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
+    ) {
+        match ask {
+            Ask::Config(verb, string) => {
+                let io = Io::Config { verb, string: string.clone() };
+                self.submit(unit, self.whole(unit), false, io, move |outcome| {
+                    answer(match outcome {
+                        Ok(Output::Config(said)) => config_agrees(verb, &string, &said),
+                        Ok(_) => Err(Errno::EIO),
+                        Err(error) => Err(match (verb, errno::of(error)) {
+                            // A target whose string is another keeps silent.
+                            (Verb::Test | Verb::Prefix, Errno::ETIMEDOUT) => Errno::ENOENT,
+                            (_, errno) => errno,
+                        }),
+                    });
+                });
+            }
+        }
+    }
+
+    /// A handle to the whole of the disk that is there now.
+    pub(super) fn whole(&self, unit: &Unit) -> Handle {
+        self.runtime.look(unit, |device| device.handle(None))
+    }
+
+    fn flush_and_log(self: &Arc<Self>, unit: &Arc<Unit>) {
+        let (core, own) = (self.clone(), unit.clone());
+        self.submit(unit, self.whole(unit), false, Io::Flush, move |outcome| {
+            let said = match outcome {
+                Ok(_) => "flush: done".to_string(),
+                Err(error) => {
+                    format!("flush: {}", std::io::Error::from_raw_os_error(errno::of(error).into()))
+                }
+            };
+            core.runtime.log().log("flush", Some(own.addr), said);
+        });
+    }
+
+    /// `remove`, or `rmdir` of the directory.
+    pub(super) fn remove(&self, unit: &Unit, force: bool) -> Result<(), Errno> {
+        self.runtime.remove(unit.addr, force).map_err(errno::of_runtime)
+    }
+}
+
+/// Some targets answer every verb as if it were a read: what they say has to agree with what was asked.
+fn config_agrees(verb: Verb, asked: &[u8], said: &[u8]) -> Result<(), Errno> {
+    match verb {
+        Verb::Prefix if !said.starts_with(asked) => Err(Errno::ENOENT),
+        Verb::Test if said != asked => Err(Errno::ENOENT),
+        Verb::Set if said != asked => Err(Errno::EEXIST),
+        Verb::Force if said != asked => Err(Errno::EIO),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_does_not_agree_is_none() {
+        let agrees = |verb, asked: &str, said: &str| config_agrees(verb, asked.as_bytes(), said.as_bytes());
+        assert_eq!(agrees(Verb::Test, "a", "a"), Ok(()));
+        assert_eq!(agrees(Verb::Test, "a", "ab"), Err(Errno::ENOENT));
+        assert_eq!(agrees(Verb::Prefix, "a", "ab"), Ok(()));
+        assert_eq!(agrees(Verb::Prefix, "", ""), Ok(()));
+        assert_eq!(agrees(Verb::Prefix, "b", "ab"), Err(Errno::ENOENT));
+        assert_eq!(agrees(Verb::Set, "mine", "mine"), Ok(()));
+        assert_eq!(agrees(Verb::Set, "mine", "theirs"), Err(Errno::EEXIST));
+        assert_eq!(agrees(Verb::Force, "mine", "theirs"), Err(Errno::EIO));
+    }
+}

@@ -1,0 +1,185 @@
+//! Opening, reading, writing and closing, whatever the file.
+
+use std::sync::Arc;
+
+use fuser::{FopenFlags, PollEvents, PollNotifier};
+
+use super::{Core, Write};
+use crate::fs::errno::{self, Errno};
+use crate::fs::handles::{DiskHandle, LogReader, Mode, Page, What};
+use crate::fs::tree::{Node, TopFile, UnitFile};
+use crate::runtime::Unit;
+
+/// What open(2) got.
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle's number.
+    pub fh: u64,
+    /// How the kernel is to treat it.
+    pub flags: FopenFlags,
+}
+
+impl Core {
+    /// Opens a file.
+    pub fn open(&self, ino: u64, pid: u32, flags: i32) -> Result<Opened, Errno> {
+        let mode = Mode::new(flags);
+        let node = self.node(ino)?;
+        let text = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
+        let (what, flags) = match &node {
+            Node::Root | Node::Unit(_) | Node::Devlinks(_) => return Err(Errno::EISDIR),
+            // Root may open what nobody can write.
+            Node::Top(TopFile::Log) | Node::Devlink(..) | Node::File(_, UnitFile::Ident) if mode.write => {
+                return Err(Errno::EPERM);
+            }
+            Node::Top(TopFile::Log) => (What::Log(LogReader::default().into()), text),
+            Node::Top(TopFile::Ctl) => (What::Top(Page::default()), text),
+            Node::File(_, UnitFile::Ctl) | Node::Devlink(..) => {
+                (What::Page(self.unit_of(&node)?, Page::default()), text)
+            }
+            Node::File(_, UnitFile::Config | UnitFile::Ident) => {
+                let unit = self.unit_of(&node)?;
+                if !self.runtime.look(&unit, |device| device.is_up()) {
+                    return Err(Errno::ENXIO);
+                }
+                (What::Page(unit, Page::default()), text)
+            }
+            Node::Disk(disk) => {
+                if mode.write {
+                    self.writable(disk)?;
+                }
+                if disk.is_stale() {
+                    return Err(Errno::ESTALE);
+                }
+                let unit = self.unit_of(&node)?;
+                self.runtime.with_device(&unit, |device, _, _| device.open()).map_err(errno::of)?;
+                let uncached = self.settings.uncached;
+                let flags = match uncached {
+                    true => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
+                    false => FopenFlags::empty(),
+                };
+                (What::Disk(DiskHandle::new(unit, disk.clone(), uncached)), flags)
+            }
+        };
+        Ok(Opened { fh: self.handles.open(ino, pid, mode, what).fh, flags })
+    }
+
+    /// Closes a handle. The kernel has waited for its requests.
+    pub fn release(self: &Arc<Self>, fh: u64) {
+        self.pollers.lock().remove(&fh);
+        let Some(handle) = self.handles.close(fh) else { return };
+        match &handle.what {
+            What::Disk(open) => self.runtime.with_device(&open.unit, |device, _, _| device.close()),
+            What::Page(unit, _) => self.settle_config(unit, fh),
+            What::Top(_) | What::Log(_) | What::Dir(_) => {}
+        }
+    }
+
+    /// Reads: all of what was asked for, unless the file ends before.
+    pub fn read(
+        self: &Arc<Self>,
+        fh: u64,
+        offset: u64,
+        size: usize,
+        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
+    ) {
+        let Some(handle) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
+        match &handle.what {
+            What::Disk(open) => self.read_disk(&handle, open, (offset, size), answer),
+            What::Log(reader) => {
+                let mut reader = reader.lock();
+                let bytes = self.runtime.log().read_at(&mut reader.cursor, offset, size);
+                reader.next = offset + bytes.len() as u64;
+                drop(reader);
+                answer(Ok(&bytes));
+            }
+            What::Top(page) => {
+                let text =
+                    page.kept(offset).unwrap_or_else(|| page.keep(self.top_page().to_string().into_bytes()));
+                answer(Ok(slice(&text, offset, size)));
+            }
+            What::Page(unit, page) => {
+                if let Some(text) = page.kept(offset) {
+                    return answer(Ok(slice(&text, offset, size)));
+                }
+                let node = self.node(handle.ino);
+                if let Ok(Node::File(_, UnitFile::Config)) = node {
+                    return self.read_config(&handle, unit, (offset, size), answer);
+                }
+                match node.and_then(|node| self.render(&node, unit)) {
+                    Ok(text) => answer(Ok(slice(&page.keep(text), offset, size))),
+                    Err(errno) => answer(Err(errno)),
+                }
+            }
+            What::Dir(_) => answer(Err(Errno::EISDIR)),
+        }
+    }
+
+    /// A page that is made of what is known here.
+    fn render(&self, node: &Node, unit: &Unit) -> Result<Vec<u8>, Errno> {
+        match node {
+            Node::File(_, UnitFile::Ctl) => Ok(self.unit_page(unit).to_string().into_bytes()),
+            Node::File(_, UnitFile::Ident) => Ok(self.runtime.look(unit, |device| device.ident().to_vec())),
+            Node::Devlink(_, n) => {
+                self.devlink_page(unit, *n).map(|page| page.to_string().into_bytes()).ok_or(Errno::ESTALE)
+            }
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    /// Writes: all of it, unless the disk ends before. `cached`: the kernel keeps pages locked until the answer.
+    pub fn write(
+        self: &Arc<Self>,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        cached: bool,
+        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
+    ) {
+        let Some(handle) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
+        match &handle.what {
+            What::Disk(open) => {
+                let data = self.write_buf(offset, data);
+                let locks_pages = cached || !(open.uncached || handle.mode.direct);
+                self.write_disk(&handle, Write { offset, data, locks_pages }, answer);
+            }
+            What::Top(_) => self.run_commands(None, data, answer),
+            What::Page(unit, _) => match self.node(handle.ino) {
+                Ok(Node::File(_, UnitFile::Ctl)) => self.run_commands(Some(unit.clone()), data, answer),
+                Ok(Node::File(_, UnitFile::Config)) => self.write_config(unit, offset, data, answer),
+                _ => answer(Err(Errno::EBADF)),
+            },
+            What::Log(_) | What::Dir(_) => answer(Err(Errno::EBADF)),
+        }
+    }
+
+    /// fsync(2) and fdatasync(2). Only a disk has anything to sync.
+    pub fn sync(self: &Arc<Self>, fh: u64, answer: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+        let Some(handle) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
+        match &handle.what {
+            What::Disk(_) => self.sync_disk(&handle, answer),
+            _ => answer(Ok(())),
+        }
+    }
+
+    /// What poll(2) may expect of a handle. Who waits for the log is told when there is more.
+    pub fn poll(&self, fh: u64, notifier: PollNotifier, schedule: bool) -> Result<PollEvents, Errno> {
+        let handle = self.handles.get(fh).ok_or(Errno::EBADF)?;
+        let readable = PollEvents::POLLIN | PollEvents::POLLRDNORM;
+        let What::Log(reader) = &handle.what else {
+            return Ok(readable | PollEvents::POLLOUT | PollEvents::POLLWRNORM);
+        };
+        // Enrolled before looking: what is logged in between wakes it.
+        if schedule {
+            self.pollers.lock().insert(fh, notifier);
+        }
+        let reader = reader.lock();
+        let more = self.runtime.log().has_news(&reader.cursor, reader.next);
+        Ok(if more { readable } else { PollEvents::empty() })
+    }
+}
+
+/// The part of a page that a read asks for.
+pub(super) fn slice(text: &[u8], offset: u64, size: usize) -> &[u8] {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    &text[from..from.saturating_add(size).min(text.len())]
+}

@@ -1,0 +1,234 @@
+//! Lookup, listing, stat, chmod, rmdir, statfs.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::FileAttr;
+
+use super::Core;
+use crate::fs::errno::Errno;
+use crate::fs::handles::{Mode, What};
+use crate::fs::tree::{DATA, DEVLINK, Entry, Node, TopFile, UnitFile};
+use crate::runtime::{Unit, UnitId};
+use crate::wire::{Addr, IDENTIFY_LEN};
+
+/// How long the kernel may believe the attributes of a disk: whatever changes them tells it.
+const DISK_TTL: Duration = Duration::from_secs(3600);
+
+/// Blocks of statfs, in bytes; also what a loop device takes for its granularity of discards.
+const BLOCK: u64 = 4096;
+
+/// What a lookup or a stat finds.
+#[derive(Debug)]
+pub struct Found {
+    /// What stat says.
+    pub attr: FileAttr,
+    /// How long the kernel may believe it. A name may be believed never.
+    pub ttl: Duration,
+}
+
+impl Core {
+    fn unit(&self, id: UnitId) -> Result<Arc<Unit>, Errno> {
+        self.runtime.unit_by_id(id).ok_or(Errno::ESTALE)
+    }
+
+    /// The node of an inode number.
+    pub(super) fn node(&self, ino: u64) -> Result<Node, Errno> {
+        self.tree.node(ino).ok_or(Errno::ESTALE)
+    }
+
+    /// The target that a node belongs to.
+    pub(super) fn unit_of(&self, node: &Node) -> Result<Arc<Unit>, Errno> {
+        self.unit(node.unit().ok_or(Errno::ENOENT)?)
+    }
+
+    fn found(&self, node: &Node) -> Result<Found, Errno> {
+        let size = match node {
+            Node::Top(TopFile::Log) => self.runtime.log().total(),
+            Node::File(unit, UnitFile::Config) => self.config_len(self.unit(*unit)?.as_ref()),
+            Node::File(_, UnitFile::Ident) => IDENTIFY_LEN as u64,
+            _ => 0,
+        };
+        // A disk is asked by who has it open, too; its target may be gone.
+        if let (Some(unit), false) = (node.unit(), matches!(node, Node::Disk(_))) {
+            self.unit(unit)?;
+        }
+        let ttl = if matches!(node, Node::Disk(_)) { DISK_TTL } else { Duration::ZERO };
+        Ok(Found { attr: self.tree.attr(node, size), ttl })
+    }
+
+    /// Finds a name in a directory. What is found is known to the kernel from now on.
+    pub fn look_up(&self, parent: u64, name: &OsStr) -> Result<Found, Errno> {
+        let name = name.to_str().ok_or(Errno::ENOENT)?;
+        let node = match self.node(parent)? {
+            Node::Root => match TopFile::named(name) {
+                Some(file) => Node::Top(file),
+                None => Node::Unit(self.unit_named(name).ok_or(Errno::ENOENT)?.id),
+            },
+            Node::Unit(id) => self.look_up_in_unit(&self.unit(id)?, name)?,
+            Node::Devlinks(id) => {
+                let count = self.devlinks(&self.unit(id)?);
+                let n = name.parse::<u8>().ok().filter(|n| n.to_string() == name && *n < count);
+                Node::Devlink(id, n.ok_or(Errno::ENOENT)?)
+            }
+            _ => return Err(Errno::ENOTDIR),
+        };
+        self.found(&node)
+    }
+
+    /// The target whose directory has that name: only the one spelling of an address is a name.
+    fn unit_named(&self, name: &str) -> Option<Arc<Unit>> {
+        let addr: Addr = name.parse().ok()?;
+        (addr.to_string() == name).then(|| self.runtime.unit(addr)).flatten()
+    }
+
+    fn look_up_in_unit(&self, unit: &Arc<Unit>, name: &str) -> Result<Node, Errno> {
+        if let Some(file) = UnitFile::named(name) {
+            return Ok(Node::File(unit.id, file));
+        }
+        if name == DEVLINK {
+            return Ok(Node::Devlinks(unit.id));
+        }
+        self.refresh(unit);
+        self.tree.look_up(unit.id, name).map(Node::Disk).ok_or(Errno::ENOENT)
+    }
+
+    /// The kernel drops that many lookups of an inode.
+    pub fn forget(&self, ino: u64, lookups: u64) {
+        self.tree.forget(ino, lookups);
+    }
+
+    /// What stat says of an inode.
+    pub fn stat(&self, ino: u64) -> Result<Found, Errno> {
+        let node = self.node(ino)?;
+        if let Node::Disk(disk) = &node
+            && !disk.is_stale()
+            && let Some(unit) = self.runtime.unit_by_id(disk.unit)
+        {
+            self.refresh(&unit);
+        }
+        self.found(&node)
+    }
+
+    fn list(&self, node: &Node) -> Result<Arc<[Entry]>, Errno> {
+        let list = match node {
+            Node::Root => {
+                let units = self.runtime.units();
+                self.tree.list_root(units.iter().map(|unit| (unit.id, unit.addr.to_string())))
+            }
+            Node::Unit(id) => {
+                self.refresh(&self.unit(*id)?);
+                self.tree.list_unit(*id)
+            }
+            Node::Devlinks(id) => self.tree.list_devlinks(*id, self.devlinks(&self.unit(*id)?)),
+            _ => return Err(Errno::ENOTDIR),
+        };
+        Ok(list.into())
+    }
+
+    /// Opens a directory: what it lists stays the same until it is read from its beginning again.
+    pub fn open_dir(&self, ino: u64, pid: u32, flags: i32) -> Result<u64, Errno> {
+        let list = self.list(&self.node(ino)?)?;
+        Ok(self.handles.open(ino, pid, Mode::new(flags), What::Dir(list.into())).fh)
+    }
+
+    /// The entries of an open directory from `offset` on, each with the offset that follows it. `add` says whether
+    /// there was no more room.
+    pub fn read_dir(
+        &self,
+        fh: u64,
+        offset: u64,
+        mut add: impl FnMut(&Entry, u64) -> bool,
+    ) -> Result<(), Errno> {
+        let handle = self.handles.get(fh).ok_or(Errno::EBADF)?;
+        let What::Dir(kept) = &handle.what else { return Err(Errno::ENOTDIR) };
+        if offset == 0 {
+            let list = self.list(&self.node(handle.ino)?)?;
+            *kept.lock() = list;
+        }
+        let list = kept.lock().clone();
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(list.len());
+        for (n, entry) in list.iter().enumerate().skip(from) {
+            if add(entry, n as u64 + 1) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// chmod, chown and utimes of a file.
+    pub fn set_meta(
+        &self,
+        ino: u64,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        mtime: Option<SystemTime>,
+    ) -> Result<(), Errno> {
+        let node = self.node(ino)?;
+        if (mode.is_some() || uid.is_some() || gid.is_some()) && !self.tree.keep(&node, mode, uid, gid) {
+            return Err(match &node {
+                Node::Disk(disk) if disk.is_stale() => Errno::ESTALE,
+                Node::Root | Node::Unit(_) | Node::Devlinks(_) => Errno::EPERM,
+                _ => Errno::ENOSPC,
+            });
+        }
+        if let (Node::Disk(disk), Some(at)) = (&node, mtime) {
+            disk.set_mtime(at);
+        }
+        Ok(())
+    }
+
+    /// truncate(2), ftruncate(2), and the second half of an open with O_TRUNC.
+    pub fn set_size(
+        self: &Arc<Self>,
+        ino: u64,
+        fh: Option<u64>,
+        pid: u32,
+        size: u64,
+        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
+    ) {
+        let node = match self.node(ino) {
+            Ok(node) => node,
+            Err(errno) => return answer(Err(errno)),
+        };
+        let handle = match fh {
+            Some(fh) => self.handles.get(fh),
+            None if size == 0 => self.handles.newest_writer(ino, pid),
+            None => None,
+        };
+        match node {
+            Node::Disk(disk) => self.truncate_disk(&disk, handle, size, answer),
+            Node::File(_, UnitFile::Config) => self.truncate_config(&node, handle, size, answer),
+            // What a shell's `>` does to a ctl file means nothing.
+            Node::Top(_) | Node::File(..) => answer(Ok(())),
+            Node::Devlink(..) => answer(Err(Errno::EPERM)),
+            Node::Root | Node::Unit(_) | Node::Devlinks(_) => answer(Err(Errno::EISDIR)),
+        }
+    }
+
+    /// `rmdir` of a target's directory is `remove`; nothing else goes.
+    pub fn remove_dir(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
+        let name = name.to_str().ok_or(Errno::ENOENT)?;
+        match self.node(parent)? {
+            Node::Root if TopFile::named(name).is_some() => Err(Errno::ENOTDIR),
+            Node::Root => {
+                let unit = self.unit_named(name).ok_or(Errno::ENOENT)?;
+                self.remove(&unit, false)
+            }
+            Node::Unit(_) if name == DEVLINK => Err(Errno::EPERM),
+            Node::Unit(_) | Node::Devlinks(_) => Err(Errno::ENOTDIR),
+            _ => Err(Errno::ENOENT),
+        }
+    }
+
+    /// Blocks of all targets together, and the size of a block.
+    pub fn blocks(&self) -> (u64, u32) {
+        let sizes = self.runtime.units().into_iter().map(|unit| {
+            let known = self.tree.disks(unit.id).into_iter().find(|disk| disk.name == DATA);
+            known.map_or_else(|| self.runtime.look(&unit, |device| device.size()), |disk| disk.size())
+        });
+        (sizes.fold(0u64, |sum, size| sum.saturating_add(size / BLOCK)), BLOCK as u32)
+    }
+}

@@ -1,0 +1,410 @@
+//! FUSE requests into calls of [`Core`], answers into replies. Nothing is decided here but what a request that means
+//! nothing on these files answers.
+//!
+//! No handler waits: a reply that has to wait travels with its request. A handler that panics costs its request, not
+//! the session's thread: the reply is dropped, and a dropped reply says EIO.
+//!
+//! **ENOSYS is a choice.** The kernel remembers it and does not ask again: extended attributes then are EOPNOTSUPP
+//! without a question before every write, SEEK_HOLE finds none, copy_file_range copies, locks are this machine's own.
+//! fsync and fallocate must never say it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
+};
+
+use super::core::Core;
+use super::errno::Errno;
+use crate::runtime::clock::wall;
+
+/// Bytes of one WRITE: what the kernel's default page limit allows, and one request of a loop device.
+const MAX_WRITE: u32 = 1 << 20;
+
+/// Requests that the kernel lets wait in the background, for all files together: enough for a loop device at full
+/// depth on each of four targets that do not answer, and the memory bound of the design.
+const MAX_BACKGROUND: u16 = 512;
+
+/// Longest name in a directory, in bytes, as statfs tells it.
+const NAME_MAX: u32 = 255;
+
+/// Inode numbers are never used twice, so that all can be of one generation.
+const GENERATION: Generation = Generation(0);
+
+/// The file system as fuser wants it.
+pub struct AoeFs(pub Arc<Core>);
+
+/// Runs a handler. The reply that it owns answers EIO if it comes to grief.
+fn guard(handler: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(handler)).is_err() {
+        log::error!("bug: a handler panicked");
+    }
+}
+
+fn empty(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
+    move |done| match done {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn time(at: TimeOrNow) -> SystemTime {
+    match at {
+        TimeOrNow::SpecificTime(at) => at,
+        TimeOrNow::Now => wall(),
+    }
+}
+
+impl Filesystem for AoeFs {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = [
+            // Large O_DIRECT calls in parallel, and errors of one part reach the caller: loop devices need it.
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        ];
+        for flag in wanted {
+            if config.add_capabilities(flag).is_err() {
+                log::info!("this kernel does not have {flag:?}");
+            }
+        }
+        let set =
+            config.set_max_write(MAX_WRITE).is_ok_and(|_| config.set_max_background(MAX_BACKGROUND).is_ok())
+                && config.set_congestion_threshold(MAX_BACKGROUND).is_ok();
+        if set { Ok(()) } else { Err(io::Error::other("limits that no kernel takes")) }
+    }
+
+    fn destroy(&mut self) {
+        self.0.close();
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        guard(|| match self.0.look_up(parent.0, name) {
+            Ok(found) => reply.entry_with_ttls(&found.ttl, &Duration::ZERO, &found.attr, GENERATION),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
+        guard(|| self.0.forget(ino.0, nlookup));
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        guard(|| match self.0.stat(ino.0) {
+            Ok(found) => reply.attr(&found.ttl, &found.attr),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let core = self.0.clone();
+        let show = move |done: Result<(), Errno>| match done.and_then(|()| core.stat(ino.0)) {
+            Ok(found) => reply.attr(&found.ttl, &found.attr),
+            Err(errno) => reply.error(errno),
+        };
+        guard(|| match (self.0.set_meta(ino.0, mode, uid, gid, mtime.map(time)), size) {
+            (Ok(()), Some(size)) => self.0.set_size(ino.0, fh.map(|fh| fh.0), req.pid(), size, show),
+            (done, _) => show(done),
+        });
+    }
+
+    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
+        reply.error(Errno::EINVAL);
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guard(|| empty(reply)(self.0.remove_dir(parent.0, name)));
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        guard(|| match self.0.open(ino.0, req.pid(), flags.0) {
+            Ok(opened) => reply.opened(FileHandle(opened.fh), opened.flags),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        guard(|| {
+            self.0.read(fh.0, offset, size as usize, |read| match read {
+                Ok(data) => reply.data(data),
+                Err(errno) => reply.error(errno),
+            })
+        });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        guard(|| {
+            self.0.write(fh.0, offset, data, cached, |written| match written {
+                Ok(len) => reply.written(len),
+                Err(errno) => reply.error(errno),
+            })
+        });
+    }
+
+    /// close(2): what a write answered is on its way for good, and fsync is how to wait for more.
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        guard(|| {
+            self.0.release(fh.0);
+            reply.ok();
+        });
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        guard(|| self.0.sync(fh.0, empty(reply)));
+    }
+
+    fn opendir(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        guard(|| match self.0.open_dir(ino.0, req.pid(), flags.0) {
+            Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn readdir(&self, _: &Request, _: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        guard(|| {
+            let add = |entry: &super::tree::Entry, next| {
+                reply.add(INodeNo(entry.ino), next, entry.kind, &entry.name)
+            };
+            match self.0.read_dir(fh.0, offset, add) {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        guard(|| {
+            self.0.release(fh.0);
+            reply.ok();
+        });
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        guard(|| {
+            let (blocks, size) = self.0.blocks();
+            reply.statfs(blocks, 0, 0, 0, 0, size, NAME_MAX, size);
+        });
+    }
+
+    fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// Never asked: the kernel decides by the modes (`default_permissions`).
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn getlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _: u64,
+        _: u64,
+        _: i32,
+        _: u32,
+        reply: ReplyLock,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn setlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _: u64,
+        _: u64,
+        _: i32,
+        _: u32,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        ph: PollNotifier,
+        events: PollEvents,
+        flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        let schedule = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        guard(|| match self.0.poll(fh.0, ph, schedule) {
+            Ok(ready) => reply.poll(ready & events),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        guard(|| self.0.fallocate(fh.0, offset, length, mode, empty(reply)));
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+}

@@ -1,0 +1,34 @@
+//! The session with the kernel: from the descriptor of a mount that stands to its end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use fuser::{Config, Session, SessionACL};
+
+use super::core::Core;
+use super::handlers::AoeFs;
+
+/// Threads that take requests from the kernel. They only parse and queue, so that two keep two cores busy; each
+/// reserves 16 MiB of address space.
+const THREADS: usize = 2;
+
+/// A session whose INIT is done.
+pub struct FuseSession(Session<AoeFs>);
+
+impl FuseSession {
+    /// Shakes hands with the kernel over the descriptor of a mount. Who may do what is decided by the mount's options
+    /// and by the modes of the files, not here.
+    pub fn open(core: &Arc<Core>, device: OwnedFd) -> io::Result<Self> {
+        let mut config = Config::default();
+        config.n_threads = Some(THREADS);
+        let session = Session::from_fd(AoeFs(core.clone()), device, SessionACL::All, config)?;
+        core.connect(session.notifier());
+        Ok(Self(session))
+    }
+
+    /// Serves until the mount is gone.
+    pub fn run(self) -> io::Result<()> {
+        self.0.run()
+    }
+}

@@ -1,0 +1,16 @@
+//! The file system without FUSE: the real runtime over an in-process link to the built-in target, and the core's calls in
+//! place of the kernel's. What is asserted is what a program would see.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper fails the test")]
+
+#[path = "fs_core/bed.rs"]
+mod bed;
+
+#[path = "fs_core/commands.rs"]
+mod commands;
+#[path = "fs_core/disk.rs"]
+mod disk;
+#[path = "fs_core/life.rs"]
+mod life;
+#[path = "fs_core/names.rs"]
+mod names;

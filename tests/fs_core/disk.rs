@@ -1,0 +1,242 @@
+//! Reading, writing, truncating, punching: `data` and partitions as a program sees them.
+
+use std::sync::mpsc;
+
+use aoefs::fs::errno::Errno;
+
+use crate::bed::{Bed, SIZE};
+
+const MIB: u64 = 1 << 20;
+const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+
+#[test]
+fn bytes_come_back_and_the_end_is_the_end() {
+    let bed = Bed::new();
+    let fh = bed.open("1.0/data");
+    assert_eq!(bed.write_at(fh, 1000, b"hello"), Ok(5));
+    assert_eq!(bed.read_at(fh, 998, 9), Ok(b"\0\0hello\0\0".to_vec()));
+    assert_eq!(bed.write_at(fh, SIZE - 3, b"abcdef"), Ok(3), "cut at the end");
+    assert_eq!(bed.read_at(fh, SIZE - 3, 100), Ok(b"abc".to_vec()));
+    assert_eq!(bed.read_at(fh, SIZE, 100), Ok(Vec::new()));
+    assert_eq!(bed.write_at(fh, SIZE, b"x"), Err(Errno::ENOSPC));
+    assert_eq!(bed.write_at(fh, u64::MAX - 1, b"xyz"), Err(Errno::ENOSPC));
+    assert_eq!(bed.read_at(fh, u64::MAX - 1, 100), Ok(Vec::new()));
+    assert_eq!(bed.sync(fh), Ok(()));
+    bed.core.release(fh);
+    assert_eq!(bed.read_at(fh, 0, 1), Err(Errno::EBADF));
+    bed.end();
+}
+
+#[test]
+fn truncation_succeeds_and_the_size_stays() {
+    let bed = Bed::new();
+    let ino = bed.ino("1.0/data").unwrap();
+    for size in [0, 1, SIZE] {
+        assert_eq!(bed.truncate(ino, None, size), Ok(()));
+        assert_eq!(bed.size("1.0/data"), SIZE);
+    }
+    assert_eq!(bed.truncate(ino, None, SIZE + 1), Err(Errno::ENOSPC));
+    bed.end();
+}
+
+/// What cp does with a sparse image: open with O_TRUNC, write the data, seek over the holes, set the size.
+#[test]
+fn cp_of_a_sparse_image_over_a_full_disk_equals_the_image() {
+    let bed = Bed::new();
+    bed.fill(0xff);
+    let ino = bed.ino("1.0/data").unwrap();
+    let fh = bed.try_open("1.0/data", libc::O_WRONLY).unwrap();
+    assert_eq!(bed.truncate(ino, None, 0), Ok(()));
+    let mut image = vec![0; SIZE as usize];
+    for (offset, len) in [(0, 4096), (100_000, 5000), (2 * MIB + 7, 300), (3 * MIB, 65536)] {
+        let data: Vec<u8> = (0..len).map(|i| (i % 251) as u8 + 1).collect();
+        assert_eq!(bed.write_at(fh, offset, &data), Ok(len as u32));
+        image[offset as usize..offset as usize + len].copy_from_slice(&data);
+    }
+    assert_eq!(bed.truncate(ino, Some(fh), SIZE), Ok(()));
+    bed.core.release(fh);
+    assert!(bed.disk() == image);
+    bed.end();
+}
+
+#[test]
+fn a_handle_that_did_not_truncate_zeroes_nothing() {
+    let bed = Bed::new();
+    bed.fill(0xff);
+    let ino = bed.ino("1.0/data").unwrap();
+    let other = bed.open("1.0/data");
+    let fh = bed.open("1.0/data");
+    assert_eq!(bed.truncate(ino, None, 0), Ok(()), "belongs to the newest");
+    assert_eq!(bed.write_at(other, MIB, &[1; 512]), Ok(512));
+    assert_eq!(bed.disk()[..MIB as usize], vec![0xff; MIB as usize]);
+    assert_eq!(bed.write_at(fh, MIB, &[2; 512]), Ok(512));
+    assert_eq!(bed.disk()[..MIB as usize], vec![0; MIB as usize]);
+    bed.core.release(other);
+    bed.core.release(fh);
+    bed.end();
+}
+
+/// Writes that come while the zeros before one of them are written must not be zeroed by them.
+#[test]
+fn writes_during_the_zeros_of_a_truncation_are_kept() {
+    let bed = Bed::new();
+    bed.fill(0xff);
+    let ino = bed.ino("1.0/data").unwrap();
+    let fh = bed.try_open("1.0/data", libc::O_WRONLY | libc::O_DIRECT).unwrap();
+    assert_eq!(bed.truncate(ino, None, 0), Ok(()));
+    let (tx, rx) = mpsc::channel();
+    let mut image = vec![0; SIZE as usize];
+    for n in (0..16u8).rev() {
+        let offset = u64::from(n) * (SIZE / 16);
+        let tx = tx.clone();
+        bed.core.write(fh, offset, &[n + 1; 1024], false, move |written| tx.send(written).unwrap());
+        image[offset as usize..offset as usize + 1024].fill(n + 1);
+    }
+    for _ in 0..16 {
+        assert_eq!(rx.recv_timeout(crate::bed::PATIENCE).unwrap(), Ok(1024));
+    }
+    assert_eq!(bed.truncate(ino, Some(fh), SIZE), Ok(()));
+    bed.core.release(fh);
+    assert!(bed.disk() == image);
+    bed.end();
+}
+
+#[test]
+fn fallocate() {
+    let bed = Bed::new();
+    bed.fill(0xff);
+    let fh = bed.open("1.0/data");
+    assert_eq!(bed.fallocate(fh, 0, 0, SIZE), Ok(()));
+    assert_eq!(bed.fallocate(fh, libc::FALLOC_FL_KEEP_SIZE, 0, 1), Ok(()));
+    assert_eq!(bed.fallocate(fh, 0, SIZE - 1, 2), Err(Errno::ENOSPC));
+    assert_eq!(bed.fallocate(fh, PUNCH, u64::MAX, 2), Err(Errno::ENOSPC));
+    assert_eq!(bed.fallocate(fh, libc::FALLOC_FL_COLLAPSE_RANGE, 0, 512), Err(Errno::EOPNOTSUPP));
+    let mut image = bed.disk();
+    for (mode, offset, len) in [
+        (PUNCH, 4096, 8192),
+        (PUNCH, 100_001, 3000),
+        (PUNCH, 200_000, 3),
+        (ZERO, MIB - 7, MIB + 9),
+        (ZERO, 9, 2),
+    ] {
+        assert_eq!(bed.fallocate(fh, mode, offset, len), Ok(()), "{mode} {offset} {len}");
+        image[offset as usize..(offset + len) as usize].fill(0);
+    }
+    assert!(bed.disk() == image);
+    let page = bed.open("1.0/ctl");
+    assert_eq!(bed.fallocate(page, 0, 0, 1), Err(Errno::EOPNOTSUPP));
+    bed.core.release(page);
+    bed.core.release(fh);
+    bed.end();
+}
+
+/// A partition is its range of the disk, byte for byte, and touches nothing beside it.
+#[test]
+fn partitions_map_and_never_touch_a_neighbour() {
+    let bed = Bed::new();
+    bed.fill(0xaa);
+    bed.echo("1.0/ctl", "part boot 8 24\n").unwrap();
+    assert_eq!(bed.size("1.0/boot"), 16 * 512);
+    let fh = bed.open("1.0/boot");
+    let data: Vec<u8> = (0..16 * 512).map(|i| (i % 241) as u8).collect();
+    assert_eq!(bed.write_at(fh, 0, &data), Ok(data.len() as u32));
+    assert_eq!(bed.write_at(fh, 16 * 512 - 1, b"zz"), Ok(1), "cut at the partition's end");
+    assert_eq!(bed.write_at(fh, 16 * 512, b"z"), Err(Errno::ENOSPC));
+    assert_eq!(bed.read_at(fh, 16 * 512 - 2, 9).map(|end| end.len()), Ok(2));
+    assert_eq!(bed.fallocate(fh, ZERO, 0, 16 * 512 + 1), Err(Errno::ENOSPC));
+    assert_eq!(bed.truncate(bed.ino("1.0/boot").unwrap(), Some(fh), 16 * 512 + 1), Err(Errno::ENOSPC));
+    let disk = bed.disk();
+    assert!(disk[..8 * 512].iter().all(|&b| b == 0xaa) && disk[24 * 512..].iter().all(|&b| b == 0xaa));
+    assert_eq!(disk[8 * 512..24 * 512 - 1], data[..16 * 512 - 1]);
+    bed.core.release(fh);
+    bed.end();
+}
+
+#[test]
+fn a_deleted_partition_is_stale_also_when_its_name_comes_back() {
+    let bed = Bed::new();
+    bed.echo("1.0/ctl", "part p 0 8").unwrap();
+    let old = bed.open("1.0/p");
+    let ino = bed.ino("1.0/p").unwrap();
+    assert_eq!(bed.write_at(old, 0, &[1; 512]), Ok(512));
+    bed.echo("1.0/ctl", "delpart p\npart p 100 108").unwrap();
+    assert_ne!(bed.ino("1.0/p").unwrap(), ino);
+    assert_eq!(bed.read_at(old, 0, 512), Err(Errno::ESTALE));
+    assert_eq!(bed.write_at(old, 0, &[9; 512]), Err(Errno::ESTALE));
+    assert_eq!(bed.sync(old), Err(Errno::ESTALE));
+    assert_eq!(bed.fallocate(old, ZERO, 0, 512), Err(Errno::ESTALE));
+    assert_eq!(bed.truncate(ino, Some(old), 0), Err(Errno::ESTALE));
+    assert_eq!(bed.core.stat(ino).unwrap().attr.size, 8 * 512, "the old inode keeps its size");
+    assert_eq!(bed.core.open(ino, 1, 0).unwrap_err(), Errno::ESTALE);
+    let disk = bed.disk();
+    assert_eq!((disk[0], disk[100 * 512]), (1, 0));
+    bed.core.release(old);
+    bed.end();
+}
+
+/// A write through one name is answered after the pages of the others are gone.
+#[test]
+fn names_of_the_same_bytes_stay_coherent() {
+    let bed = Bed::new();
+    bed.echo("1.0/ctl", "part a 8 16\npart b 100 108\npart c 12 20").unwrap();
+    let [data, a, b, c] = ["data", "a", "b", "c"].map(|name| bed.open(&format!("1.0/{name}")));
+    let [data_ino, a_ino, c_ino] = ["data", "a", "c"].map(|name| bed.ino(&format!("1.0/{name}")).unwrap());
+    assert_eq!(bed.write_at(data, 8 * 512, &[1; 4096]), Ok(4096));
+    assert_eq!(*bed.told.0.lock(), [], "nobody has read anything yet");
+    for fh in [a, b] {
+        bed.read_at(fh, 0, 4096).unwrap();
+    }
+    assert_eq!(bed.write_at(data, 10 * 512, &[2; 4096]), Ok(4096));
+    assert_eq!(*bed.told.0.lock(), [(a_ino, Some((1024, 3072)))]);
+    bed.told.0.lock().clear();
+    bed.read_at(c, 0, 512).unwrap();
+    assert_eq!(bed.write_at(a, 2048, &[3; 512]), Ok(512));
+    let mut told = std::mem::take(&mut *bed.told.0.lock());
+    told.sort();
+    let mut want = [(data_ino, Some((12 * 512, 512))), (c_ino, Some((0, 512)))];
+    want.sort();
+    assert_eq!(told, want);
+    assert_eq!(bed.fallocate(data, ZERO, 12 * 512, 512), Ok(()));
+    assert_eq!(bed.told.0.lock().len(), 2);
+    for fh in [data, a, b, c] {
+        bed.core.release(fh);
+    }
+    bed.end();
+}
+
+#[test]
+fn uncached_files_need_no_coherence() {
+    let bed = Bed::with(|settings| settings.uncached = true);
+    bed.echo("1.0/ctl", "part a 8 16").unwrap();
+    let [data, a] = ["data", "a"].map(|name| bed.open(&format!("1.0/{name}")));
+    bed.read_at(a, 0, 4096).unwrap();
+    assert_eq!(bed.write_at(data, 8 * 512, &[1; 4096]), Ok(4096));
+    assert_eq!(*bed.told.0.lock(), []);
+    bed.core.release(data);
+    bed.core.release(a);
+    bed.end();
+}
+
+/// A thread of another PID namespace shows as 0, and so do all others of such: a handle that is in use already must not
+/// get a stranger's truncation.
+#[test]
+fn a_truncation_by_somebody_unseen_spares_handles_in_use() {
+    let bed = Bed::new();
+    bed.fill(0xff);
+    let ino = bed.ino("1.0/data").unwrap();
+    let open = || bed.core.open(ino, 0, libc::O_RDWR).unwrap().fh;
+    let truncate = || Bed::wait(|answer| bed.core.set_size(ino, None, 0, 0, answer));
+    let used = open();
+    bed.read_at(used, 0, 512).unwrap();
+    assert_eq!(truncate(), Ok(()), "truncate(2) by name");
+    assert_eq!(bed.write_at(used, MIB, &[1; 512]), Ok(512));
+    assert!(bed.disk()[..MIB as usize].iter().all(|&b| b == 0xff));
+    let fresh = open();
+    assert_eq!(truncate(), Ok(()));
+    assert_eq!(bed.write_at(fresh, MIB, &[1; 512]), Ok(512));
+    assert!(bed.disk()[..MIB as usize].iter().all(|&b| b == 0));
+    bed.core.release(used);
+    bed.core.release(fresh);
+    bed.end();
+}

@@ -1,0 +1,120 @@
+//! Targets that go away, come back, or come back as another disk.
+
+use std::time::{Duration, Instant};
+
+use aoefs::fs::errno::Errno;
+
+use crate::bed::{Bed, SIZE};
+
+#[test]
+fn a_target_that_is_away_gives_errors_and_keeps_its_size() {
+    let bed = Bed::new();
+    let fh = bed.open("1.0/data");
+    bed.echo("1.0/ctl", "deadline 1").unwrap();
+    bed.silence(true);
+    let start = Instant::now();
+    assert_eq!(bed.read_at(fh, 0, 4096), Err(Errno::EIO), "never a silent end of file");
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_millis(1500), "{took:?}");
+    assert_eq!(bed.write_at(fh, 0, &[1; 512]), Err(Errno::EIO));
+    assert_eq!(bed.sync(fh), Err(Errno::EIO));
+    assert_eq!(
+        (bed.size("1.0/data"), bed.core.stat(bed.ino("1.0/data").unwrap()).unwrap().attr.size),
+        (SIZE, SIZE)
+    );
+    for path in ["1.0/data", "1.0/config", "1.0/ident"] {
+        assert_eq!(bed.try_open(path, libc::O_RDONLY), Err(Errno::ENXIO), "{path}");
+    }
+    assert!(bed.cat("1.0/ctl").unwrap().starts_with("state: down\nnopen: 1\n"));
+    assert!(bed.cat("ctl").unwrap().contains(" down\n"));
+    bed.silence(false);
+    bed.server.announce();
+    bed.eventually(|| bed.cat("1.0/ctl").unwrap().starts_with("state: up\n"));
+    assert_eq!(bed.read_at(fh, 0, 4096).map(|bytes| bytes.len()), Ok(4096), "the same handle goes on");
+    bed.core.release(fh);
+    bed.end();
+}
+
+#[test]
+fn names_answer_whatever_the_network_does() {
+    let bed = Bed::new();
+    let fh = bed.open("1.0/data");
+    bed.silence(true);
+    bed.core.read(fh, 0, 4096, |_| ());
+    let start = Instant::now();
+    for _ in 0..100 {
+        bed.names("");
+        bed.names("1.0");
+        bed.size("1.0/data");
+        bed.cat("ctl").unwrap();
+        bed.cat("1.0/ctl").unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?} for 100 rounds", start.elapsed());
+    assert_eq!(bed.echo("ctl", "failio 1.0"), Ok(10));
+    bed.core.release(fh);
+    bed.silence(false);
+    bed.eventually(|| bed.cat("1.0/ctl").unwrap().starts_with("state: up\n"));
+    bed.end();
+}
+
+#[test]
+fn failio_frees_everybody_also_under_nofail() {
+    let bed = Bed::new();
+    bed.echo("1.0/ctl", "nofail on").unwrap();
+    let fh = bed.open("1.0/data");
+    bed.silence(true);
+    let (tx, rx) = std::sync::mpsc::channel();
+    for n in 0..100 {
+        let tx = tx.clone();
+        bed.core.write(fh, n * 512, &[1; 512], false, move |written| tx.send(written).unwrap());
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(rx.try_recv().is_err());
+    bed.echo("1.0/ctl", "failio").unwrap();
+    for _ in 0..100 {
+        assert_eq!(rx.recv_timeout(Duration::from_secs(1)).unwrap(), Err(Errno::EIO));
+    }
+    bed.silence(false);
+    bed.eventually(|| bed.try_open("1.0/data", 0).map(|fh| bed.core.release(fh)).is_ok());
+    assert_eq!(bed.write_at(fh, 0, &[1; 512]), Ok(512));
+    bed.core.release(fh);
+    bed.end();
+}
+
+#[test]
+fn identity_another_disk_makes_every_handle_stale() {
+    let bed = Bed::new();
+    bed.echo("1.0/ctl", "part boot 0 8").unwrap();
+    let old = [bed.open("1.0/data"), bed.open("1.0/boot")];
+    let inos = ["1.0/data", "1.0/boot"].map(|path| bed.ino(path).unwrap());
+    bed.read_at(old[0], 0, 512).unwrap();
+    bed.swap("two", 4096);
+    bed.eventually(|| bed.size("1.0/data") == 4096 * 512);
+    for (fh, ino) in old.into_iter().zip(inos) {
+        assert_eq!(bed.read_at(fh, 0, 512), Err(Errno::ESTALE));
+        assert_eq!(bed.write_at(fh, 0, &[1; 512]), Err(Errno::ESTALE));
+        assert_eq!(bed.sync(fh), Err(Errno::ESTALE));
+        // The kernel's pages of the old disk are gone, lest they be read as if they were of the new one.
+        bed.eventually(|| bed.told.0.lock().contains(&(ino, Some((0, 0)))));
+    }
+    assert_eq!(bed.core.stat(inos[0]).unwrap().attr.size, SIZE);
+    assert_eq!(bed.names("1.0")[6..], ["data"]);
+    let new = bed.open("1.0/data");
+    assert_eq!(bed.read_at(new, 0, 512), Ok(vec![0; 512]));
+    for fh in [old[0], old[1], new] {
+        bed.core.release(fh);
+    }
+    bed.end();
+}
+
+#[test]
+fn a_grown_disk_is_taken_over_when_the_operator_asks() {
+    let bed = Bed::new();
+    let fh = bed.open("1.0/data");
+    bed.target.processor.lock().image_mut().resize(16384);
+    bed.echo("1.0/ctl", "identify").unwrap();
+    bed.eventually(|| bed.size("1.0/data") == 16384 * 512);
+    assert_eq!(bed.write_at(fh, SIZE, &[1; 512]), Ok(512), "the same disk: the handle goes on");
+    bed.core.release(fh);
+    bed.end();
+}

@@ -1,0 +1,132 @@
+//! Names, modes, sizes; what a directory lists.
+
+use std::ffi::OsStr;
+
+use aoefs::fs::errno::Errno;
+
+use crate::bed::{Bed, PID, ROOT, SIZE};
+
+#[test]
+fn a_target_is_a_directory_of_files() {
+    let bed = Bed::new();
+    assert_eq!(bed.names(""), [".", "..", "ctl", "log", "1.0"]);
+    assert_eq!(bed.names("1.0"), [".", "..", "ctl", "config", "ident", "devlink", "data"]);
+    assert_eq!(bed.names("1.0/devlink"), [".", "..", "0"]);
+    let mode = |path: &str| bed.core.stat(bed.ino(path).unwrap()).unwrap().attr.perm;
+    for (path, want) in [
+        ("ctl", 0o644),
+        ("log", 0o444),
+        ("1.0", 0o755),
+        ("1.0/ctl", 0o644),
+        ("1.0/data", 0o640),
+        ("1.0/config", 0o644),
+        ("1.0/ident", 0o444),
+        ("1.0/devlink/0", 0o444),
+    ] {
+        assert_eq!(mode(path), want, "{path}");
+    }
+    assert_eq!(bed.size("1.0/data"), SIZE);
+    assert_eq!(bed.size("1.0/ident"), 512);
+    assert_eq!(bed.size("1.0/ctl"), 0);
+    assert_eq!(bed.size("log"), bed.runtime.log().total());
+    assert_eq!(bed.core.blocks(), (SIZE / 4096, 4096));
+    for name in ["1.1", "01.0", "0x1.0", "1", "x", "..", "1.0/data/x"] {
+        let want = if name.contains('/') { Errno::ENOTDIR } else { Errno::ENOENT };
+        assert_eq!(bed.ino(name).unwrap_err(), want, "{name}");
+    }
+    for name in ["DATA", "devlink/1", "devlink/00", "raw", "nothing"] {
+        assert_eq!(bed.ino(&format!("1.0/{name}")).unwrap_err(), Errno::ENOENT, "{name}");
+    }
+    bed.end();
+}
+
+#[test]
+fn a_listing_goes_on_where_it_stopped() {
+    let bed = Bed::new();
+    let fh = bed.core.open_dir(bed.ino("1.0").unwrap(), PID, 0).unwrap();
+    let mut names = Vec::new();
+    let mut offset = 0;
+    loop {
+        let before = names.len();
+        bed.core
+            .read_dir(fh, offset, |entry, next| {
+                if names.len() > before {
+                    return true;
+                }
+                names.push(entry.name.clone());
+                offset = next;
+                false
+            })
+            .unwrap();
+        if names.len() == before {
+            break;
+        }
+    }
+    assert_eq!(names, bed.names("1.0"));
+    bed.core.release(fh);
+    bed.end();
+}
+
+#[test]
+fn chmod_and_chown_stay_with_the_name() {
+    let bed = Bed::new();
+    let ino = bed.ino("1.0/data").unwrap();
+    bed.core.set_meta(ino, Some(0o100_660), Some(5), None, None).unwrap();
+    let attr = bed.look_up(bed.ino("1.0").unwrap(), "data").unwrap().attr;
+    assert_eq!((attr.perm, attr.uid, attr.gid), (0o660, 5, 100));
+    assert_eq!(bed.core.set_meta(ROOT, Some(0o700), None, None, None), Err(Errno::EPERM));
+    bed.swap("another", 4096);
+    bed.eventually(|| bed.size("1.0/data") == 4096 * 512);
+    let attr = bed.look_up(bed.ino("1.0").unwrap(), "data").unwrap().attr;
+    assert_ne!(attr.ino.0, ino);
+    assert_eq!((attr.perm, attr.uid, attr.gid), (0o660, 5, 100));
+    bed.end();
+}
+
+#[test]
+fn rmdir_is_remove() {
+    let bed = Bed::new();
+    let fh = bed.open("1.0/data");
+    let remove = |parent, name: &str| bed.core.remove_dir(parent, OsStr::new(name));
+    assert_eq!(remove(ROOT, "1.0"), Err(Errno::EBUSY));
+    assert_eq!(remove(ROOT, "1.1"), Err(Errno::ENOENT));
+    assert_eq!(remove(ROOT, "ctl"), Err(Errno::ENOTDIR));
+    let unit = bed.ino("1.0").unwrap();
+    assert_eq!(remove(unit, "devlink"), Err(Errno::EPERM));
+    assert_eq!(remove(unit, "data"), Err(Errno::ENOTDIR));
+    bed.core.release(fh);
+    assert_eq!(remove(ROOT, "1.0"), Ok(()));
+    assert_eq!(bed.names(""), [".", "..", "ctl", "log"]);
+    assert_eq!(bed.core.stat(unit).unwrap_err(), Errno::ESTALE);
+    // It comes back as another directory.
+    bed.echo("ctl", "discover").unwrap();
+    bed.eventually(|| bed.ino("1.0").is_ok());
+    assert_ne!(bed.ino("1.0").unwrap(), unit);
+    bed.end();
+}
+
+#[test]
+fn a_target_removed_by_force_leaves_stale_handles() {
+    let bed = Bed::new();
+    let fh = bed.open("1.0/data");
+    assert_eq!(bed.echo("ctl", "remove 1.0"), Err(Errno::EBUSY));
+    assert_eq!(bed.echo("ctl", "remove -f 1.0"), Ok(13));
+    assert_eq!(bed.read_at(fh, 0, 512), Err(Errno::ESTALE));
+    assert_eq!(bed.write_at(fh, 0, &[1; 512]), Err(Errno::ESTALE));
+    assert_eq!(bed.sync(fh), Err(Errno::ESTALE));
+    bed.core.release(fh);
+    bed.end();
+}
+
+#[test]
+fn who_may_open_what_for_writing() {
+    let bed = Bed::with(|settings| settings.read_only = true);
+    for path in ["log", "1.0/ident", "1.0/devlink/0"] {
+        assert_eq!(bed.try_open(path, libc::O_WRONLY), Err(Errno::EPERM), "{path}");
+    }
+    assert_eq!(bed.try_open("1.0/data", libc::O_RDWR), Err(Errno::EROFS));
+    assert_eq!(bed.truncate(bed.ino("1.0/data").unwrap(), None, 0), Err(Errno::EROFS));
+    assert_eq!(bed.try_open("1.0", libc::O_RDONLY), Err(Errno::EISDIR));
+    assert!(bed.echo("1.0/ctl", "part a 0 8").is_ok(), "ctl stays writable under ro");
+    bed.end();
+}
