@@ -1,15 +1,38 @@
 //! From a mount that stands to its end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
 
 use crate::cli::Options;
-use crate::configfile::ConfigFile;
+use crate::configfile::{self, ConfigFile};
 use crate::daemon::background::Ready;
+use crate::daemon::export::Export;
 use crate::daemon::signals::Signals;
+use crate::daemon::stop::{self, Service};
 use crate::daemon::unmounter::Unmounter;
 use crate::failure::Failure;
+use crate::fs::core::{Core, Lines, Settings};
+use crate::fs::ctl::UnitCommand;
 use crate::fs::mount::Mounted;
+use crate::fs::session::FuseSession;
 use crate::ground::Ground;
+use crate::runtime::serve::Server;
+use crate::runtime::{Runtime, clock, loopback, privilege};
+use crate::target::TargetConfig;
+use crate::wire::Addr;
+
+/// The address of the built-in target.
+const DEMO: Addr = Addr::new(1, 0);
+/// The MTU of the wire in memory that leads to it: jumbo frames, as on a storage network.
+const DEMO_MTU: usize = 9000;
+/// How long the first discovery has before the mount is said to be ready.
+const FIRST_DISCOVERY: Duration = Duration::from_millis(500);
+/// How often it is looked whether the awaited targets are there.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// All that the start has made. No thread runs yet; privileges are still whole.
 #[derive(Debug)]
@@ -28,15 +51,227 @@ pub struct Stage {
     pub signals: Signals,
 }
 
-/// Serves until the mount is gone. The one who connects it does, in this order, since privileges belong to threads:
-/// `Session::from_fd` with `mounted.device`; `mounted.mount.set_read_ahead` (after INIT, which can only lower it);
-/// `privilege::drop_privileges`, or `drop_all_privileges` for the demo; then threads: engine and runtime on the ground,
-/// `daemon::stop::spawn`; the wait for --wait; `ready.ready(line)`; the session's loop. An error before `ready` becomes
-/// the one line on stderr, and whatever is mounted is unmounted by the caller.
+/// Serves until the mount is gone. An error before `ready` becomes the one line on stderr, and whatever is mounted is
+/// unmounted by the caller.
 pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
-    let _ = ready;
-    Err(Failure::start(format!(
-        "this build cannot serve {} yet; take a later one",
-        stage.mounted.mount.point().display()
-    )))
+    let Stage { options, config, ground, mounted, unmounter, signals } = stage;
+    // Capabilities belong to threads: they are dropped before there is a second one.
+    note(match ground {
+        Ground::Links { .. } => privilege::drop_privileges(),
+        Ground::Demo(_) => privilege::drop_all_privileges(),
+    });
+    let runtime = Runtime::new(options.mount.max_targets);
+    let startup = Arc::new(Startup::new(&options, config));
+    let settings = Settings {
+        uid: options.mount.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw()),
+        gid: options.mount.gid.unwrap_or_else(|| nix::unistd::getgid().as_raw()),
+        born: clock::wall(),
+        read_only: options.mount.read_only,
+        uncached: options.mount.direct_io,
+    };
+    let core = Core::new(runtime.clone(), settings, startup.clone());
+    let cannot =
+        |what: &'static str| move |error| Failure::start(format!("cannot {what}: {error}; try again"));
+    let session = FuseSession::open(&core, mounted.device).map_err(cannot("talk to the kernel's FUSE"))?;
+    if let Err(error) = mounted.mount.set_read_ahead(options.mount.readahead_kib) {
+        log::warn!("the kernel's read-ahead stays small: {error}; buffered reads will be slow");
+    }
+    let service = Arc::new(Attendant {
+        runtime: runtime.clone(),
+        core: core.clone(),
+        startup,
+        over: AtomicBool::new(false),
+    });
+    stop::spawn(signals, unmounter, options.mount.stop, service.clone()).map_err(cannot("start a thread"))?;
+    let _target = ground_up(&runtime, ground).map_err(cannot("start a thread"))?;
+    service.run_top();
+    // The kernel's questions are answered from here on, also while targets are awaited.
+    let serving = thread::Builder::new().name("session".into()).spawn(move || session.run());
+    let serving = serving.map_err(cannot("start a thread"))?;
+    let there = await_targets(&runtime, &options, &|| serving.is_finished());
+    let result = match there {
+        Ok(()) => {
+            ready.ready(&summary(&runtime, &mounted.mount.point().display().to_string()));
+            ended(serving)
+        }
+        Err(failure) if serving.is_finished() => ended(serving).and(Err(failure)),
+        Err(failure) => {
+            // The caller unmounts; the session ends by that, and the process with it.
+            Err(failure)
+        }
+    };
+    core.close();
+    runtime.stop();
+    result
+}
+
+fn note(done: Result<String, String>) {
+    match done {
+        Ok(words) => log::debug!("{words}"),
+        Err(words) => log::warn!("{words}"),
+    }
+}
+
+fn ended(serving: thread::JoinHandle<std::io::Result<()>>) -> Result<(), Failure> {
+    match serving.join() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::start(format!("the kernel ended the mount: {error}"))),
+        Err(_) => Err(Failure::start("a bug ended the session; please report it with the log")),
+    }
+}
+
+/// Puts the runtime on what it stands on. The demo's target is served for as long as the answer lives.
+fn ground_up(runtime: &Arc<Runtime>, ground: Ground) -> std::io::Result<Option<Server>> {
+    match ground {
+        Ground::Links { links, follow } => {
+            for link in links {
+                // A name given twice is bound once.
+                let _ = runtime.attach(Arc::new(link));
+            }
+            // Interfaces that come up later are bound by the watcher.
+            runtime.start(true, follow)?;
+            Ok(None)
+        }
+        Ground::Demo(image) => {
+            runtime.start(false, false)?;
+            let (near, far) = loopback::pair("demo", "target", DEMO_MTU);
+            let export = Export::new(TargetConfig::new(DEMO, "demo"), image);
+            let server = Server::start(far, export)?;
+            let _ = runtime.attach(near);
+            Ok(Some(server))
+        }
+    }
+}
+
+/// Waits for the targets of --wait, or for what answers the first discovery.
+fn await_targets(runtime: &Runtime, options: &Options, over: &dyn Fn() -> bool) -> Result<(), Failure> {
+    let start = Instant::now();
+    let up = |addr: &Addr| runtime.unit(*addr).is_some_and(|unit| runtime.look(&unit, |d| d.is_up()));
+    loop {
+        let missing: Vec<String> = options.wait.iter().filter(|a| !up(a)).map(Addr::to_string).collect();
+        if over() {
+            return Err(Failure::start("unmounted before it was ready"));
+        }
+        let patience = if options.wait.is_empty() { FIRST_DISCOVERY } else { options.wait_timeout };
+        let done =
+            if options.wait.is_empty() { !options_wait_longer(runtime, start) } else { missing.is_empty() };
+        if done {
+            return Ok(());
+        }
+        if start.elapsed() >= patience {
+            if options.wait.is_empty() {
+                return Ok(());
+            }
+            return Err(Failure::start(format!(
+                "{} did not answer within {} s; check the cable, the target and -i, or wait longer with --wait-timeout",
+                missing.join(", "),
+                options.wait_timeout.as_secs()
+            )));
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// Nobody named a target to wait for: the demo's is enough, a network has its half second.
+fn options_wait_longer(runtime: &Runtime, start: Instant) -> bool {
+    let demo = runtime.netlinks().iter().all(|n| n.name == "demo") && runtime.unit(DEMO).is_some();
+    let none = runtime.netlinks().is_empty();
+    !(demo || none) && start.elapsed() < FIRST_DISCOVERY
+}
+
+/// The one line that says how the start went.
+fn summary(runtime: &Runtime, point: &str) -> String {
+    let names: Vec<String> = runtime.netlinks().into_iter().map(|n| n.name).collect();
+    let bound =
+        if names.is_empty() { "bound to nothing".to_owned() } else { format!("bound {}", names.join(", ")) };
+    let units = runtime.units();
+    let targets: Vec<String> = units.iter().take(8).map(|u| u.addr.to_string()).collect();
+    match units.len() {
+        0 => format!("{point}: {bound}; no target has answered yet; see {point}/ctl"),
+        n if n > targets.len() => {
+            format!("{point}: {bound}; targets {} and {} more", targets.join(", "), n - targets.len())
+        }
+        _ => format!("{point}: {bound}; targets {}", targets.join(", ")),
+    }
+}
+
+/// The lines of the configuration file for targets, and what the command line says for all of them.
+struct Startup {
+    options: Options,
+    config: RwLock<Arc<ConfigFile>>,
+}
+
+impl Startup {
+    fn new(options: &Options, config: ConfigFile) -> Startup {
+        Startup { options: options.clone(), config: RwLock::new(Arc::new(config)) }
+    }
+
+    fn file(&self) -> Arc<ConfigFile> {
+        self.config.read().clone()
+    }
+}
+
+impl Lines for Arc<Startup> {
+    fn before_visible(&self, addr: Addr) -> Vec<(String, UnitCommand)> {
+        let file = self.file();
+        let deadline =
+            self.options.mount.deadline.map(|d| ("-o deadline".to_owned(), UnitCommand::Deadline(Some(d))));
+        let lines = file.before_visible(addr).map(|line| (file.origin(line.number), line.command.clone()));
+        deadline.into_iter().chain(lines).collect()
+    }
+
+    fn once_up(&self, addr: Addr) -> Vec<(String, UnitCommand)> {
+        let file = self.file();
+        let scan = self.options.mount.partscan.then(|| ("-o partscan".to_owned(), UnitCommand::Partscan));
+        let lines = file.once_up(addr).map(|line| (file.origin(line.number), line.command.clone()));
+        scan.into_iter().chain(lines).collect()
+    }
+}
+
+/// What the signals ask for.
+struct Attendant {
+    runtime: Arc<Runtime>,
+    core: Arc<Core>,
+    startup: Arc<Startup>,
+    over: AtomicBool,
+}
+
+impl Attendant {
+    /// Runs the lines of the file that are for the top ctl.
+    fn run_top(&self) {
+        let file = self.startup.file();
+        for line in file.top() {
+            if let Err(errno) = self.core.run_top(&line.command) {
+                let why = std::io::Error::from_raw_os_error(errno.into());
+                self.say(&format!("{}: {why}", file.origin(line.number)));
+            }
+        }
+    }
+}
+
+impl Service for Attendant {
+    fn reload(&self) {
+        match configfile::read(&self.startup.options.config) {
+            Ok(file) => {
+                for complaint in file.complaints() {
+                    self.say(&format!("{complaint}; the other lines apply"));
+                }
+                *self.startup.config.write() = Arc::new(file);
+                self.run_top();
+                self.core.apply_lines();
+                self.say("configuration read again");
+            }
+            Err(failure) => self.say(&failure.to_string()),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        log::warn!("{line}");
+        self.runtime.log().log("daemon", None, line);
+    }
+
+    fn abandon(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.runtime.abandon();
+    }
 }

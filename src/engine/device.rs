@@ -160,6 +160,8 @@ pub struct Device<R> {
     fw: u16,
     buffers: u16,
     flush: FlushKind,
+    /// Whoever serves is about to end: nothing is accepted any more.
+    retired: bool,
     /// The target refused TRIM although it promised it.
     trim_refused: bool,
 
@@ -217,6 +219,7 @@ impl<R> Device<R> {
             config: birth.config,
             fw: birth.fw,
             buffers: birth.buffers,
+            retired: false,
             trim_refused: false,
             paths: vec![Some(path)],
             flight: Flight::new(birth.space, birth.seed),

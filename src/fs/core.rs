@@ -190,6 +190,17 @@ impl Core {
         }
     }
 
+    /// The configuration file was read again: its lines are run on every target that is there.
+    pub fn apply_lines(self: &Arc<Self>) {
+        for unit in self.runtime.units() {
+            self.runtime.with_device(&unit, |device, _, _| self.prepare(device));
+            self.refresh(&unit);
+            if self.runtime.look(&unit, Device::is_up) {
+                self.greet(&unit);
+            }
+        }
+    }
+
     fn complain(&self, addr: Addr, origin: &str, errno: Errno) {
         let why = std::io::Error::from_raw_os_error(errno.into());
         self.runtime.log().log("config", Some(addr), format_args!("{origin}: {why}"));

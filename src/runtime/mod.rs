@@ -200,14 +200,19 @@ impl Runtime {
         Ok(())
     }
 
+    /// Fails all that is outstanding, nofail or not, and all that comes later.
+    pub fn abandon(&self) {
+        for unit in self.units() {
+            self.with_device(&unit, |device, now, sink| device.retire(now, sink));
+        }
+    }
+
     /// Ends every thread. Requests that are still outstanding fail.
     pub fn stop(&self) {
         if self.stopping.swap(true, Ordering::SeqCst) {
             return;
         }
-        for unit in self.units() {
-            self.with_device(&unit, |device, now, sink| device.fail_all(now, sink));
-        }
+        self.abandon();
         self.timers.stop();
         if let Some(watch) = self.watch.get() {
             watch.wake();

@@ -337,6 +337,12 @@ impl<R> Device<R> {
         self.query(path, now, sink);
     }
 
+    /// Everything fails from now on: whoever serves is about to end.
+    pub fn retire(&mut self, now: Time, sink: &mut Sink<R>) {
+        self.retired = true;
+        self.fail_all(now, sink);
+    }
+
     /// Every request fails now, even under nofail, and the target is down until it answers again.
     pub fn fail_all(&mut self, now: Time, sink: &mut Sink<R>) {
         let all: Vec<ReqId> = self.reqs.iter().map(|(id, _)| id).collect();
@@ -346,6 +352,8 @@ impl<R> Device<R> {
         self.enter(State::Down(Reason::FailIo), sink);
         self.confidence = Confidence::Since(now);
         self.drop_confirming();
-        self.ask(now, sink);
+        if !self.retired {
+            self.ask(now, sink);
+        }
     }
 }

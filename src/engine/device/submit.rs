@@ -57,6 +57,9 @@ impl<R> Device<R> {
     }
 
     fn prepare(&mut self, io: Io, handle: Handle, nonblock: bool) -> Result<Prepared, Error> {
+        if self.retired {
+            return Err(Error::Io);
+        }
         if let Io::Config { .. } | Io::Mask(_) | Io::Reserve(_) = io {
             return Ok(Prepared::Later(match io {
                 Io::Config { verb, string } => Job::Config { verb, string },
