@@ -27,6 +27,7 @@ mod disk;
 mod fallocate;
 mod files;
 mod names;
+mod scan;
 mod status;
 mod zero;
 
@@ -81,6 +82,7 @@ pub struct Core {
     pages: Pages<Line>,
     waker: Waker,
     configs: config::Truncations,
+    scans: scan::Scans,
     pollers: Mutex<HashMap<u64, PollNotifier>>,
 }
 
@@ -98,6 +100,7 @@ impl Core {
             waker: Waker::new(line.clone()),
             line,
             configs: config::Truncations::default(),
+            scans: scan::Scans::default(),
             pollers: Mutex::default(),
             runtime,
         });
@@ -173,7 +176,7 @@ impl Core {
         let addr = device.addr();
         for (origin, command) in self.lines.before_visible(addr) {
             if let Some(Err(errno)) = command::apply_local(device, &command) {
-                self.complain(addr, &origin, errno);
+                self.complain(addr, &origin, &errno::words(errno));
             }
         }
     }
@@ -183,8 +186,8 @@ impl Core {
         for (origin, command) in self.lines.once_up(unit.addr) {
             let (core, addr) = (self.clone(), unit.addr);
             self.run_unit_line(unit, command, move |done| {
-                if let Err(errno) = done {
-                    core.complain(addr, &origin, errno);
+                if let Err(error) = done {
+                    core.complain(addr, &origin, &error.words);
                 }
             });
         }
@@ -201,8 +204,7 @@ impl Core {
         }
     }
 
-    fn complain(&self, addr: Addr, origin: &str, errno: Errno) {
-        let why = std::io::Error::from_raw_os_error(errno.into());
+    fn complain(&self, addr: Addr, origin: &str, why: &str) {
         self.runtime.log().log("config", Some(addr), format_args!("{origin}: {why}"));
     }
 

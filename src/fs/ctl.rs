@@ -48,6 +48,12 @@ impl CtlError {
     }
 }
 
+impl From<Errno> for CtlError {
+    fn from(errno: Errno) -> Self {
+        Self::new(errno, super::errno::words(errno))
+    }
+}
+
 impl std::fmt::Display for CtlError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.words)

@@ -6,6 +6,11 @@ use crate::runtime::RuntimeError;
 /// A number of errno.h, as FUSE carries it.
 pub use fuser::Errno;
 
+/// What the C library calls a number.
+pub fn words(errno: Errno) -> String {
+    nix::errno::Errno::from_raw(errno.into()).desc().to_owned()
+}
+
 /// What a request that ended with this error answers.
 pub fn of(error: Error) -> Errno {
     match error {

@@ -7,6 +7,7 @@ pub mod handlers;
 pub mod handles;
 pub mod mount;
 pub mod notify;
+pub mod partscan;
 pub mod session;
 pub mod text;
 pub mod tree;

@@ -239,3 +239,39 @@ fn the_log_is_a_file_that_grows() {
     assert!(bed.cat("log").unwrap().contains("found: "));
     bed.end();
 }
+
+/// A disk with an MBR of two partitions, the second of which is `second`.
+fn write_table(bed: &Bed, second: (u32, u32)) {
+    let mut sector = vec![0; 512];
+    for (n, (start, count)) in [(8, 100), second].into_iter().enumerate() {
+        let at = 446 + n * 16;
+        sector[at + 4] = 0x83;
+        sector[at + 8..at + 12].copy_from_slice(&u32::to_le_bytes(start));
+        sector[at + 12..at + 16].copy_from_slice(&u32::to_le_bytes(count));
+    }
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let fh = bed.open("1.0/data");
+    assert_eq!(bed.write_at(fh, 0, &sector), Ok(512));
+    bed.core.release(fh);
+}
+
+#[test]
+fn partscan_declares_the_whole_table_or_nothing() {
+    let bed = Bed::new();
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::ENOENT));
+    assert!(bed.log().contains("ctl line 1: partscan: no partition table"), "{}", bed.log());
+    write_table(&bed, (50, 100));
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EINVAL));
+    assert!(bed.log().contains("p1 and p2 overlap"), "{}", bed.log());
+    write_table(&bed, (200, 56));
+    bed.echo("1.0/ctl", "part p2 0 1").unwrap();
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EEXIST));
+    assert_eq!(bed.names("1.0")[6..], ["data", "p2"], "p1 was taken back");
+    assert_eq!(bed.echo("1.0/ctl", "delpart p2\npartscan\npartscan\n# twice is done"), Ok(44));
+    assert_eq!((bed.size("1.0/p1"), bed.size("1.0/p2")), (100 * 512, 56 * 512));
+    assert!(bed.log().contains("1.0 partscan: p1 p2"));
+    bed.silence(true);
+    bed.echo("1.0/ctl", "deadline 1").unwrap();
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EIO));
+    bed.end();
+}

@@ -41,6 +41,8 @@ enum Step {
 enum Ask {
     /// A verb of AoE's config command.
     Config(Verb, Vec<u8>),
+    /// The disk's partition table.
+    Scan,
 }
 
 impl Script {
@@ -54,7 +56,7 @@ impl Script {
             self.line += 1;
             match self.step(&line) {
                 Ok(Step::Done(Ok(()))) => {}
-                Ok(Step::Done(Err(errno))) => return self.fail(&line, errno),
+                Ok(Step::Done(Err(errno))) => return self.fail(&line, errno.into()),
                 Ok(Step::Ask(ask)) => return self.ask(line, ask),
                 Err(error) => return self.refuse(&error),
             }
@@ -74,11 +76,11 @@ impl Script {
     }
 
     fn ask(self, line: Vec<u8>, ask: Ask) {
-        let Some(unit) = self.unit.clone() else { return self.fail(&line, Errno::EINVAL) };
+        let Some(unit) = self.unit.clone() else { return self.fail(&line, Errno::EINVAL.into()) };
         let core = self.core.clone();
         core.answer_to(&unit, ask, move |done| match done {
             Ok(()) => self.run(),
-            Err(errno) => self.fail(&line, errno),
+            Err(error) => self.fail(&line, error),
         });
     }
 
@@ -89,10 +91,9 @@ impl Script {
     }
 
     /// The command did not succeed.
-    fn fail(self, line: &[u8], errno: Errno) {
-        let why = std::io::Error::from_raw_os_error(errno.into());
-        self.log(&format!("{}: {why}", ctl::shown(String::from_utf8_lossy(line).trim())));
-        (self.answer)(Err(errno));
+    fn fail(self, line: &[u8], error: CtlError) {
+        self.log(&format!("{}: {error}", ctl::shown(String::from_utf8_lossy(line).trim())));
+        (self.answer)(Err(error.errno));
     }
 
     fn log(&self, words: &str) {
@@ -175,10 +176,10 @@ impl Core {
         self: &Arc<Self>,
         unit: &Arc<Unit>,
         command: UnitCommand,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
+        answer: impl FnOnce(Result<(), CtlError>) + Send + 'static,
     ) {
         match self.run_unit(unit, command) {
-            Step::Done(done) => answer(done),
+            Step::Done(done) => answer(done.map_err(CtlError::from)),
             Step::Ask(ask) => self.answer_to(unit, ask, answer),
         }
     }
@@ -201,6 +202,7 @@ impl Core {
         }
         match command {
             UnitCommand::Config { verb, string } => return Step::Ask(Ask::Config(verb, string)),
+            UnitCommand::Partscan => return Step::Ask(Ask::Scan),
             UnitCommand::Flush => self.flush_and_log(unit),
             _ => {}
         }
@@ -211,13 +213,14 @@ impl Core {
         self: &Arc<Self>,
         unit: &Arc<Unit>,
         ask: Ask,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
+        answer: impl FnOnce(Result<(), CtlError>) + Send + 'static,
     ) {
         match ask {
+            Ask::Scan => self.partscan(unit, answer),
             Ask::Config(verb, string) => {
                 let io = Io::Config { verb, string: string.clone() };
                 self.submit(unit, self.whole(unit), false, io, move |outcome| {
-                    answer(match outcome {
+                    let done = match outcome {
                         Ok(Output::Config(said)) => config_agrees(verb, &string, &said),
                         Ok(_) => Err(Errno::EIO),
                         Err(error) => Err(match (verb, errno::of(error)) {
@@ -225,7 +228,8 @@ impl Core {
                             (Verb::Test | Verb::Prefix, Errno::ETIMEDOUT) => Errno::ENOENT,
                             (_, errno) => errno,
                         }),
-                    });
+                    };
+                    answer(done.map_err(CtlError::from));
                 });
             }
         }
@@ -242,7 +246,7 @@ impl Core {
             let said = match outcome {
                 Ok(_) => "flush: done".to_string(),
                 Err(error) => {
-                    format!("flush: {}", std::io::Error::from_raw_os_error(errno::of(error).into()))
+                    format!("flush: {}", errno::words(errno::of(error)))
                 }
             };
             core.runtime.log().log("flush", Some(own.addr), said);

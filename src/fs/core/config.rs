@@ -173,7 +173,7 @@ impl Core {
                 core.configs.forget(own.id);
             }
             if let Err(errno) = set {
-                let why = std::io::Error::from_raw_os_error(errno.into());
+                let why = errno::words(errno);
                 core.runtime.log().log("config", Some(own.addr), format_args!("truncation of config: {why}"));
             }
         });
