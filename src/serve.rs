@@ -68,6 +68,7 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
         born: clock::wall(),
         read_only: options.mount.read_only,
         uncached: options.mount.direct_io,
+        partscan: options.mount.partscan,
     };
     let core = Core::new(runtime.clone(), settings, startup.clone());
     let cannot =

@@ -49,6 +49,8 @@ pub struct Settings {
     pub read_only: bool,
     /// `data` and partitions are not cached.
     pub uncached: bool,
+    /// Every disk's partition table is read when it appears.
+    pub partscan: bool,
 }
 
 /// The lines of the configuration file that are for targets.
@@ -244,8 +246,16 @@ impl Observer for Watcher {
         let Some(core) = self.0.upgrade() else { return };
         match change {
             Change::Removed => core.removed(unit),
-            Change::Replaced | Change::Resized => core.refresh(unit),
-            Change::Appeared | Change::Up => core.greet(unit),
+            Change::Resized => core.refresh(unit),
+            Change::Replaced => {
+                core.refresh(unit);
+                core.scan_unasked(unit);
+            }
+            Change::Appeared => {
+                core.scan_unasked(unit);
+                core.greet(unit);
+            }
+            Change::Up => core.greet(unit),
             Change::Down => {}
         }
     }

@@ -87,8 +87,14 @@ impl Bed {
             Arc::new(Target { processor: processor("one", SECTORS).into(), silent: AtomicBool::new(false) });
         let server = Server::start(far, target.clone()).unwrap();
         let runtime = Runtime::new(TARGETS_MAX);
-        let mut settings =
-            Settings { uid: 1000, gid: 100, born: SystemTime::now(), read_only: false, uncached: false };
+        let mut settings = Settings {
+            uid: 1000,
+            gid: 100,
+            born: SystemTime::now(),
+            read_only: false,
+            uncached: false,
+            partscan: false,
+        };
         change(&mut settings);
         let core = Core::new(runtime.clone(), settings, ());
         let told = Arc::new(Told::default());

@@ -275,3 +275,13 @@ fn partscan_declares_the_whole_table_or_nothing() {
     assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EIO));
     bed.end();
 }
+
+#[test]
+fn partitions_of_a_disk_that_appears() {
+    let bed = Bed::with(|settings| settings.partscan = true);
+    write_table(&bed, (200, 56));
+    bed.echo("ctl", "remove 1.0\ndiscover").unwrap();
+    bed.eventually(|| bed.ino("1.0/p2").is_ok());
+    bed.eventually(|| bed.names("1.0")[6..] == ["data", "p1", "p2"]);
+    bed.end();
+}

@@ -68,6 +68,20 @@ impl Core {
         }
     }
 
+    /// A disk that was not there before, with `-o partscan`. That it has no table is nothing to report.
+    pub(super) fn scan_unasked(self: &Arc<Self>, unit: &Arc<Unit>) {
+        if !self.settings.partscan {
+            return;
+        }
+        let (core, addr) = (self.clone(), unit.addr);
+        self.partscan(unit, move |done| match done {
+            Err(error) if error.errno != Errno::ENOENT => {
+                core.runtime.log().log("partscan", Some(addr), format_args!("partscan: {error}"));
+            }
+            _ => {}
+        });
+    }
+
     fn scan_queue(self: &Arc<Self>) {
         loop {
             let mut queue = self.scans.0.lock();
