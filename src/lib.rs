@@ -7,6 +7,7 @@ pub mod engine;
 pub mod failure;
 pub mod fs;
 pub mod ground;
+pub mod parttable;
 pub mod runtime;
 pub mod serve;
 pub mod target;

@@ -91,12 +91,13 @@ impl Drop for Broken {
 }
 
 /// The layers of the house: who is in it, and which modules of the crate it may name.
-const LAYERS: [(&str, &[&str]); 5] = [
+const LAYERS: [(&str, &[&str]); 6] = [
     ("wire", &["wire"]),
+    ("parttable", &["parttable", "wire"]),
     ("engine", &["engine", "wire"]),
     ("target", &["target", "wire"]),
     ("runtime", &["runtime", "engine", "wire"]),
-    ("fs", &["fs", "runtime", "engine", "wire"]),
+    ("fs", &["fs", "runtime", "engine", "parttable", "wire"]),
 ];
 
 /// The modules of the crate that a piece of code names: `crate::engine::…`, `crate::{engine::…, wire}`.

@@ -4,19 +4,22 @@
 //! reserved fields zeroed, whatever the buffer held before. The targets in `fuzz_targets/` call these functions, and so do
 //! the ordinary tests (`tests/fuzz_corpus.rs`, `tests/wire_golden.rs`), which include this file by its path.
 
-use aoefs::fs::ctl::{CtlError, lines, parse_config, parse_mask, parse_reserve, parse_top, parse_unit};
+use aoefs::fs::ctl::{
+    CtlError, check_part_name, lines, parse_config, parse_mask, parse_reserve, parse_top, parse_unit,
+};
+use aoefs::parttable::{ENTRIES_MAX, READ_SECTORS_MAX, READS_MAX, SECTORS_MAX, Scan, Verdict, Want};
 use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::wire::{
     ATA_LEN, Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DIRECTIVE_LEN, HEADER_LEN, Header,
-    IDENTIFY_LEN, Identify, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, RESERVE_LEN, Reserve, TRIM_ENTRY_LEN,
-    Tag, trim_ranges,
+    IDENTIFY_LEN, Identify, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, RESERVE_LEN, Reserve, SECTOR,
+    TRIM_ENTRY_LEN, Tag, trim_ranges,
 };
 
 /// One function of this file.
 pub type Entry = fn(&[u8]);
 
 /// Every target by the name of its binary and of its corpus folder.
-pub const TARGETS: [(&str, Entry); 11] = [
+pub const TARGETS: [(&str, Entry); 12] = [
     ("header", header),
     ("ata", ata),
     ("config", config),
@@ -27,6 +30,7 @@ pub const TARGETS: [(&str, Entry); 11] = [
     ("units", units),
     ("frame", frame),
     ("ctl", ctl),
+    ("parttable", parttable),
     ("target", target),
 ];
 
@@ -224,5 +228,76 @@ pub fn target(mut data: &[u8]) {
         frame(&reply[..length]);
         let Ok((header, _)) = Header::parse(&reply[..length]) else { panic!("a reply has no header") };
         assert_eq!(header, Header { dst: src, src: mac, response: true, error: header.error, ..ask });
+    }
+}
+
+/// A disk with a partition table: a byte whose lowest bit says whether a GPT's checksums are made right, the disk's sectors
+/// (eight bytes, little-endian), then up to five sectors, which the disk repeats to its end. So a disk of 5, 10, 15 …
+/// sectors ends with the last two, where a GPT has its backup, and a link anywhere leads to a record.
+pub fn parttable(data: &[u8]) {
+    /// As many as the smallest GPT needs: MBR, header, array, array, header.
+    const IMAGE: usize = 5;
+    let Some(([flags, rest @ ..], data)) = data.split_first_chunk::<9>() else { return };
+    let disk = u64::from_le_bytes(*rest);
+    let mut image = [[0; SECTOR]; IMAGE];
+    for (sector, bytes) in image.iter_mut().zip(data.chunks(SECTOR)) {
+        sector[..bytes.len()].copy_from_slice(bytes);
+    }
+    if flags & 1 != 0 {
+        seal(&mut image);
+    }
+    let read = |at: u64, count: u64| -> Vec<u8> {
+        (at..at + count).flat_map(|sector| image[(sector % IMAGE as u64) as usize]).collect()
+    };
+    let mut scan = Scan::new(disk);
+    let (mut reads, mut sectors) = (0, 0);
+    let verdict = loop {
+        match scan.want() {
+            Want::End(verdict) => break verdict.clone(),
+            Want::Read { at, count } => {
+                assert!((1..=READ_SECTORS_MAX).contains(&count), "{count}");
+                assert!(at.0 < disk && count <= disk - at.0, "{at} and {count} of {disk}");
+                (reads, sectors) = (reads + 1, sectors + count);
+                assert!(reads <= READS_MAX && sectors <= SECTORS_MAX, "{reads} reads, {sectors} sectors");
+                scan.feed(&read(at.0, count));
+            }
+        }
+    };
+    match verdict {
+        Verdict::Nothing => {}
+        Verdict::Refused(reason) => {
+            assert!((1..300).contains(&reason.len()) && !reason.contains(char::is_control), "{reason:?}");
+        }
+        Verdict::Found(mut entries) => {
+            assert!((1..=ENTRIES_MAX).contains(&entries.len()));
+            assert!(entries.windows(2).all(|pair| pair[0].number < pair[1].number));
+            for entry in &entries {
+                assert_eq!(check_part_name(&entry.name()), Ok(()));
+                assert!(!entry.to_string().contains(char::is_control), "{entry}");
+            }
+            entries.sort_by_key(|entry| entry.start);
+            assert!(entries.iter().all(|entry| entry.start.0 > 0 && entry.start < entry.end));
+            assert!(entries.windows(2).all(|pair| pair[0].end <= pair[1].start));
+            assert!(entries.last().is_none_or(|entry| entry.end.0 <= disk));
+        }
+    }
+}
+
+/// Makes the checksums right that stand in the way of a mutation, as far as the image goes.
+fn seal<const N: usize>(image: &mut [[u8; SECTOR]; N]) {
+    for n in 0..N {
+        if !image[n].starts_with(b"EFI PART") {
+            continue;
+        }
+        let number =
+            |at: usize| image[n][at..at + 4].iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte));
+        let (array, bytes) = (number(72) % N, number(80).saturating_mul(number(84)).min(4 * SECTOR));
+        let length = number(12).min(SECTOR);
+        let repeated: Vec<u8> = image.iter().cycle().skip(array).take(4).flatten().copied().collect();
+        let header = &mut image[n];
+        header[88..92].copy_from_slice(&crc32fast::hash(&repeated[..bytes]).to_le_bytes());
+        header[16..20].fill(0);
+        let crc = crc32fast::hash(&header[..length]);
+        header[16..20].copy_from_slice(&crc.to_le_bytes());
     }
 }
