@@ -469,6 +469,8 @@ impl Runtime {
             return Err(RuntimeError::Busy);
         }
         self.units.remove(&unit);
+        // Who still holds it, or was about to ask it something, is not served any more: no sweep comes here.
+        self.with_device(&unit, |device, now, sink| device.retire(now, sink));
         self.log.log("remove", Some(addr), "removed");
         if let Some(observer) = self.observer.get() {
             observer.changed(&unit, Change::Removed);
