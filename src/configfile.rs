@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(numbers(file.before_visible(Addr::new(1, 0)).collect()), [4, 9]);
         assert_eq!(numbers(file.once_up(Addr::new(1, 0)).collect()), [7]);
         assert_eq!(numbers(file.before_visible(Addr::new(7, 254)).collect()), [6]);
-        assert_eq!(numbers(file.before_visible(Addr::new(2, 0)).collect()), []);
+        assert!(numbers(file.before_visible(Addr::new(2, 0)).collect()).is_empty());
         let origins: Vec<_> = file.complaints().iter().map(|text| text.split(": ").next().unwrap()).collect();
         assert_eq!(origins, ["/etc/aoefs.conf:5", "/etc/aoefs.conf:8", "/etc/aoefs.conf:10"]);
     }

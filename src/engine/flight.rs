@@ -12,6 +12,7 @@ use slab::Slab;
 
 use super::locks::LockId;
 use super::path::PathId;
+use super::stats::Op;
 use super::time::Time;
 use crate::wire::{Sector, Tag};
 
@@ -72,6 +73,16 @@ impl Work {
             | Work::Raw { req }
             | Work::Command { req } => Some(req),
             Work::Identify { .. } | Work::Query { .. } | Work::Probe { .. } => None,
+        }
+    }
+
+    /// As what its round trip is counted; IDENTIFY, queries and what the raw file sends are not.
+    pub fn op(self) -> Option<Op> {
+        match self {
+            Work::Read { .. } | Work::Gather { .. } => Some(Op::Read),
+            Work::Write { .. } | Work::Trim { .. } => Some(Op::Write),
+            Work::Flush { .. } => Some(Op::Flush),
+            _ => None,
         }
     }
 

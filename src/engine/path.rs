@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::flight::{FrameId, Place};
 use super::ladder::Ladder;
 use super::rtt::Rtt;
+use super::stats::Histogram;
 use super::time::Time;
 use super::window::Window;
 use crate::wire::Mac;
@@ -57,6 +58,9 @@ pub struct PathStats {
     pub late: u64,
     /// Bytes of data read and written over it.
     pub bytes: u64,
+    /// Round trips of frames that read, wrote and flushed, in the order of `Op::ALL`: from the departure of a copy to
+    /// the first answer to it. A request's latency also has the waiting here; the difference is the queue.
+    pub trips: [Histogram; 3],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

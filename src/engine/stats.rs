@@ -21,7 +21,7 @@ impl Op {
         [(Op::Read, "read"), (Op::Write, "write"), (Op::Flush, "flush"), (Op::Other, "other")];
 }
 
-/// Buckets of a histogram: bucket `i` counts what took less than 2^i µs, the last one the rest (over two minutes).
+/// Buckets of a histogram: bucket `i` counts what took less than 2^i µs, the last one the rest (over a minute).
 pub const BUCKETS: usize = 28;
 
 /// Latencies by powers of two.

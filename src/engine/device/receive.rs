@@ -152,6 +152,9 @@ impl<R> Device<R> {
             path.rtt.sample(now.since(copy.sent));
         }
         path.stats.answered += 1;
+        if let Some(op) = work.op() {
+            path.stats.trips[op as usize].record(now.since(copy.sent));
+        }
         let was = path.trust;
         path.heard(now);
         if was == Trust::Tainted {
