@@ -11,4 +11,5 @@ pub mod parttable;
 pub mod runtime;
 pub mod serve;
 pub mod target;
+pub mod top;
 pub mod wire;

@@ -8,6 +8,8 @@ mod bed;
 
 #[path = "fs_core/commands.rs"]
 mod commands;
+#[path = "fs_core/counters.rs"]
+mod counters;
 #[path = "fs_core/disk.rs"]
 mod disk;
 #[path = "fs_core/life.rs"]

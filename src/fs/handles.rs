@@ -100,10 +100,12 @@ impl DiskHandle {
 pub enum What {
     /// `data` or a partition.
     Disk(DiskHandle),
-    /// A page of text of a target: `ctl`, `config`, `ident`, `devlink/N`.
+    /// A page of text of a target: `ctl`, `config`, `ident`, `stats`, `devlink/N`.
     Page(Arc<Unit>, Page),
     /// The top `ctl`.
     Top(Page),
+    /// The metrics.
+    Metrics(Page),
     /// The log.
     Log(Mutex<LogReader>),
     /// A directory as it was listed at its beginning.

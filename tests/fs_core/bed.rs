@@ -150,6 +150,13 @@ impl Bed {
         names
     }
 
+    /// `data` and the partitions: they are listed last.
+    pub fn disks(&self) -> Vec<String> {
+        let names = self.names("1.0");
+        let devlink = names.iter().position(|name| name == "devlink").unwrap();
+        names[devlink + 1..].to_vec()
+    }
+
     pub fn try_open(&self, path: &str, flags: i32) -> Result<u64, Errno> {
         Ok(self.core.open(self.ino(path)?, PID, flags)?.fh)
     }

@@ -65,7 +65,7 @@ fn lines_run_in_order_and_the_first_that_fails_ends_the_write() {
     let bed = Bed::new();
     let text = "# partitions\n\npart a 0 8\nnofail on\npart b 8 9000\npart c 8 16\n";
     assert_eq!(bed.echo("1.0/ctl", text), Err(Errno::EINVAL), "beyond the disk");
-    assert_eq!(bed.names("1.0")[6..], ["data", "a"]);
+    assert_eq!(bed.disks(), ["data", "a"]);
     assert!(bed.cat("1.0/ctl").unwrap().contains("nofail"));
     assert!(bed.log().contains("ctl line 5: part b 8 9000: Invalid argument"), "{}", bed.log());
     for (line, errno) in [
@@ -94,7 +94,7 @@ fn too_many_partitions() {
     let bed = Bed::new();
     let lines: String = (0..300).map(|n| format!("part p{n} {n} {}\n", n + 1)).collect();
     assert_eq!(bed.echo("1.0/ctl", &lines), Err(Errno::ENOSPC));
-    assert_eq!(bed.names("1.0").len(), 7 + 256);
+    assert_eq!(bed.disks().len(), 1 + 256);
     bed.end();
 }
 

@@ -9,18 +9,20 @@ use crate::bed::{Bed, PID, ROOT, SIZE};
 #[test]
 fn a_target_is_a_directory_of_files() {
     let bed = Bed::new();
-    assert_eq!(bed.names(""), [".", "..", "ctl", "log", "1.0"]);
-    assert_eq!(bed.names("1.0"), [".", "..", "ctl", "config", "ident", "devlink", "data"]);
+    assert_eq!(bed.names(""), [".", "..", "ctl", "log", "metrics", "1.0"]);
+    assert_eq!(bed.names("1.0"), [".", "..", "ctl", "config", "ident", "stats", "devlink", "data"]);
     assert_eq!(bed.names("1.0/devlink"), [".", "..", "0"]);
     let mode = |path: &str| bed.core.stat(bed.ino(path).unwrap()).unwrap().attr.perm;
     for (path, want) in [
         ("ctl", 0o644),
         ("log", 0o444),
+        ("metrics", 0o444),
         ("1.0", 0o755),
         ("1.0/ctl", 0o644),
         ("1.0/data", 0o640),
         ("1.0/config", 0o644),
         ("1.0/ident", 0o444),
+        ("1.0/stats", 0o444),
         ("1.0/devlink/0", 0o444),
     ] {
         assert_eq!(mode(path), want, "{path}");
@@ -96,7 +98,7 @@ fn rmdir_is_remove() {
     assert_eq!(remove(unit, "data"), Err(Errno::ENOTDIR));
     bed.core.release(fh);
     assert_eq!(remove(ROOT, "1.0"), Ok(()));
-    assert_eq!(bed.names(""), [".", "..", "ctl", "log"]);
+    assert_eq!(bed.names(""), [".", "..", "ctl", "log", "metrics"]);
     assert_eq!(bed.core.stat(unit).unwrap_err(), Errno::ESTALE);
     // It comes back as another directory.
     bed.echo("ctl", "discover").unwrap();

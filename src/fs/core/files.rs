@@ -6,9 +6,14 @@ use fuser::{FopenFlags, PollEvents, PollNotifier};
 
 use super::{Core, Write};
 use crate::fs::errno::{self, Errno};
-use crate::fs::handles::{DiskHandle, LogReader, Mode, Page, What};
+use crate::fs::handles::{DiskHandle, Handle, LogReader, Mode, Page, What};
+use crate::fs::metrics::Snapshot;
+use crate::fs::stats::StatsPage;
 use crate::fs::tree::{Node, TopFile, UnitFile};
 use crate::runtime::Unit;
+
+/// Up to so many targets the metrics are rendered in a few milliseconds, sooner than a thread is worth its start.
+const AT_ONCE: usize = 64;
 
 /// What open(2) got.
 #[derive(Debug)]
@@ -28,12 +33,17 @@ impl Core {
         let (what, flags) = match &node {
             Node::Root | Node::Unit(_) | Node::Devlinks(_) => return Err(Errno::EISDIR),
             // Root may open what nobody can write.
-            Node::Top(TopFile::Log) | Node::Devlink(..) | Node::File(_, UnitFile::Ident) if mode.write => {
+            Node::Top(TopFile::Log | TopFile::Metrics)
+            | Node::Devlink(..)
+            | Node::File(_, UnitFile::Ident | UnitFile::Stats)
+                if mode.write =>
+            {
                 return Err(Errno::EPERM);
             }
+            Node::Top(TopFile::Metrics) => (What::Metrics(Page::default()), text),
             Node::Top(TopFile::Log) => (What::Log(LogReader::default().into()), text),
             Node::Top(TopFile::Ctl) => (What::Top(Page::default()), text),
-            Node::File(_, UnitFile::Ctl) | Node::Devlink(..) => {
+            Node::File(_, UnitFile::Ctl | UnitFile::Stats) | Node::Devlink(..) => {
                 (What::Page(self.unit_of(&node)?, Page::default()), text)
             }
             Node::File(_, UnitFile::Config | UnitFile::Ident) => {
@@ -70,7 +80,7 @@ impl Core {
         match &handle.what {
             What::Disk(open) => self.runtime.with_device(&open.unit, |device, _, _| device.close()),
             What::Page(unit, _) => self.settle_config(unit, fh),
-            What::Top(_) | What::Log(_) | What::Dir(_) => {}
+            What::Top(_) | What::Metrics(_) | What::Log(_) | What::Dir(_) => {}
         }
     }
 
@@ -97,6 +107,10 @@ impl Core {
                     page.kept(offset).unwrap_or_else(|| page.keep(self.top_page().to_string().into_bytes()));
                 answer(Ok(slice(&text, offset, size)));
             }
+            What::Metrics(page) => match page.kept(offset) {
+                Some(text) => answer(Ok(slice(&text, offset, size))),
+                None => self.read_metrics(&handle, (offset, size), answer),
+            },
             What::Page(unit, page) => {
                 if let Some(text) = page.kept(offset) {
                     return answer(Ok(slice(&text, offset, size)));
@@ -114,10 +128,35 @@ impl Core {
         }
     }
 
+    /// Renders the metrics. What thousands of targets take, in time, must not keep the kernel's requests waiting.
+    fn read_metrics(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        (offset, size): (u64, usize),
+        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
+    ) {
+        let (core, handle) = (self.clone(), handle.clone());
+        let work = move || {
+            let What::Metrics(page) = &handle.what else { return };
+            let text = Snapshot::take(&core.runtime, core.open_handles()).render();
+            answer(Ok(slice(&page.keep(text.into_bytes()), offset, size)));
+        };
+        if self.runtime.units().len() <= AT_ONCE {
+            return work();
+        }
+        // An answer that is dropped says EIO by itself.
+        if let Err(error) = std::thread::Builder::new().name("metrics".into()).spawn(work) {
+            log::warn!("metrics: cannot start a thread: {error}");
+        }
+    }
+
     /// A page that is made of what is known here.
     fn render(&self, node: &Node, unit: &Unit) -> Result<Vec<u8>, Errno> {
         match node {
             Node::File(_, UnitFile::Ctl) => Ok(self.unit_page(unit).to_string().into_bytes()),
+            Node::File(_, UnitFile::Stats) => {
+                Ok(StatsPage::take(&self.runtime, unit).to_string().into_bytes())
+            }
             Node::File(_, UnitFile::Ident) => Ok(self.runtime.look(unit, |device| device.ident().to_vec())),
             Node::Devlink(_, n) => {
                 self.devlink_page(unit, *n).map(|page| page.to_string().into_bytes()).ok_or(Errno::ESTALE)
@@ -148,7 +187,7 @@ impl Core {
                 Ok(Node::File(_, UnitFile::Config)) => self.write_config(unit, offset, data, answer),
                 _ => answer(Err(Errno::EBADF)),
             },
-            What::Log(_) | What::Dir(_) => answer(Err(Errno::EBADF)),
+            What::Metrics(_) | What::Log(_) | What::Dir(_) => answer(Err(Errno::EBADF)),
         }
     }
 

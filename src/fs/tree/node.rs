@@ -18,24 +18,27 @@ pub enum TopFile {
     Ctl,
     /// The last events.
     Log,
+    /// Every counter.
+    Metrics,
 }
 
 impl TopFile {
     /// All of them in the order of a listing.
-    pub const ALL: [Self; 2] = [Self::Ctl, Self::Log];
+    pub const ALL: [Self; 3] = [Self::Ctl, Self::Log, Self::Metrics];
 
     /// The file's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ctl => "ctl",
             Self::Log => "log",
+            Self::Metrics => "metrics",
         }
     }
 
     fn mode(self) -> u32 {
         match self {
             Self::Ctl => 0o644,
-            Self::Log => 0o444,
+            Self::Log | Self::Metrics => 0o444,
         }
     }
 
@@ -54,11 +57,13 @@ pub enum UnitFile {
     Config,
     /// IDENTIFY DEVICE.
     Ident,
+    /// Counters.
+    Stats,
 }
 
 impl UnitFile {
     /// All of them in the order of a listing.
-    pub const ALL: [Self; 3] = [Self::Ctl, Self::Config, Self::Ident];
+    pub const ALL: [Self; 4] = [Self::Ctl, Self::Config, Self::Ident, Self::Stats];
 
     /// The file's name.
     pub fn name(self) -> &'static str {
@@ -66,13 +71,14 @@ impl UnitFile {
             Self::Ctl => "ctl",
             Self::Config => "config",
             Self::Ident => "ident",
+            Self::Stats => "stats",
         }
     }
 
     fn mode(self) -> u32 {
         match self {
             Self::Ctl | Self::Config => 0o644,
-            Self::Ident => 0o444,
+            Self::Ident | Self::Stats => 0o444,
         }
     }
 

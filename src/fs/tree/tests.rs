@@ -156,14 +156,14 @@ fn listings() {
     let t = tree();
     t.sync(U, &[data(1, 512), part(1, 1, "boot", 0, 512)]);
     let root = t.list_root([(U, "1.0".to_string())].into_iter());
-    assert_eq!(names(&root), [".", "..", "ctl", "log", "1.0"]);
-    assert_eq!(root[4].ino, Node::Unit(U).ino());
+    assert_eq!(names(&root), [".", "..", "ctl", "log", "metrics", "1.0"]);
+    assert_eq!(root[5].ino, Node::Unit(U).ino());
     let unit = t.list_unit(U);
-    assert_eq!(names(&unit), [".", "..", "ctl", "config", "ident", "devlink", "data", "boot"]);
-    assert_eq!((unit[1].ino, unit[5].kind), (Node::Root.ino(), FileType::Directory));
+    assert_eq!(names(&unit), [".", "..", "ctl", "config", "ident", "stats", "devlink", "data", "boot"]);
+    assert_eq!((unit[1].ino, unit[6].kind), (Node::Root.ino(), FileType::Directory));
     let links = t.list_devlinks(U, 2);
     assert_eq!(names(&links), [".", "..", "0", "1"]);
-    assert_eq!(names(&t.list_unit(UnitId(8))), [".", "..", "ctl", "config", "ident", "devlink"]);
+    assert_eq!(names(&t.list_unit(UnitId(8))), [".", "..", "ctl", "config", "ident", "stats", "devlink"]);
 }
 
 #[test]

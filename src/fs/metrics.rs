@@ -1,0 +1,258 @@
+//! The `metrics` file: every counter of the mount as Prometheus text (also OpenMetrics in its order and its `# EOF`).
+//!
+//! Promises: each target's lock is held for one copy of its numbers and for nothing else, so that reading the file never
+//! keeps I/O waiting; the lines of a family stand together below its HELP and TYPE; a series keeps its name and its
+//! labels; what cannot be in a label is escaped; the last line is `# EOF`, so that a reader knows the page is whole.
+//! A histogram appears with its first observation: most of 4096 idle targets have none.
+
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+use crate::engine::{BUCKETS, Histogram, Op, OpStats, PathStatus, Status, Trust};
+use crate::runtime::{NetlinkStatus, Runtime, Unit};
+use crate::wire::{Addr, SECTOR};
+
+mod families;
+
+use families::{COUNTS, Family, NETLINK, OPS, PATH, TARGET, TRIPS, Value, WAITS};
+
+/// The first bound of a histogram is 2^4 µs: what answers sooner is in this machine.
+const FIRST_BOUND: usize = 4;
+
+/// A target as it was at one moment.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// shelf.slot.
+    pub addr: Addr,
+    /// Itself.
+    pub status: Status,
+    /// The ways to it.
+    pub paths: Vec<PathStatus>,
+}
+
+impl Target {
+    /// Looks at it, under its lock.
+    pub fn take(runtime: &Runtime, unit: &Unit) -> Target {
+        let (status, paths) = runtime.look(unit, |device| (device.status(), device.paths()));
+        Target { addr: unit.addr, status, paths }
+    }
+}
+
+/// Numbers that belong to no target and no netlink.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Addresses that announced themselves and are no targets yet.
+    pub candidates: u64,
+    /// Addresses that were not taken for want of room.
+    pub refused: u64,
+    /// Open files of the mount.
+    pub handles: u64,
+    /// Bytes ever logged.
+    pub log_bytes: u64,
+    /// Lines of the log that newer ones pushed out.
+    pub log_pushed_out: u64,
+    /// Lines that the log's rate limit left out.
+    pub log_suppressed: u64,
+}
+
+/// The whole mount as it was, target after target.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Numbers of the mount.
+    pub counts: Counts,
+    /// The interfaces in use.
+    pub netlinks: Vec<NetlinkStatus>,
+    /// The targets in order of addresses.
+    pub targets: Vec<Target>,
+}
+
+impl Snapshot {
+    /// Looks at everything; `handles` is what only the file system knows.
+    pub fn take(runtime: &Runtime, handles: usize) -> Snapshot {
+        let log = runtime.log();
+        let counts = Counts {
+            candidates: runtime.candidates() as u64,
+            refused: runtime.refused(),
+            handles: handles as u64,
+            log_bytes: log.total(),
+            log_pushed_out: log.pushed_out(),
+            log_suppressed: log.suppressed(),
+        };
+        let targets = runtime.units().iter().map(|unit| Target::take(runtime, unit)).collect();
+        Snapshot { counts, netlinks: runtime.netlinks(), targets }
+    }
+
+    /// The page.
+    pub fn render(&self) -> String {
+        let mut page = Page(String::new());
+        self.mount(&mut page);
+        self.netlinks(&mut page);
+        self.targets(&mut page);
+        self.paths(&mut page);
+        page.0.push_str("# EOF\n");
+        page.0
+    }
+
+    fn mount(&self, page: &mut Page) {
+        page.head("aoefs_info", "Always 1; its label is the version of aoefs.");
+        page.line("aoefs_info", concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), Value::Count(1));
+        let up = self.targets.iter().filter(|target| target.status.up).count() as u64;
+        page.head("aoefs_targets", "Known targets by state.");
+        page.line("aoefs_targets", "state=\"up\"", Value::Count(up));
+        page.line("aoefs_targets", "state=\"down\"", Value::Count(self.targets.len() as u64 - up));
+        for family in &COUNTS {
+            page.family(family, [("", &self.counts)]);
+        }
+    }
+
+    fn netlinks(&self, page: &mut Page) {
+        let labels: Vec<String> =
+            self.netlinks.iter().map(|net| format!("netlink=\"{}\"", Label(&net.name))).collect();
+        let each = || labels.iter().map(String::as_str).zip(&self.netlinks);
+        page.head("aoefs_netlink_info", "Always 1; its labels are the interface and its MAC.");
+        for (labels, net) in each() {
+            page.line("aoefs_netlink_info", &format!("{labels},mac=\"{}\"", net.mac), Value::Count(1));
+        }
+        for family in &NETLINK {
+            page.family(family, each());
+        }
+    }
+
+    fn targets(&self, page: &mut Page) {
+        let labels: Vec<String> = self.targets.iter().map(|t| format!("target=\"{}\"", t.addr)).collect();
+        let each = || labels.iter().map(String::as_str).zip(self.targets.iter().map(|target| &target.status));
+        page.head("aoefs_target_info", "Always 1; its labels are what IDENTIFY DEVICE says of the disk.");
+        for (labels, status) in each() {
+            let [model, serial, firmware] =
+                [&status.model.to_string(), &status.serial.to_string(), &status.firmware.to_string()]
+                    .map(|text| Label(text).to_string());
+            let more = format!("{labels},model=\"{model}\",serial=\"{serial}\",firmware=\"{firmware}\"");
+            page.line("aoefs_target_info", &more, Value::Count(1));
+        }
+        for family in &TARGET {
+            page.family(family, each());
+        }
+        let by_op: Vec<(String, &OpStats)> =
+            each().flat_map(|(labels, status)| with_op(labels, &status.stats.ops)).collect();
+        for family in &OPS {
+            page.family(family, by_op.iter().map(|(labels, stats)| (labels.as_str(), *stats)));
+        }
+        page.histograms(&WAITS, by_op.iter().map(|(labels, stats)| (labels.as_str(), &stats.latency)));
+    }
+
+    fn paths(&self, page: &mut Page) {
+        let mut each = Vec::new();
+        for target in &self.targets {
+            for path in &target.paths {
+                // A path whose netlink was unbound since is about to go.
+                let Some(net) = self.netlinks.iter().find(|net| net.id == path.net) else { continue };
+                let (addr, mac, name) = (target.addr, path.mac, Label(&net.name));
+                each.push((format!("target=\"{addr}\",path=\"{mac}\",netlink=\"{name}\""), path));
+            }
+        }
+        let each = || each.iter().map(|(labels, path)| (labels.as_str(), *path));
+        page.head("aoefs_path_state", "1 for the state that the path is in, 0 for the others.");
+        for (labels, path) in each() {
+            for trust in [Trust::Proving, Trust::Active, Trust::Tainted] {
+                let state = format!("{labels},state=\"{}\"", word(trust));
+                page.line("aoefs_path_state", &state, Value::Count((path.trust == trust).into()));
+            }
+        }
+        for family in &PATH {
+            page.family(family, each());
+        }
+        let by_op: Vec<(String, &Histogram)> =
+            each().flat_map(|(labels, path)| with_op(labels, &path.stats.trips)).collect();
+        page.histograms(&TRIPS, by_op.iter().map(|(labels, trips)| (labels.as_str(), *trips)));
+    }
+}
+
+/// What a path's trust is called, here and in `devlink/N`.
+pub(super) fn word(trust: Trust) -> &'static str {
+    match trust {
+        Trust::Proving => "proving",
+        Trust::Active => "active",
+        Trust::Tainted => "tainted",
+    }
+}
+
+/// Labels with an `op` more, for each of the first operations that there are values for.
+fn with_op<'a, T>(labels: &str, values: &'a [T]) -> Vec<(String, &'a T)> {
+    let each = Op::ALL.iter().zip(values);
+    each.map(|((_, op), value)| (format!("{labels},op=\"{op}\""), value)).collect()
+}
+
+/// The text under construction. Writing into a String cannot fail; its `Result`s are dropped.
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, help: &str) {
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        self.typed(name, help, kind);
+    }
+
+    fn typed(&mut self, name: &str, help: &str, kind: &str) {
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: Value) {
+        self.put(&[name, "{", labels, "} "], value);
+    }
+
+    /// A page of a full house has half a million lines: pieces are cheaper than formats.
+    fn put(&mut self, pieces: &[&str], value: Value) {
+        pieces.iter().for_each(|piece| self.0.push_str(piece));
+        let _ = writeln!(self.0, "{value}");
+    }
+
+    fn family<'a, T: 'a>(&mut self, family: &Family<T>, each: impl IntoIterator<Item = (&'a str, &'a T)>) {
+        self.head(family.name, family.help);
+        for (labels, of) in each {
+            match (family.value)(of) {
+                Some(value) if labels.is_empty() => self.put(&[family.name, " "], value),
+                Some(value) => self.line(family.name, labels, value),
+                None => {}
+            }
+        }
+    }
+
+    fn histograms<'a>(
+        &mut self,
+        (name, help): &(&str, &str),
+        each: impl Iterator<Item = (&'a str, &'a Histogram)>,
+    ) {
+        self.typed(name, help, "histogram");
+        // The last bucket has no bound of its own: it is in +Inf.
+        let bounds: Vec<String> =
+            (FIRST_BOUND..BUCKETS - 1).map(|power| Value::Micros(1 << power).to_string()).collect();
+        for (labels, histogram) in each.filter(|(_, histogram)| histogram.count > 0) {
+            let (first, rest) = histogram.buckets.split_at(FIRST_BOUND);
+            let mut below: u64 = first.iter().sum();
+            for (bound, count) in bounds.iter().zip(rest) {
+                below += count;
+                self.put(&[name, "_bucket{", labels, ",le=\"", bound, "\"} "], Value::Count(below));
+            }
+            let count = Value::Count(histogram.count);
+            self.put(&[name, "_bucket{", labels, ",le=\"+Inf\"} "], count);
+            self.put(&[name, "_sum{", labels, "} "], Value::Micros(histogram.sum));
+            self.put(&[name, "_count{", labels, "} "], count);
+        }
+    }
+}
+
+/// A label's value: escaped as the format wants it.
+struct Label<'a>(&'a str);
+
+impl Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '\\' => f.write_str("\\\\"),
+            '"' => f.write_str("\\\""),
+            '\n' => f.write_str("\\n"),
+            c => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(in crate::fs) mod tests;

@@ -1,0 +1,121 @@
+//! `metrics` and `stats`: what happened is in them, and reading them waits for nobody.
+
+use std::time::{Duration, Instant};
+
+use aoefs::fs::errno::Errno;
+use aoefs::top::{Report, Sample};
+use aoefs::wire::Addr;
+
+use crate::bed::Bed;
+
+fn sample(bed: &Bed) -> Sample {
+    Sample::parse(&bed.cat("metrics").unwrap()).unwrap()
+}
+
+/// The value after `key: ` in a target's `stats`.
+fn stat(bed: &Bed, key: &str) -> String {
+    let text = bed.cat("1.0/stats").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+    line.unwrap_or_else(|| panic!("no {key} in {text}")).to_owned()
+}
+
+#[test]
+fn what_happened_is_counted() {
+    let bed = Bed::new();
+    let before = sample(&bed);
+    let fh = bed.open("1.0/data");
+    for n in 0..10 {
+        assert_eq!(bed.write_at(fh, n * 8192, &[7; 8192]), Ok(8192));
+        assert_eq!(bed.read_at(fh, n * 8192, 4096).unwrap().len(), 4096);
+    }
+    bed.sync(fh).unwrap();
+    let after = sample(&bed);
+    let target = &after.targets[&Addr::new(1, 0)];
+    assert_eq!((target.up, target.size, target.handles), (true, 4_194_304.0, 1.0));
+    let [read, write, flush] = &target.ops;
+    assert_eq!((read.requests, read.bytes, read.errors, read.latency.count), (10.0, 40960.0, 0.0, 10.0));
+    assert_eq!((write.requests, write.bytes, write.latency.count), (10.0, 81920.0, 10.0));
+    assert_eq!((flush.requests, flush.latency.count), (1.0, 1.0));
+    assert!(read.latency.sum > 0.0);
+    let path = target.paths.values().next().unwrap();
+    assert!(path.bytes == 122_880.0 && path.rtt.is_some() && path.state == "active", "{path:?}");
+    assert!(after.netlinks["near"].sent >= 21.0, "{:?}", after.netlinks);
+    let report = Report::new(&after, Some((&before, 2.0)));
+    let rates = report.totals.rates.unwrap();
+    assert_eq!((rates.requests_per_second, rates.write_bytes_per_second), (10.5, 40960.0));
+    for (key, value) in [
+        ("read requests", "10"),
+        ("read bytes", "40960"),
+        ("write errors", "0"),
+        ("flush requests", "1"),
+        ("queue", "0"),
+        ("downs", "0"),
+    ] {
+        assert_eq!(stat(&bed, key), value, "{key}");
+    }
+    assert!(stat(&bed, "write latency").starts_with("count 10 mean "));
+    // Each path counts its frames, by kind.
+    let text = bed.cat("1.0/stats").unwrap();
+    let of_path =
+        text.lines().find(|line| line.starts_with("path near ") && line.contains(" write: ")).unwrap();
+    assert!(of_path.contains(": count 10 mean "), "{of_path}");
+    let page = bed.cat("metrics").unwrap();
+    let frames = "\naoefs_path_frame_duration_seconds_count{target=\"1.0\",";
+    assert_eq!(page.matches(frames).count(), 3, "read, write and flush");
+    bed.core.release(fh);
+    bed.end();
+}
+
+/// A page stays as it was at its beginning, and neither file can be written to.
+#[test]
+fn pages_are_whole_and_read_only() {
+    let bed = Bed::new();
+    for path in ["metrics", "1.0/stats"] {
+        assert_eq!(bed.size(path), 0, "{path}");
+        assert_eq!(bed.try_open(path, libc::O_RDWR), Err(Errno::EPERM), "{path}");
+        let fh = bed.try_open(path, libc::O_RDONLY).unwrap();
+        let first = bed.read_at(fh, 0, 1 << 20).unwrap();
+        bed.fill(1);
+        assert_eq!(bed.read_at(fh, 5, 1 << 20).unwrap(), first[5..], "{path}");
+        assert_ne!(bed.read_at(fh, 0, 1 << 20).unwrap(), first, "{path}");
+        assert_eq!(bed.read_at(fh, 1 << 20, 4096), Ok(Vec::new()), "{path}");
+        assert_eq!(bed.write_at(fh, 0, b"x"), Err(Errno::EBADF), "{path}");
+        bed.core.release(fh);
+    }
+    bed.end();
+}
+
+/// NOBLOCK: a target that is silent and has requests waiting is shown as it is, at once.
+#[test]
+fn noblock_a_silent_target_is_counted_at_once() {
+    let bed = Bed::new();
+    let fh = bed.open("1.0/data");
+    bed.silence(true);
+    let (tx, answered) = std::sync::mpsc::channel();
+    bed.core.read(fh, 0, 4096, move |read| tx.send(read.map(<[u8]>::len)).unwrap());
+    let start = Instant::now();
+    let target = sample(&bed).targets[&Addr::new(1, 0)].clone();
+    assert_eq!(target.queue, 1.0);
+    assert_eq!(stat(&bed, "queue"), "1");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    bed.eventually(|| stat(&bed, "retransmitted") != "0" || stat(&bed, "outstanding") == "0");
+    bed.silence(false);
+    assert_eq!(answered.recv_timeout(crate::bed::PATIENCE).unwrap(), Ok(4096));
+    bed.core.release(fh);
+    bed.end();
+}
+
+/// Down and removed targets: counted while they are known, and no longer.
+#[test]
+fn a_target_that_goes() {
+    let bed = Bed::new();
+    bed.silence(true);
+    bed.echo("1.0/ctl", "failio").unwrap();
+    bed.eventually(|| !sample(&bed).targets[&Addr::new(1, 0)].up);
+    assert_eq!(stat(&bed, "downs"), "1");
+    let fh = bed.try_open("1.0/stats", libc::O_RDONLY).unwrap();
+    bed.echo("ctl", "remove -f 1.0").unwrap();
+    assert!(sample(&bed).targets.is_empty());
+    bed.core.release(fh);
+    bed.end();
+}
