@@ -47,8 +47,8 @@ pub enum Work {
     Gather { req: ReqId, index: usize },
     /// Discards sectors.
     Trim { req: ReqId },
-    /// Flushes the target's cache.
-    Flush { req: ReqId },
+    /// Flushes the target's cache, by the 48-bit opcode or the old one.
+    Flush { req: ReqId, ext: bool },
     /// Any ATA command of the raw file.
     Raw { req: ReqId },
     /// Config, mask or reserve, for somebody who waits.
@@ -69,7 +69,7 @@ impl Work {
             | Work::Write { req, .. }
             | Work::Gather { req, .. }
             | Work::Trim { req }
-            | Work::Flush { req }
+            | Work::Flush { req, .. }
             | Work::Raw { req }
             | Work::Command { req } => Some(req),
             Work::Identify { .. } | Work::Query { .. } | Work::Probe { .. } => None,
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn every_copy_has_its_own_tag_with_the_top_bit() {
         let mut f = Flight::new(TagSpace::new(63), u32::MAX - 5);
-        let id = f.create(Work::Flush { req: 0 }, Sector(0), 0);
+        let id = f.create(Work::Flush { req: 0, ext: true }, Sector(0), 0);
         let mut seen = Vec::new();
         for i in 0..20 {
             f.ground(id);
@@ -444,7 +444,7 @@ mod tests {
     fn strays_are_bounded() {
         let mut f = Flight::new(TagSpace::new(0), 1);
         for i in 0..3 * STRAYS_MAX as u64 {
-            let id = f.create(Work::Flush { req: 0 }, Sector(0), 0);
+            let id = f.create(Work::Flush { req: 0, ext: true }, Sector(0), 0);
             f.depart(id, P, Place::Outside, Time(i), Time::NEVER);
             f.settle(id, None, None, Time(i));
         }

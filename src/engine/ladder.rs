@@ -1,28 +1,34 @@
 //! The frame size of one path, in sectors, as loss teaches it.
 //!
 //! A path may lose large frames and carry small ones (a switch without jumbo frames, an MTU that lies). The ladder
-//! steps down when full-size frames alone are lost, and steps up only after a probe came back: user data never
-//! finds out whether a size works.
+//! steps down when frames of some size and above are lost while smaller ones pass, and steps up only after a probe came
+//! back: user data never finds out whether a size works.
 
 use std::time::Duration;
 
 use super::time::Time;
 
-/// Full-size copies lost in a row before the size is doubted.
+/// Copies lost in a row before their size is doubted.
 const LOST: u32 = 8;
-/// Small frames that must have passed meanwhile: without them the whole path is silent, not its large frames.
+/// Copies of one frame that expired: as telling as [`LOST`] different ones, and with few frames outstanding much sooner there.
+const SAME: u8 = 4;
+/// Smaller frames that must have passed meanwhile: without them the whole path is silent, not its large frames.
 const PASSED: u32 = 3;
-/// First and last distance of the probes for the next size up.
-const CLIMB_FIRST: Duration = Duration::from_secs(5);
+/// First and last distance of the probes for the next size up. The first comes soon: bad luck may look like a black hole.
+const CLIMB_FIRST: Duration = Duration::from_secs(1);
 const CLIMB_LAST: Duration = Duration::from_secs(40);
-/// Frames of up to this many sectors fit every Ethernet (1500 bytes) and count as small.
-pub const SMALL: u8 = 2;
+/// Sectors that fit every Ethernet frame (1500 bytes). A black hole is nearly always one for what is larger than that, and
+/// halving towards it would take a few timeouts a step.
+const PLAIN: u8 = 2;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Ladder {
     cap: u8,
+    /// Copies lost in a row, and the smallest of them in sectors.
     lost: u32,
+    lost_size: u8,
+    /// Smaller frames that passed since the first of them.
     passed: u32,
     /// When a larger size may be probed.
     pub climb_at: Time,
@@ -31,7 +37,14 @@ pub struct Ladder {
 
 impl Default for Ladder {
     fn default() -> Ladder {
-        Ladder { cap: u8::MAX, lost: 0, passed: 0, climb_at: Time::NEVER, interval: CLIMB_FIRST }
+        Ladder {
+            cap: u8::MAX,
+            lost: 0,
+            lost_size: u8::MAX,
+            passed: 0,
+            climb_at: Time::NEVER,
+            interval: CLIMB_FIRST,
+        }
     }
 }
 
@@ -52,43 +65,51 @@ impl Ladder {
         self.cap
     }
 
-    /// A frame of `sectors` came back whole; `full` is the size that frames have now.
-    pub fn passed(&mut self, sectors: u8, full: u8) {
-        if sectors >= full && full > SMALL {
-            self.lost = 0;
-            self.passed = 0;
-        } else if sectors <= SMALL && self.lost > 0 {
+    fn trust(&mut self) {
+        self.lost = 0;
+        self.lost_size = u8::MAX;
+        self.passed = 0;
+    }
+
+    fn cut(&mut self, cap: u8, now: Time) {
+        self.cap = cap;
+        self.trust();
+        self.interval = CLIMB_FIRST;
+        self.climb_at = now + self.interval;
+    }
+
+    /// A frame of `sectors` came back whole. What carries no sectors counts as one.
+    pub fn passed(&mut self, sectors: u8) {
+        if sectors >= self.lost_size {
+            self.trust();
+        } else if self.lost > 0 {
             self.passed += 1;
         }
     }
 
-    /// A copy of `sectors` was lost where frames are `full`. True if the size steps down by this.
-    pub fn lost(&mut self, sectors: u8, full: u8, now: Time) -> bool {
-        if sectors < full || full <= SMALL {
+    /// A copy of `sectors` was lost; `expiries` copies of that frame expired so far. True if the size steps down by this.
+    pub fn lost(&mut self, sectors: u8, expiries: u8, now: Time) -> bool {
+        if sectors <= 1 || sectors > self.cap {
             return false;
         }
         self.lost += 1;
-        if self.lost < LOST || self.passed < PASSED {
+        self.lost_size = self.lost_size.min(sectors);
+        if (self.lost < LOST && expiries < SAME) || self.passed < PASSED {
             return false;
         }
-        self.cap = below(full);
-        self.lost = 0;
-        self.passed = 0;
-        self.interval = CLIMB_FIRST;
-        self.climb_at = now + self.interval;
+        self.cut(if self.lost_size > PLAIN { PLAIN } else { 1 }, now);
         true
     }
 
-    /// Large frames are being lost and nothing says yet whether small ones pass: worth asking.
+    /// Large frames are being lost and nothing says yet whether small ones pass: worth asking, but not together with
+    /// every copy that is sent again. A target with one buffer would lose one of the two each time.
     pub fn doubtful(&self) -> bool {
-        self.lost >= LOST / 2 && self.passed < PASSED
+        self.lost >= LOST / 4 && self.lost.is_multiple_of(2) && self.passed < PASSED
     }
 
     /// The target itself refused `sectors` (AoE error 2): its limit is lower than it said.
     pub fn refused(&mut self, sectors: u8, now: Time) {
-        self.cap = below(sectors);
-        self.interval = CLIMB_FIRST;
-        self.climb_at = now + self.interval;
+        self.cut(below(sectors), now);
     }
 
     /// The size to probe next, one step up towards `most`; none if there is nothing to gain.
@@ -128,12 +149,16 @@ mod tests {
     fn only_large_losses_step_down() {
         let mut l = Ladder::default();
         for _ in 0..20 {
-            assert!(!l.lost(16, 16, Time(0)), "nothing small passed: the path is silent");
+            assert!(!l.lost(16, 9, Time(0)), "nothing small passed: the path is silent");
         }
         for _ in 0..3 {
-            l.passed(1, 16);
+            l.passed(1);
         }
-        assert!(l.lost(16, 16, Time(0)));
+        assert!(l.lost(16, 1, Time(0)));
+        assert_eq!(l.cap(), PLAIN);
+        assert_eq!(l.next_up(16), Some(4));
+        l.proven(4, 16);
+        l.proven(8, 16);
         assert_eq!(l.cap(), 8);
         l.proven(16, 16);
         assert_eq!(l.cap(), u8::MAX);
@@ -144,12 +169,32 @@ mod tests {
         let mut l = Ladder::default();
         for round in 0..10 {
             for _ in 0..7 {
-                assert!(!l.lost(16, 16, Time(round)));
-                l.passed(1, 16);
+                assert!(!l.lost(16, 1, Time(round)));
+                l.passed(1);
             }
-            l.passed(16, 16);
+            l.passed(16);
         }
         assert_eq!(l.cap(), u8::MAX);
+    }
+
+    #[test]
+    fn one_frame_lost_again_and_again_is_enough() {
+        let mut l = Ladder::default();
+        for expiries in 1..4 {
+            // Not the largest frames of the path, but larger than what passes.
+            assert!(!l.lost(8, expiries, Time(0)));
+            l.passed(1);
+        }
+        assert!(l.lost(8, 4, Time(0)));
+        assert_eq!(l.cap(), 2);
+        assert!(!l.lost(8, 9, Time(0)), "it left before the step");
+        for expiries in 1..4 {
+            assert!(!l.lost(2, expiries, Time(0)));
+            l.passed(1);
+        }
+        assert!(l.lost(2, 4, Time(0)));
+        assert_eq!(l.cap(), 1);
+        assert!(!l.lost(1, 9, Time(0)), "there is nothing smaller");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::buffer::{Buf, Data, WriteBuf};
+use super::event::Cause;
 use super::flight::{ReqId, Work};
 use super::locks::LockId;
 use super::partition::PartId;
@@ -219,6 +220,8 @@ pub(super) struct Req<R> {
     pub queued: bool,
     /// All answers are in; it waits for the disk's identity to be confirmed.
     pub held: bool,
+    /// Why it failed, if it did while the disk was in doubt: another disk's errors are not this one's.
+    pub failed: Option<(Error, Cause)>,
 }
 
 impl<R> Req<R> {
@@ -256,8 +259,8 @@ impl<R> Req<R> {
         matches!(self.job, Job::Config { .. } | Job::Mask(_) | Job::Reserve(_))
     }
 
-    /// The next frame to issue, of at most `most` sectors: its work, place and sectors.
-    pub(super) fn next_work(&mut self, id: ReqId, most: u8) -> Option<(Work, Sector, u8)> {
+    /// The next frame to issue, of at most `most` sectors: its work, place and sectors. `ext` says how to flush.
+    pub(super) fn next_work(&mut self, id: ReqId, most: u8, ext: bool) -> Option<(Work, Sector, u8)> {
         match &mut self.job {
             Job::Read { span, .. } => {
                 let (at, count, from) = span.chunk(u64::from(most))?;
@@ -276,7 +279,7 @@ impl<R> Req<R> {
             }
             Job::Flush { left, .. } if !*left => {
                 *left = true;
-                Some((Work::Flush { req: id }, Sector(0), 0))
+                Some((Work::Flush { req: id, ext }, Sector(0), 0))
             }
             Job::Ata { left, .. } if !*left => {
                 *left = true;

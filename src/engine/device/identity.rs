@@ -212,7 +212,7 @@ impl<R> Device<R> {
         let grown = self.grow
             && (who.serial, who.model) == (self.identity.serial, self.identity.model)
             && who.sectors > self.identity.sectors;
-        if !same && !grown && !self.gone() && (proving || self.others_usable(path)) {
+        if !same && !grown && !self.gone() && self.others_known(path) {
             // Somebody else under the same address, while the disk that we know may well be there.
             self.refuse_path(path, now, sink);
             return;
@@ -235,8 +235,9 @@ impl<R> Device<R> {
         self.state != State::Up || expiries >= UNANSWERED
     }
 
-    fn others_usable(&self, path: PathId) -> bool {
-        self.path_ids().any(|(id, p)| id != path && p.usable())
+    /// Is there another path that led to the disk that we know? Without one, whoever answers is the disk.
+    fn others_known(&self, path: PathId) -> bool {
+        self.path_ids().any(|(id, p)| id != path && p.trust != Trust::Proving)
     }
 
     fn take_identify(&mut self, identify: Identify, raw: &[u8]) {

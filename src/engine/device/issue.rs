@@ -8,8 +8,9 @@ use crate::engine::request::{Bytes, Job, Reservation};
 use crate::engine::time::Time;
 use crate::engine::transmit::{Payload, Transmit, padded};
 use crate::wire::{
-    Ata, CONFIG_LEN, Command, Config, Directive, MASK_LEN, Mac, Mask, MaskError, MaskVerb, RESERVE_LEN,
-    Reserve, ReserveVerb, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, fill_trim, sectors_per_frame,
+    Ata, CONFIG_LEN, Command, Config, Directive, FlushKind, MASK_LEN, Mac, Mask, MaskError, MaskVerb,
+    RESERVE_LEN, Reserve, ReserveVerb, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, fill_trim,
+    sectors_per_frame,
 };
 
 /// Frames of one request before the next one in its lane has its turn, so that a small request does not wait
@@ -38,10 +39,16 @@ impl<R> Device<R> {
         }
         let limit = self.limit();
         let mut idle = 0;
+        let mut issued = false;
         while idle < 2 && self.inflight() < limit {
             let lane = self.turn;
             self.turn = 1 - lane;
             idle = if self.issue_one(lane, now, sink) { 0 } else { idle + 1 };
+            issued |= idle == 0;
+        }
+        if issued {
+            // After the work: a target with one buffer must not lose it to a question.
+            self.refresh_paths(now, sink);
         }
         self.keep_asking(now, sink);
     }
@@ -56,7 +63,8 @@ impl<R> Device<R> {
 
     /// Sends one frame of a lane. False: nothing in it can leave now.
     fn issue_one(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
-        if lane == WRITES && self.doubtful() {
+        // Of several paths another one may lead to another disk than the one that will show its identity.
+        if self.doubtful() && (lane == WRITES || self.paths.len() > 1) {
             return false;
         }
         self.issue_again(lane, now, sink) || self.issue_new(lane, now, sink)
@@ -74,7 +82,6 @@ impl<R> Device<R> {
                 self.doubt(now, Some("a write was not answered"), sink);
                 return false;
             }
-            self.refresh_paths(now, sink);
             let Some(path) = self.choose(now, last.and_then(|c| c.path)) else { return false };
             self.lanes[lane].again.pop_front();
             self.launch_in_pieces(id, path, now, sink);
@@ -89,11 +96,11 @@ impl<R> Device<R> {
                 self.lanes[lane].ready.pop_front();
                 continue;
             }
-            self.refresh_paths(now, sink);
             let Some(path) = self.choose(now, None) else { return false };
             let most = self.path(path).map_or(1, |p| self.sectors(p));
+            let ext = self.flush == FlushKind::FlushExt;
             let Some(req) = self.reqs.get_mut(id) else { return false };
-            let work = req.next_work(id, most);
+            let work = req.next_work(id, most, ext);
             let over = req.all_issued();
             let Lane { ready, streak, .. } = &mut self.lanes[lane];
             *streak += 1;
@@ -183,7 +190,11 @@ impl<R> Device<R> {
         }
         let silent = |p: &Path| p.usable() && now.since(p.last_heard) > SILENCE;
         let ids: Vec<PathId> = self.path_ids().filter(|(_, p)| silent(p)).map(|(id, _)| id).collect();
-        for id in ids {
+        // Together with the work these questions must fit into the target's buffers, or they cost it each time.
+        let questions =
+            self.flight.iter().filter(|(_, f)| !f.work.windowed() && f.flying().is_some()).count();
+        let room = self.limit().saturating_sub(self.inflight() + questions as u32);
+        for id in ids.into_iter().take(room as usize) {
             let asked =
                 |(_, f): (FrameId, &crate::engine::flight::Frame)| f.work == Work::Identify { path: id };
             if !self.flight.iter().any(asked) {
@@ -302,11 +313,7 @@ impl<R> Device<R> {
                 fill_trim(frame.at, (end - frame.at.0).min(TRIM_BLOCK_SECTORS), &mut block);
                 (Command::Ata, Some(Ata::trim(1)), Payload::Bytes(block))
             }
-            Work::Flush { .. } => (
-                Command::Ata,
-                Some(Ata::flush(self.flush == crate::wire::FlushKind::FlushExt)),
-                Payload::None,
-            ),
+            Work::Flush { ext, .. } => (Command::Ata, Some(Ata::flush(ext)), Payload::None),
             Work::Raw { req } => {
                 let Job::Ata { ata, data, .. } = &self.reqs.get(req)?.job else { return None };
                 let payload = match data.len() {

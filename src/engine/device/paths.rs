@@ -200,6 +200,14 @@ impl<R> Device<R> {
 
     /// Asks whether frames of `sectors` pass both ways over this path.
     pub(super) fn send_probe(&mut self, path: PathId, sectors: u8, now: Time, sink: &mut Sink<R>) {
+        // The limits may have become smaller since the size was chosen.
+        let most = self.path(path).map_or(1, |p| self.most_sectors(p));
+        if let Some(p) = self.path_mut(path)
+            && p.probing.is_some_and(|size| size > most)
+        {
+            p.probing = Some(most);
+        }
+        let sectors = sectors.min(most);
         let asked = |(_, f): (FrameId, &crate::engine::flight::Frame)| f.work == Work::Probe { path };
         if !self.flight.iter().any(asked) && self.path(path).is_some_and(|p| p.up) {
             let id = self.flight.create(Work::Probe { path }, Sector(0), sectors);

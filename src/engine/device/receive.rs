@@ -146,8 +146,13 @@ impl<R> Device<R> {
         if work.slow() {
             self.slow.sample(now.since(copy.sent));
         }
+        let size = match work {
+            Work::Read { .. } | Work::Write { .. } => self.flight.get(id).map_or(1, |f| f.count),
+            _ => 1,
+        };
         let Some(path_id) = copy.path else { return };
         let Some(path) = self.path_mut(path_id) else { return };
+        path.ladder.passed(size);
         if !work.slow() {
             path.rtt.sample(now.since(copy.sent));
         }
@@ -172,14 +177,13 @@ impl<R> Device<R> {
     pub(super) fn lose(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
         let Some(copy) = self.flight.ground(id) else { return };
         let Some(frame) = self.flight.get(id) else { return };
-        let (work, count) = (frame.work, frame.count);
+        let (work, count, expiries) = (frame.work, frame.count, frame.expiries);
         if let Some(path_id) = copy.path
             && let Some(path) = self.path_mut(path_id)
         {
             path.lose(copy.place);
             if matches!(work, Work::Read { .. } | Work::Write { .. }) {
-                let full = self.path(path_id).map_or(1, |p| self.sectors(p));
-                let down = self.path_mut(path_id).is_some_and(|p| p.ladder.lost(count, full, now));
+                let down = self.path_mut(path_id).is_some_and(|p| p.ladder.lost(count, expiries, now));
                 if down {
                     if let Some(p) = self.path(path_id) {
                         let at = p.ladder.climb_at;
@@ -266,14 +270,8 @@ impl<R> Device<R> {
         sink: &mut Sink<R>,
     ) {
         let bytes = usize::from(count) * SECTOR;
-        if let Some(path_id) = path
-            && let Some(p) = self.path(path_id)
-        {
-            let full = self.sectors(p);
-            if let Some(p) = self.path_mut(path_id) {
-                p.stats.bytes += bytes as u64;
-                p.ladder.passed(count, full);
-            }
+        if let Some(p) = path.and_then(|id| self.path_mut(id)) {
+            p.stats.bytes += bytes as u64;
         }
         let Some(req) = self.reqs.get_mut(req_id) else { return };
         match (work, &mut req.job) {
@@ -319,17 +317,17 @@ impl<R> Device<R> {
                 }
                 self.check_complete(req_id, now, sink);
             }
-            Work::Flush { .. } if ata.feature & error::ABRT != 0 => {
-                self.no_flush(now, id, copy, req_id, sink)
+            Work::Flush { ext, .. } if ata.feature & error::ABRT != 0 => {
+                self.no_flush(now, id, copy, req_id, ext, sink)
             }
             Work::Trim { .. } if ata.feature & error::ABRT != 0 => {
                 self.trim_refused = true;
                 self.settle(id, Some(copy.tag), now);
-                self.fail(req_id, Error::NotSupported, cause, now, sink);
+                self.refused(req_id, Error::NotSupported, cause, now, sink);
             }
             _ => {
                 self.settle(id, Some(copy.tag), now);
-                self.fail(req_id, Error::Io, cause, now, sink);
+                self.refused(req_id, Error::Io, cause, now, sink);
                 if ata.feature & error::IDNF != 0 {
                     // The disk says that the sector is not there: it may be another, or smaller.
                     self.doubt(now, Some("a sector was not found"), sink);
@@ -366,13 +364,13 @@ impl<R> Device<R> {
                 }
                 self.line_up(id);
             }
-            (Work::Flush { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
-                self.no_flush(now, id, copy, req_id, sink);
+            (Work::Flush { ext, .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
+                self.no_flush(now, id, copy, req_id, ext, sink);
             }
             (Work::Trim { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
                 self.trim_refused = true;
                 self.settle(id, Some(copy.tag), now);
-                self.fail(req_id, Error::NotSupported, Cause::Aoe(refusal), now, sink);
+                self.refused(req_id, Error::NotSupported, Cause::Aoe(refusal), now, sink);
             }
             _ => {
                 let error = match refusal {
@@ -381,16 +379,24 @@ impl<R> Device<R> {
                     _ => Error::Io,
                 };
                 self.settle(id, Some(copy.tag), now);
-                self.fail(req_id, error, Cause::Aoe(refusal), now, sink);
+                self.refused(req_id, error, Cause::Aoe(refusal), now, sink);
             }
         }
     }
 
-    /// The target aborted a flush: the other opcode first, then none.
-    fn no_flush(&mut self, now: Time, id: FrameId, copy: &Copy, req_id: ReqId, sink: &mut Sink<R>) {
-        self.flush = match self.flush {
-            FlushKind::FlushExt => FlushKind::Flush,
-            _ => FlushKind::None,
+    /// The target aborted a flush: the other opcode first, then none. Another flush may have found that out already.
+    fn no_flush(
+        &mut self,
+        now: Time,
+        id: FrameId,
+        copy: &Copy,
+        req_id: ReqId,
+        ext: bool,
+        sink: &mut Sink<R>,
+    ) {
+        self.flush = match (self.flush, ext) {
+            (FlushKind::None, _) | (_, false) => FlushKind::None,
+            (_, true) => FlushKind::Flush,
         };
         self.settle(id, Some(copy.tag), now);
         if self.flush == FlushKind::None {
@@ -402,7 +408,8 @@ impl<R> Device<R> {
             }
             self.check_complete(req_id, now, sink);
         } else {
-            let frame = self.flight.create(Work::Flush { req: req_id }, crate::wire::Sector(0), 0);
+            let frame =
+                self.flight.create(Work::Flush { req: req_id, ext: false }, crate::wire::Sector(0), 0);
             self.line_up(frame);
         }
     }
@@ -464,12 +471,6 @@ impl<R> Device<R> {
             self.confirming = None;
         }
         let path = copy.path.unwrap_or(path);
-        if let Some(p) = self.path(path) {
-            let full = self.sectors(p);
-            if let Some(p) = self.path_mut(path) {
-                p.ladder.passed(1, full);
-            }
-        }
         match said {
             Said::Ok(_, data) => self.identified(now, path, copy.sent, &data[..IDENTIFY_LEN], sink),
             // A target that refuses IDENTIFY shows nothing; it will be asked again.

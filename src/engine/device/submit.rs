@@ -145,7 +145,16 @@ impl<R> Device<R> {
     }
 
     fn enlist(&mut self, now: Time, job: Job, nonblock: bool, reply: R, sink: &mut Sink<R>) {
-        let req = Req { reply, job, submitted: now, nonblock, granted: true, queued: false, held: false };
+        let req = Req {
+            reply,
+            job,
+            submitted: now,
+            nonblock,
+            granted: true,
+            queued: false,
+            held: false,
+            failed: None,
+        };
         let command = req.is_command();
         let id = self.reqs.insert(req);
         let patience = if command { COMMAND_DEADLINE } else { self.deadline };
@@ -279,8 +288,30 @@ impl<R> Device<R> {
     pub(super) fn release_held(&mut self, now: Time, sink: &mut Sink<R>) {
         for id in std::mem::take(&mut self.held) {
             if let Some(req) = self.reqs.get_mut(id).filter(|r| r.held) {
+                if let Some((error, cause)) = req.failed {
+                    self.fail(id, error, cause, now, sink);
+                    continue;
+                }
                 let outcome = req.output();
                 self.end(id, outcome, now, sink);
+            }
+        }
+    }
+
+    /// The target said no. While the disk is in doubt it may have been another disk that said so: the request waits with its
+    /// error until that is known.
+    pub(super) fn refused(&mut self, id: ReqId, error: Error, cause: Cause, now: Time, sink: &mut Sink<R>) {
+        if !self.doubtful() {
+            self.fail(id, error, cause, now, sink);
+            return;
+        }
+        self.abandon(id, now);
+        if let Some(req) = self.reqs.get_mut(id) {
+            req.failed.get_or_insert((error, cause));
+            req.queued = false;
+            if !req.held {
+                req.held = true;
+                self.held.push(id);
             }
         }
     }
@@ -308,6 +339,9 @@ impl<R> Device<R> {
     /// Hands a request's reply back. All its frames are settled.
     pub(super) fn end(&mut self, id: ReqId, outcome: Outcome, now: Time, sink: &mut Sink<R>) {
         let Some(req) = self.reqs.try_remove(id) else { return };
+        if req.held {
+            self.held.retain(|held| *held != id);
+        }
         debug_assert!(
             self.flight.iter().all(|(_, f)| f.work.request() != Some(id)),
             "frames outlive their request"

@@ -139,8 +139,8 @@ impl<R> Device<R> {
                 self.release_place(id);
                 self.line_up(id);
             }
-        } else if doubtful {
-            // Do small frames pass where large ones are lost? A query is small.
+        } else if doubtful && !self.doubtful() {
+            // Do small frames pass where large ones are lost? A query is small. So is the IDENTIFY that a doubt sends.
             self.query(path_id, now, sink);
         }
     }
