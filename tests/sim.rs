@@ -1,0 +1,134 @@
+//! The simulator: the engine against scripted targets and bad wires, on virtual time, everything from one seed.
+//!
+//! `cargo test --test sim` runs 10,000 seeds (AOEFS_SIM_SEEDS changes how many, AOEFS_SIM_START where they begin).
+//! A seed that fails is replayed with a readable trace by `AOEFS_SIM_SEED=n AOEFS_SIM_TRACE=1 cargo test --test sim sim_seeds -- --nocapture`.
+//! What the runs contain, and the limits of the model, is written in `sim/mod.rs` and `sim/net.rs`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
+
+#[path = "sim/mod.rs"]
+mod sim;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use sim::swarm::{Report, run};
+
+/// Seeds in an ordinary run.
+const SEEDS: u64 = 10_000;
+/// Lines of trace that a failure shows.
+const LINES: usize = 120;
+
+fn env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs one seed; a panic of the engine is a violation like any other.
+fn guarded(seed: u64, trace: bool) -> Report {
+    catch_unwind(AssertUnwindSafe(|| run(seed, trace))).unwrap_or_else(|_| Report {
+        virtual_us: 0,
+        submitted: 0,
+        succeeded: 0,
+        figures: Default::default(),
+        violation: Some("panic".into()),
+        trace: Vec::new(),
+    })
+}
+
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    virtual_us: u64,
+    submitted: u64,
+    succeeded: u64,
+    frames: u64,
+    shielded: u64,
+    failed: Vec<(u64, String)>,
+}
+
+fn run_all(seeds: impl Fn(u64) -> Option<u64> + Sync) -> Sum {
+    let sum = Mutex::new(Sum::default());
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    let Some(seed) = seeds(next.fetch_add(1, Relaxed)) else { break };
+                    let report = guarded(seed, false);
+                    let mut sum = sum.lock().unwrap();
+                    sum.seeds += 1;
+                    sum.virtual_us += report.virtual_us;
+                    sum.submitted += report.submitted;
+                    sum.succeeded += report.succeeded;
+                    sum.frames += report.figures.frames;
+                    sum.shielded += report.figures.shielded;
+                    if let Some(what) = report.violation {
+                        sum.failed.push((seed, what));
+                        if sum.failed.len() >= 20 {
+                            stop.store(true, Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    sum.into_inner().unwrap()
+}
+
+fn report(sum: Sum, began: Instant) {
+    let took = began.elapsed().as_secs_f64();
+    let virtual_s = sum.virtual_us as f64 / 1e6;
+    println!(
+        "{} seeds in {took:.1} s: {virtual_s:.0} virtual seconds ({:.0} x real time), {} requests ({} succeeded), {} frames, {} shielded, {} violations",
+        sum.seeds,
+        virtual_s / took,
+        sum.submitted,
+        sum.succeeded,
+        sum.frames,
+        sum.shielded,
+        sum.failed.len()
+    );
+    for (seed, what) in &sum.failed {
+        println!("seed {seed}: {what}");
+    }
+    if let Some((seed, what)) = sum.failed.iter().min() {
+        let again = guarded(*seed, true);
+        for line in again.trace.iter().rev().take(LINES).rev() {
+            println!("{line}");
+        }
+        panic!(
+            "seed {seed}: {what}\nreplay: AOEFS_SIM_SEED={seed} AOEFS_SIM_TRACE=1 cargo test --test sim sim_seeds -- --nocapture"
+        );
+    }
+}
+
+#[test]
+fn sim_seeds() {
+    let began = Instant::now();
+    if let Some(seed) = env("AOEFS_SIM_SEED") {
+        let trace = env("AOEFS_SIM_TRACE").is_some();
+        let one = guarded(seed, trace);
+        for line in &one.trace {
+            println!("{line}");
+        }
+        println!(
+            "seed {seed}: {} requests, {} frames, {} virtual µs",
+            one.submitted, one.figures.frames, one.virtual_us
+        );
+        assert_eq!(one.violation, None, "seed {seed}");
+        return;
+    }
+    let (start, count) = (env("AOEFS_SIM_START").unwrap_or(1), env("AOEFS_SIM_SEEDS").unwrap_or(SEEDS));
+    report(run_all(|n| (n < count).then_some(start + n)), began);
+}
+
+#[test]
+fn seeds_that_once_failed() {
+    let text = include_str!("seeds.txt");
+    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let seeds: Vec<u64> = lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+    report(run_all(|n| seeds.get(n as usize).copied()), Instant::now());
+}

@@ -1,0 +1,18 @@
+//! The simulator: the engine, scripted targets and wires on virtual time, everything drawn from one seed.
+//!
+//! `disk` keeps the truth, `net` and `target` misbehave, `world` carries frames and time between them and the engine,
+//! `judge` holds every answer against the promises, `swarm` draws a run from a seed.
+
+pub mod ask;
+pub mod disk;
+pub mod faults;
+pub mod judge;
+pub mod load;
+pub mod net;
+#[allow(dead_code, reason = "the test bed uses more of it")]
+#[path = "../bed/rng.rs"]
+pub mod rng;
+pub mod swarm;
+pub mod target;
+pub mod unit;
+pub mod world;

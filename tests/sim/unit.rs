@@ -1,0 +1,180 @@
+//! One device under supervision: its tags, its departures, what it heard, how it uses its timers.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::target::Origin;
+use super::world::buffer_of;
+use aoefs::engine::{Device, Time, Transmit};
+use aoefs::wire::{Tag, cmd};
+
+/// Sweeps in one virtual second that need no explanation, and how many more each frame explains.
+const SWEEPS: u64 = 600;
+const SWEEPS_A_FRAME: u64 = 6;
+/// A timer that was due may show the same instant again this often.
+const REPEATS: u32 = 3;
+const SILENCE: u64 = 1_000_000;
+
+/// See the module.
+pub struct Unit {
+    pub device: Device<u32>,
+    /// The disk (id, epoch) that the engine believes to be there.
+    pub disk: (usize, u32),
+    /// The tick of the last `failio`.
+    pub failio: u64,
+    pub deadline: Duration,
+    pub nofail: bool,
+    /// Announcements that the engine has to believe: when, and at which tick.
+    pub announced: Vec<(u64, u64)>,
+    /// All announcements lately.
+    pub alarms: Vec<u64>,
+    /// The target's buffers, as large as they ever were said to be.
+    pub buffers: u32,
+    pub maxout: Option<u32>,
+    heard: u64,
+    /// There was silence, and no IDENTIFY was answered since.
+    unconfirmed: bool,
+    tags: HashSet<u32>,
+    asked_identity: HashSet<u32>,
+    /// By sector: the buffer that left for it last, and when.
+    departures: HashMap<u64, (usize, u64)>,
+    sent: u64,
+    sweeps: (u64, u64, u64),
+    repeats: (u64, u32),
+}
+
+impl Unit {
+    pub fn new(device: Device<u32>, disk: (usize, u32), now: Time) -> Unit {
+        let deadline = device.status().deadline;
+        Unit {
+            device,
+            disk,
+            failio: 0,
+            deadline,
+            nofail: false,
+            announced: Vec::new(),
+            alarms: Vec::new(),
+            buffers: 128,
+            maxout: None,
+            heard: now.0,
+            unconfirmed: false,
+            tags: HashSet::new(),
+            asked_identity: HashSet::new(),
+            departures: HashMap::new(),
+            sent: 0,
+            sweeps: (0, 0, 0),
+            repeats: (0, 0),
+        }
+    }
+
+    /// A frame leaves: what is wrong with it?
+    pub fn departs(&mut self, t: &Transmit) -> Option<String> {
+        self.sent += 1;
+        if !t.tag.is_ours() || t.tag.0 == u32::MAX {
+            return Some(format!("tag {:08x} is not one of ours", t.tag.0));
+        }
+        if !self.tags.insert(t.tag.0) {
+            return Some(format!("tag {:08x} used twice", t.tag.0));
+        }
+        if t.addr != self.device.addr() {
+            return Some(format!("a frame to {} from {}", t.addr, self.device.addr()));
+        }
+        if let Some(ata) = &t.ata {
+            if ata.command == cmd::IDENTIFY {
+                self.asked_identity.insert(t.tag.0);
+            }
+            let rw = matches!(ata.command, cmd::READ | cmd::READ_EXT | cmd::WRITE | cmd::WRITE_EXT);
+            if rw && ata.count == 0 {
+                return Some("a transfer of no sectors".into());
+            }
+        }
+        None
+    }
+
+    /// What is known at the departure of a frame.
+    pub fn origin(&mut self, u: usize, t: &Transmit, now: Time, tick: u64) -> Origin {
+        let mut blind_repeat = false;
+        if let (Some(buf), Some(ata)) = (buffer_of(t), &t.ata) {
+            let at = ata.sector48().0;
+            for sector in at..at + u64::from(ata.count) {
+                let before = self.departures.insert(sector, (buf, now.0));
+                blind_repeat |= before.is_some_and(|(b, when)| b == buf && self.heard <= when);
+            }
+        }
+        Origin {
+            unit: Some(u),
+            disk: self.disk,
+            sent: now.0,
+            heard: self.heard,
+            blind_repeat,
+            tick,
+            unconfirmed: self.unconfirmed,
+        }
+    }
+
+    /// A request ended: its buffer may be another's soon.
+    pub fn forget_buffers(&mut self, start: u64, end: u64) {
+        for sector in start..end {
+            self.departures.remove(&sector);
+        }
+    }
+
+    /// An answer was taken.
+    pub fn hears(&mut self, now: Time, tag: Tag) {
+        if now.0 - self.heard > SILENCE {
+            self.unconfirmed = true;
+        }
+        if self.asked_identity.contains(&tag.0) {
+            self.unconfirmed = false;
+        }
+        self.heard = now.0;
+    }
+
+    /// A sweep ended: is the timer sane?
+    pub fn swept(&mut self, now: Time) -> Option<String> {
+        let second = now.0 / 1_000_000;
+        if self.sweeps.0 != second {
+            self.sweeps = (second, 0, self.sent);
+        }
+        self.sweeps.1 += 1;
+        let frames = self.sent - self.sweeps.2;
+        if self.sweeps.1 > SWEEPS + SWEEPS_A_FRAME * frames {
+            return Some(format!("{} sweeps in one second for {frames} frames", self.sweeps.1));
+        }
+        let stays = self.device.next_deadline().is_some_and(|t| t <= now);
+        if !stays {
+            self.repeats = (0, 0);
+        } else if self.repeats.0 == now.0 {
+            self.repeats.1 += 1;
+        } else {
+            self.repeats = (now.0, 1);
+        }
+        (self.repeats.1 > REPEATS).then(|| "the timer stays in the past".into())
+    }
+
+    /// Invariants after each call.
+    pub fn inspect(&self, waits: bool) -> Option<String> {
+        // Without any way to the target there is nothing to wait for but the return of one.
+        if waits && self.device.next_deadline().is_none() && self.device.paths().iter().any(|p| p.up) {
+            return Some("stuck: requests wait and no timer runs".into());
+        }
+        None
+    }
+
+    /// The dearer invariants.
+    pub fn audit(&self) -> Option<String> {
+        let s = self.device.status();
+        let limit = self.buffers.clamp(1, 128).min(self.maxout.unwrap_or(128).max(1));
+        if s.nout > limit {
+            return Some(format!("{} frames outstanding, at most {limit}", s.nout));
+        }
+        let over = self.device.paths().into_iter().find(|p| p.inflight > 128);
+        if let Some(p) = over {
+            return Some(format!("{} frames outstanding on one path", p.inflight));
+        }
+        if s.quarantined > 4096 {
+            return Some(format!("{} quarantines", s.quarantined));
+        }
+        None
+    }
+}

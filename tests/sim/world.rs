@@ -1,0 +1,685 @@
+//! Time, frames and the engine: what the runtime does, on virtual time and under supervision.
+//!
+//! Every frame that leaves is checked (tag, address, size, window), every execution at a disk is checked for whom it was meant,
+//! and the timers are checked for loops and for sleep while there is work. A violation ends the run with its description.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use super::disk::Disk;
+use super::judge::{Circumstances, Judge, Kind, Pending};
+use super::net::{Way, garble_answer, garble_request};
+use super::rng::Rng;
+use super::target::{Arrived, Origin, Target};
+use super::unit::Unit;
+use aoefs::engine::{
+    Birth, Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Output, Payload, Pool, Sink, TagSpace,
+    Time, Transmit, Trust, Verdict,
+};
+use aoefs::wire::{Addr, Command, Config, Header, Mac, SECTOR, Tag, cmd};
+
+/// Silence after which an initiator must ask before it writes, in µs; and how fast announcements may come to be believed.
+const SILENCE: u64 = 1_000_000;
+const ALARMS: usize = 3;
+const ALARM_SPAN: u64 = 9_000_000;
+
+/// A netlink of the initiator.
+pub struct Net {
+    pub id: NetId,
+    pub mac: Mac,
+    pub mtu: usize,
+    pub up: bool,
+    pub gone: bool,
+}
+
+/// A netlink and a MAC of a target that reach each other.
+pub struct Wire {
+    pub net: usize,
+    pub target: usize,
+    pub port: usize,
+    pub to: Way,
+    pub from: Way,
+}
+
+enum Happening {
+    Arrive(Arrived),
+    Serve {
+        target: usize,
+        life: u32,
+    },
+    Answer {
+        wire: usize,
+        frame: Vec<u8>,
+    },
+    /// A frame from somewhere else.
+    Forged {
+        net: usize,
+        frame: Vec<u8>,
+    },
+}
+
+struct Entry(u64, u64, Happening);
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// Figures of one run.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Figures {
+    pub frames: u64,
+    pub answers: u64,
+    pub lost: u64,
+    pub sweeps: u64,
+    pub shielded: u64,
+}
+
+/// See the module.
+pub struct World {
+    pub now: Time,
+    /// Counts everything that happens.
+    pub tick: u64,
+    pub rng: Rng,
+    pub nets: Vec<Net>,
+    pub wires: Vec<Wire>,
+    pub targets: Vec<Target>,
+    pub shelf: Vec<Disk>,
+    pub units: Vec<Unit>,
+    pub discovery: Discovery,
+    pub judge: Judge,
+    pub pool: Pool,
+    pub figures: Figures,
+    /// Headers are damaged in this run: some errors have no other cause.
+    pub garbled: bool,
+    pub violation: Option<String>,
+    pub trace: Option<Vec<String>>,
+    /// Requests answered since somebody looked, for scenarios.
+    pub done: Vec<(u32, Result<usize, aoefs::engine::Error>)>,
+    sink: Sink<u32>,
+    queue: BinaryHeap<Reverse<Entry>>,
+    order: u64,
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let mut rng = Rng::new(seed);
+        let pool = Pool::default();
+        World {
+            now: Time(0),
+            tick: 0,
+            nets: Vec::new(),
+            wires: Vec::new(),
+            targets: Vec::new(),
+            shelf: Vec::new(),
+            units: Vec::new(),
+            discovery: Discovery::new(TagSpace::new(rng.next() as u8), rng.next() as u32),
+            judge: Judge::default(),
+            sink: Sink::new(pool.clone()),
+            pool,
+            figures: Figures::default(),
+            garbled: false,
+            violation: None,
+            trace: None,
+            done: Vec::new(),
+            queue: BinaryHeap::new(),
+            order: 0,
+            rng,
+        }
+    }
+
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:?} {}", self.now, text()));
+        }
+    }
+
+    pub fn violate(&mut self, what: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            let what = format!("at {:?}: {}", self.now, what());
+            if let Some(trace) = &mut self.trace {
+                trace.push(format!("VIOLATION {what}"));
+            }
+            self.violation = Some(what);
+        }
+    }
+
+    fn at(&mut self, time: u64, what: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse(Entry(time.max(self.now.0), self.order, what)));
+    }
+
+    pub fn add_net(&mut self, mtu: usize) -> usize {
+        let n = self.nets.len();
+        let mac = Mac([2, 0, 0, 0, 1, n as u8]);
+        self.nets.push(Net { id: NetId(n as u16), mac, mtu, up: true, gone: false });
+        n
+    }
+
+    pub fn add_wire(&mut self, net: usize, target: usize, port: usize, us: u64) -> usize {
+        self.wires.push(Wire { net, target, port, to: Way::clean(us), from: Way::clean(us) });
+        self.wires.len() - 1
+    }
+
+    /// Lets time pass, and everything happen that is due, until `until`.
+    pub fn run_until(&mut self, until: Time) {
+        while self.violation.is_none() {
+            let event = self.queue.peek().map_or(u64::MAX, |Reverse(e)| e.0);
+            let timers = self.units.iter().filter_map(|u| u.device.next_deadline());
+            let timer =
+                timers.chain(self.discovery.next_deadline()).min().map_or(u64::MAX, |t| t.0.max(self.now.0));
+            let next = event.min(timer);
+            if next > until.0 {
+                break;
+            }
+            self.tick += 1;
+            self.now = Time(next.max(self.now.0));
+            if event < timer || (event == timer && self.rng.chance(0.5)) {
+                if let Some(Reverse(entry)) = self.queue.pop() {
+                    self.happen(entry.2);
+                }
+            } else {
+                self.sweep();
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Arrive(arrived) => self.arrive(arrived),
+            Happening::Serve { target, life } => self.serve(target, life),
+            Happening::Answer { wire, frame } => {
+                let net = self.wires[wire].net;
+                self.hear(net, &frame);
+            }
+            Happening::Forged { net, frame } => self.hear(net, &frame),
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.figures.sweeps += 1;
+        for u in 0..self.units.len() {
+            if self.units[u].device.next_deadline().is_some_and(|t| t <= self.now) {
+                self.units[u].device.sweep(self.now, &mut self.sink);
+                self.after(u);
+                if let Some(problem) = self.units[u].swept(self.now) {
+                    self.violate(|| problem);
+                }
+            }
+        }
+        if self.discovery.next_deadline().is_some_and(|t| t <= self.now) {
+            let mut frames = std::mem::take(&mut self.sink.frames);
+            self.discovery.sweep(self.now, &mut frames);
+            if self.discovery.next_deadline().is_some_and(|t| t <= self.now) {
+                self.violate(|| "discovery: its timer stays in the past".into());
+            }
+            self.send(None, &mut frames);
+            self.sink.frames = frames;
+        }
+    }
+
+    /// Calls into a device, and does what the runtime does afterwards.
+    pub fn with_device<T>(
+        &mut self,
+        u: usize,
+        f: impl FnOnce(&mut Device<u32>, Time, &mut Sink<u32>) -> T,
+    ) -> T {
+        let out = f(&mut self.units[u].device, self.now, &mut self.sink);
+        self.after(u);
+        out
+    }
+
+    /// What the runtime does after each call into a device.
+    pub fn after(&mut self, u: usize) {
+        self.units[u].device.work(self.now, &mut self.sink);
+        for event in std::mem::take(&mut self.sink.events) {
+            self.note(|| format!("u{u} {event}"));
+            if let Event::Replaced { is, .. } | Event::Identified(is) = &event {
+                let known = self.disk_with(is.serial.as_str(), is.sectors);
+                if let Some(disk) = known {
+                    self.units[u].disk = disk;
+                }
+            }
+        }
+        let mut frames = std::mem::take(&mut self.sink.frames);
+        self.send(Some(u), &mut frames);
+        self.sink.frames = frames;
+        let mut done = std::mem::take(&mut self.sink.done);
+        for (seq, outcome) in done.drain(..) {
+            self.answered(u, seq, outcome);
+        }
+        self.sink.done = done;
+        if let Some(problem) = self.units[u].inspect(self.judge.waits(u)) {
+            self.violate(|| problem);
+        }
+    }
+
+    /// Id and epoch of the disk that says this of itself.
+    fn disk_with(&self, serial: &str, sectors: u64) -> Option<(usize, u32)> {
+        use aoefs::target::Image;
+        let disks = self.targets.iter().map(Target::look).chain(&self.shelf);
+        let mut found = disks.filter(|d| d.serial() == serial);
+        let disk = found.next()?;
+        Some((disk.id, if disk.sectors() == sectors { disk.epoch } else { disk.epoch.wrapping_sub(1) }))
+    }
+
+    pub fn disk(&mut self, id: usize) -> &mut Disk {
+        let on = self.targets.iter().position(|t| t.look().id == id);
+        match on {
+            Some(t) => self.targets[t].disk(),
+            None => self.shelf.iter_mut().find(|d| d.id == id).unwrap(),
+        }
+    }
+
+    fn send(&mut self, unit: Option<usize>, frames: &mut Vec<Transmit>) {
+        for t in frames.drain(..) {
+            if let Some(u) = unit
+                && let Some(problem) = self.units[u].departs(&t)
+            {
+                self.violate(|| problem);
+            }
+            let Some(n) = self.nets.iter().position(|net| net.id == t.net) else { continue };
+            let (mac, mtu, up) = (self.nets[n].mac, self.nets[n].mtu, self.nets[n].up && !self.nets[n].gone);
+            let mut head = [0; HEAD_MAX];
+            let len = t.head(mac, &mut head);
+            let mut frame = head[..len].to_vec();
+            frame.extend_from_slice(t.payload());
+            self.figures.frames += 1;
+            if frame.len() > mtu + 14 {
+                self.violate(|| format!("a frame of {} bytes on a netlink of MTU {mtu}", frame.len()));
+            }
+            if t.dst != Mac::BROADCAST && !t.dst.is_unicast() {
+                self.violate(|| format!("a frame to {}", t.dst));
+            }
+            self.note(|| {
+                format!(
+                    "  -> {} {:?} {} {} {:08x} {} bytes",
+                    t.addr,
+                    t.net,
+                    t.dst,
+                    what(&t),
+                    t.tag.0,
+                    frame.len()
+                )
+            });
+            if !up {
+                continue;
+            }
+            let origin = unit.map_or_else(Origin::default, |u| {
+                let tick = self.tick;
+                self.units[u].origin(u, &t, self.now, tick)
+            });
+            for w in 0..self.wires.len() {
+                let wire = &mut self.wires[w];
+                let port = self.targets[wire.target].macs[wire.port];
+                if wire.net != n || (t.dst != port && t.dst != Mac::BROADCAST) {
+                    continue;
+                }
+                let passage = wire.to.carry(&mut self.rng, self.now.0, frame.len());
+                let Some(first) = passage.first else {
+                    self.figures.lost += 1;
+                    self.note(|| format!("     {:08x} lost", t.tag.0));
+                    continue;
+                };
+                let mut frame = frame.clone();
+                if self.rng.chance(self.wires[w].to.garble) {
+                    garble_request(&mut self.rng, &mut frame);
+                }
+                let copies = if passage.second.is_some() { 2 } else { 1 };
+                self.at(first, Happening::Arrive(Arrived { frame, wire: w, copies, origin }));
+            }
+        }
+    }
+
+    fn arrive(&mut self, arrived: Arrived) {
+        let wire = &self.wires[arrived.wire];
+        let t = wire.target;
+        let target = &mut self.targets[t];
+        if !target.alive || arrived.frame.len() > target.mtu + 14 || !self.nets[wire.net].up {
+            return;
+        }
+        if target.queue.len() >= target.capacity {
+            self.figures.lost += 1;
+            self.note(|| format!("     overflow at target {t}"));
+            return;
+        }
+        target.queue.push_back(arrived);
+        if !target.busy {
+            self.begin_service(t);
+        }
+    }
+
+    fn begin_service(&mut self, t: usize) {
+        let target = &mut self.targets[t];
+        target.busy = false;
+        if let Some(next) = target.queue.front() {
+            let time = target.service_time(&mut self.rng, &next.frame);
+            target.busy = true;
+            let life = target.life;
+            self.at(self.now.0 + time, Happening::Serve { target: t, life });
+        }
+    }
+
+    fn serve(&mut self, t: usize, life: u32) {
+        if !self.targets[t].alive || self.targets[t].life != life {
+            return;
+        }
+        let Some(mut arrived) = self.targets[t].queue.pop_front() else { return };
+        for _ in 0..arrived.copies {
+            if self.meant_for_another(t, &arrived) {
+                break;
+            }
+            let target = &mut self.targets[t];
+            let mac = target.macs[self.wires[arrived.wire].port];
+            let mut frame = arrived.frame.clone();
+            let answer = target.execute(self.tick, &mut self.rng, &mut frame, mac);
+            if let Some(problem) = target.disk().problem.take() {
+                self.violate(|| problem);
+            }
+            let Some(answer) = answer else { continue };
+            self.answer(arrived.wire, answer);
+        }
+        arrived.frame.clear();
+        self.begin_service(t);
+    }
+
+    /// IDENTITY: is this request one that the initiator had for another disk? True if it is shielded from the disk
+    /// because no initiator could have known; a violation if it could.
+    fn meant_for_another(&mut self, t: usize, arrived: &Arrived) -> bool {
+        let Origin { unit: Some(u), disk, sent, heard, blind_repeat, tick, unconfirmed } = arrived.origin
+        else {
+            return false;
+        };
+        let target = &self.targets[t];
+        let is = (target.look().id, target.look().epoch);
+        if is == disk || (is.0 == disk.0 && target.resized) || !touches_data(&arrived.frame) {
+            return false;
+        }
+        let told = |since| self.units[u].announced.iter().any(|a| a.0 >= since && a.1 < tick);
+        let told = target.restarted.is_some_and(told);
+        let excused = target.restarted.is_some()
+            && sent.saturating_sub(heard) <= SILENCE
+            && !told
+            && !blind_repeat
+            && !unconfirmed;
+        if excused {
+            self.figures.shielded += 1;
+            return true;
+        }
+        if modifies(&arrived.frame) {
+            self.violate(|| {
+                format!("IDENTITY: a write for disk {disk:?} that left at {sent} (heard {heard}, told {told}, blind {blind_repeat}) reached disk {is:?}")
+            });
+        }
+        false
+    }
+
+    fn answer(&mut self, w: usize, answer: Vec<u8>) {
+        let wire = &mut self.wires[w];
+        let passage = wire.from.carry(&mut self.rng, self.now.0, answer.len());
+        for at in [passage.first, passage.second].into_iter().flatten() {
+            let mut frame = answer.clone();
+            if self.rng.chance(self.wires[w].from.garble) {
+                garble_answer(&mut self.rng, &mut frame);
+            }
+            self.at(at, Happening::Answer { wire: w, frame });
+        }
+    }
+
+    /// A frame from somewhere else arrives.
+    pub fn forge(&mut self, net: usize, frame: Vec<u8>) {
+        let now = self.now.0;
+        self.at(now, Happening::Forged { net, frame });
+    }
+
+    /// The target announces itself on every wire.
+    pub fn announce(&mut self, t: usize) {
+        for w in 0..self.wires.len() {
+            if self.wires[w].target == t {
+                let mac = self.targets[t].macs[self.wires[w].port];
+                if let Some(frame) = self.targets[t].announcement(mac) {
+                    self.answer(w, frame);
+                }
+            }
+        }
+    }
+
+    /// A query to all over one netlink, as at bind and at rediscovery.
+    pub fn query(&mut self, n: usize) {
+        let mut frames = std::mem::take(&mut self.sink.frames);
+        let id = self.nets[n].id;
+        self.discovery.query(self.now, id, Addr::ALL, &mut frames);
+        self.send(None, &mut frames);
+        self.sink.frames = frames;
+    }
+
+    fn hear(&mut self, n: usize, frame: &[u8]) {
+        let net = &self.nets[n];
+        let (id, mtu) = (net.id, net.mtu);
+        // What the socket's filter does, and the network card.
+        if !net.up || net.gone || frame.len() > mtu + 14 {
+            return;
+        }
+        let Ok((header, body)) = Header::parse(frame) else { return };
+        let ours = header.tag == Tag::UNSOLICITED || header.tag.is_ours();
+        if !header.response || !ours || (header.dst != net.mac && header.dst != Mac::BROADCAST) {
+            return;
+        }
+        self.figures.answers += 1;
+        self.note(|| {
+            format!(
+                "  <- {} {id:?} {} {:?} {:08x} err {:?} {} bytes",
+                header.addr,
+                header.src,
+                header.command,
+                header.tag.0,
+                header.error,
+                frame.len()
+            )
+        });
+        match self.units.iter().position(|u| u.device.addr() == header.addr) {
+            Some(u) => self.hear_unit(u, id, mtu, &header, body),
+            None => self.hear_stranger(id, mtu, &header, body),
+        }
+    }
+
+    fn hear_unit(&mut self, u: usize, net: NetId, mtu: usize, header: &Header, body: &[u8]) {
+        let now = self.now;
+        let config =
+            (header.command == Command::Config && header.error.is_none()).then(|| Config::parse(body));
+        if header.tag == Tag::UNSOLICITED {
+            if let Some(Ok(config)) = config {
+                self.believe(u, net, header.src);
+                self.units[u].device.announced(now, net, header.src, mtu, config.sectors, &mut self.sink);
+                self.after(u);
+            }
+        } else if self.discovery.solicited(now, net, header.tag) {
+            if let Some(Ok(config)) = config {
+                self.units[u].device.solicited(now, net, header.src, mtu, &config, &mut self.sink);
+                self.after(u);
+            }
+        } else {
+            let verdict = self.units[u].device.receive(now, net, header, body, &mut self.sink);
+            if verdict == Verdict::Taken {
+                self.units[u].hears(now, header.tag);
+            }
+            self.after(u);
+        }
+    }
+
+    /// Notes an announcement that the engine has to believe.
+    fn believe(&mut self, u: usize, net: NetId, mac: Mac) {
+        let (now, tick) = (self.now.0, self.tick);
+        let unit = &mut self.units[u];
+        let known =
+            unit.device.paths().iter().any(|p| p.net == net && p.mac == mac && p.trust != Trust::Proving);
+        unit.alarms.retain(|at| now - at < ALARM_SPAN);
+        if known && unit.alarms.len() < ALARMS {
+            unit.announced.push((now, tick));
+        }
+        unit.alarms.push(now);
+    }
+
+    fn hear_stranger(&mut self, net: NetId, mtu: usize, header: &Header, body: &[u8]) {
+        let now = self.now;
+        let mut frames = std::mem::take(&mut self.sink.frames);
+        let mut found = None;
+        match header.command {
+            Command::Config if header.error.is_none() => {
+                if let Ok(config) = Config::parse(body) {
+                    self.discovery.heard(now, net, mtu, header, &config, &mut frames);
+                }
+            }
+            Command::Ata => {
+                let seed = self.rng.next() as u32;
+                found = self.discovery.identified(now, header, body, seed, &mut frames);
+            }
+            _ => {}
+        }
+        self.send(None, &mut frames);
+        self.sink.frames = frames;
+        if let Some(found) = found {
+            self.appear(found);
+        }
+    }
+
+    fn appear(&mut self, found: Found) {
+        let Birth { addr, .. } = found.birth;
+        let u = self.units.len();
+        self.note(|| format!("u{u} appears: {addr} {:?}", found.birth.mac));
+        let identify = found.birth.identify;
+        let disk = self.disk_with(identify.serial.as_str(), identify.sectors);
+        let Some(disk) = disk else {
+            return self.violate(|| format!("{addr} appeared with a serial that nobody has"));
+        };
+        let device = Device::new(found.birth, self.now);
+        self.units.push(Unit::new(device, disk, self.now));
+        for (net, mac, mtu, sectors) in found.more {
+            let config = Config { sectors, ..Config::request(aoefs::wire::Verb::Read, &[]) };
+            self.units[u].device.solicited(self.now, net, mac, mtu, &config, &mut self.sink);
+        }
+        self.after(u);
+    }
+
+    fn answered(&mut self, u: usize, seq: u32, outcome: Outcome) {
+        self.note(|| format!("u{u} #{seq} {}", brief(&outcome)));
+        let Some(p) = self.judge.pending.remove(&seq) else {
+            return self.violate(|| format!("ONCE: #{seq} answered twice"));
+        };
+        let injected = self.injected(u, &p);
+        let unit = &self.units[u];
+        let circumstances = Circumstances {
+            now: self.now,
+            generation: unit.device.generation(),
+            failio: unit.failio,
+            can_trim: unit.device.can_trim(),
+            garbled: self.garbled,
+            injected,
+        };
+        if let Err(problem) = self.judge.verdict(seq, &p, &outcome, &circumstances) {
+            self.violate(|| problem);
+        }
+        let size = match &outcome {
+            Ok(Output::Data(data)) => data.len(),
+            Ok(Output::Written(n)) => *n,
+            _ => 0,
+        };
+        self.done.push((seq, outcome.as_ref().map(|_| size).map_err(|e| *e)));
+        let flushes = self.targets.iter().any(|t| t.look().id == p.disk && t.flushes());
+        let disk = self.disk(p.disk);
+        let mut problem = None;
+        match (p.kind, &outcome) {
+            (Kind::Read, Ok(Output::Data(data))) => problem = disk.check_read(p.start, data, p.tick).err(),
+            (Kind::RawRead, Ok(Output::Ata { ata, data })) if !ata.failed() => {
+                let len = (p.end - p.start) as usize;
+                problem = disk.check_read(p.start, data.get(..len).unwrap_or(&[]), p.tick).err();
+            }
+            (Kind::Write | Kind::Trim, Ok(_)) => disk.acknowledged(seq),
+            (Kind::RawWrite, Ok(Output::Ata { ata, .. })) if !ata.failed() => disk.acknowledged(seq),
+            (Kind::Flush, Ok(_)) if flushes && disk.last_flush <= p.tick => {
+                problem = Some(format!(
+                    "SYNC: flush #{seq} acknowledged, last flush of disk {} was earlier",
+                    p.disk
+                ));
+            }
+            _ => {}
+        }
+        if matches!(p.kind, Kind::Read | Kind::RawRead) {
+            disk.reader_ends();
+        }
+        if matches!(p.kind, Kind::Write | Kind::RawWrite) {
+            self.units[u].forget_buffers(p.start / SECTOR as u64, p.end.div_ceil(SECTOR as u64));
+        }
+        let disk = self.disk(p.disk);
+        let problem = problem.map(|what| format!("#{seq} {what}")).or_else(|| disk.problem.take());
+        if let Some(problem) = problem {
+            self.violate(|| problem);
+        }
+    }
+
+    /// Was a fault injected at these bytes of a unit's targets since `tick`?
+    fn injected(&mut self, u: usize, p: &Pending) -> bool {
+        let whole = matches!(p.kind, Kind::Flush | Kind::Raw);
+        let (first, last) = (p.start / SECTOR as u64, p.end.div_ceil(SECTOR as u64));
+        let hits = |f: &(u64, u64, u64)| f.0 >= p.tick && (whole || (f.1 < last && first < f.2));
+        let disk = self.disk(p.disk);
+        // A disk that shrank has sectors that are not there.
+        if disk.epoch > 0 || disk.failed.iter().any(hits) {
+            return true;
+        }
+        let addr = self.units[u].device.addr();
+        self.targets.iter().filter(|t| t.addr == addr).any(|t| t.refused.iter().any(hits))
+    }
+
+    pub fn later(&self, d: Duration) -> Time {
+        self.now + d
+    }
+}
+
+fn what(t: &Transmit) -> String {
+    match &t.ata {
+        Some(ata) => format!("ata {:02x} at {} count {}", ata.command, ata.sector48(), ata.count),
+        None => format!("{:?}", t.command),
+    }
+}
+
+fn brief(outcome: &Outcome) -> String {
+    match outcome {
+        Ok(Output::Data(data)) => format!("read {} bytes", data.len()),
+        other => format!("{other:?}"),
+    }
+}
+
+fn ata_command(frame: &[u8]) -> Option<u8> {
+    (frame.len() >= 36 && frame[19] == 0).then(|| frame[27])
+}
+
+fn touches_data(frame: &[u8]) -> bool {
+    ata_command(frame).is_some_and(|c| c != cmd::IDENTIFY)
+}
+
+pub fn modifies(frame: &[u8]) -> bool {
+    ata_command(frame).is_some_and(|c| matches!(c, cmd::WRITE | cmd::WRITE_EXT | cmd::DSM))
+}
+
+/// The write buffer of a frame, as its address, if it is a write.
+pub fn buffer_of(t: &Transmit) -> Option<usize> {
+    match &t.payload {
+        Payload::Slice { buf, .. } => Some(std::sync::Arc::as_ptr(buf) as usize),
+        _ => None,
+    }
+}
