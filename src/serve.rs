@@ -223,9 +223,7 @@ impl Lines for Arc<Startup> {
 
     fn once_up(&self, addr: Addr) -> Vec<(String, UnitCommand)> {
         let file = self.file();
-        let scan = self.options.mount.partscan.then(|| ("-o partscan".to_owned(), UnitCommand::Partscan));
-        let lines = file.once_up(addr).map(|line| (file.origin(line.number), line.command.clone()));
-        scan.into_iter().chain(lines).collect()
+        file.once_up(addr).map(|line| (file.origin(line.number), line.command.clone())).collect()
     }
 }
 

@@ -16,3 +16,5 @@ mod disk;
 mod life;
 #[path = "fs_core/names.rs"]
 mod names;
+#[path = "fs_core/partscan.rs"]
+mod partscan;

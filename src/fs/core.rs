@@ -27,7 +27,7 @@ mod disk;
 mod fallocate;
 mod files;
 mod names;
-mod scan;
+mod partscan;
 mod status;
 mod zero;
 
@@ -84,7 +84,6 @@ pub struct Core {
     pages: Pages<Line>,
     waker: Waker,
     configs: config::Truncations,
-    scans: scan::Scans,
     pollers: Mutex<HashMap<u64, PollNotifier>>,
 }
 
@@ -102,7 +101,6 @@ impl Core {
             waker: Waker::new(line.clone()),
             line,
             configs: config::Truncations::default(),
-            scans: scan::Scans::default(),
             pollers: Mutex::default(),
             runtime,
         });
@@ -217,14 +215,17 @@ impl Core {
     }
 }
 
-/// What travels in a request. A bug in an answer must cost that answer, not the thread that gives it: a reply that
-/// is dropped says EIO by itself.
+/// What travels in a request.
 fn done(answer: impl FnOnce(Outcome) + Send + 'static) -> Done {
-    Box::new(move |outcome| {
-        if catch_unwind(AssertUnwindSafe(|| answer(outcome))).is_err() {
-            log::error!("bug: an answer panicked");
-        }
-    })
+    Box::new(move |outcome| guarded(|| answer(outcome)))
+}
+
+/// Gives an answer. A bug in it must cost that answer, not the thread that gives it: a reply that is dropped says EIO by
+/// itself.
+fn guarded(answer: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(answer)).is_err() {
+        log::error!("bug: an answer panicked");
+    }
 }
 
 /// An outcome that carries nothing.

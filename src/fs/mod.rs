@@ -8,7 +8,6 @@ pub mod handles;
 pub mod metrics;
 pub mod mount;
 pub mod notify;
-pub mod partscan;
 pub mod session;
 pub mod stats;
 pub mod text;

@@ -31,6 +31,7 @@ use std::{cell::Cell, io};
 use parking_lot::Mutex;
 
 pub use netlink::NetlinkStatus;
+pub use sweeper::Alarm;
 pub use table::{Unit, UnitId};
 
 use self::clock::Clock;

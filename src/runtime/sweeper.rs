@@ -5,9 +5,10 @@
 //! sleep past it.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -27,18 +28,42 @@ pub(super) enum Due {
     Query(NetId, usize),
     /// Everybody is asked who is there.
     Rediscover,
+    /// An alarm, by its number.
+    Alarm(u64),
 }
 
-#[derive(Debug, Default)]
+type Call = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
 struct State {
     heap: BinaryHeap<Reverse<(Time, Due)>>,
+    /// What alarms call that have not rung and are still wanted.
+    alarms: HashMap<u64, Call>,
+    next_alarm: u64,
     /// Until when the thread sleeps; it is awake while this is zero.
     asleep_until: Time,
     stop: bool,
 }
 
+/// A call that is due later, on the sweeper's thread with nothing locked. Dropped before, it is not made.
+#[must_use = "a dropped alarm never rings"]
+pub struct Alarm {
+    runtime: Weak<Runtime>,
+    number: u64,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.upgrade() {
+            let call = runtime.timers.state.lock().alarms.remove(&self.number);
+            // What it holds may be anything, alarms included: it goes with nothing locked.
+            drop(call);
+        }
+    }
+}
+
 /// All timers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Timers {
     state: Mutex<State>,
     wake: Condvar,
@@ -77,6 +102,17 @@ impl Timers {
 }
 
 impl Runtime {
+    /// Calls `what` after that time. Never, if the runtime stops before.
+    pub fn alarm(self: &Arc<Self>, after: Duration, what: impl FnOnce() + Send + 'static) -> Alarm {
+        let at = self.clock.now() + after;
+        let mut state = self.timers.state.lock();
+        let number = state.next_alarm;
+        state.next_alarm += 1;
+        state.alarms.insert(number, Box::new(what));
+        self.timers.push(&mut state, at, Due::Alarm(number));
+        Alarm { runtime: Arc::downgrade(self), number }
+    }
+
     /// Sleeps until something is due, and takes it; none: the runtime stops.
     fn next_due(&self) -> Option<(Time, Due)> {
         let mut state = self.timers.state.lock();
@@ -120,6 +156,12 @@ impl Runtime {
                     }
                 }
                 Due::Rediscover => self.rediscover(),
+                Due::Alarm(number) => {
+                    let call = self.timers.state.lock().alarms.remove(&number);
+                    if let Some(call) = call {
+                        call();
+                    }
+                }
             }
         }
     }
@@ -157,5 +199,32 @@ impl Runtime {
             self.with_device(&unit, |device, _, sink| device.rediscovered(sink));
         }
         self.discover(Addr::ALL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn an_alarm_rings_once_unless_it_is_dropped() {
+        let runtime = Runtime::new(1);
+        runtime.start(false, false).unwrap();
+        let (tx, rx) = mpsc::channel();
+        let alarm = |after, name: &'static str| {
+            let tx = tx.clone();
+            runtime.alarm(Duration::from_millis(after), move || tx.send(name).unwrap())
+        };
+        let alarms = [alarm(60, "late"), alarm(1, "early")];
+        drop(alarm(2, "never"));
+        assert_eq!((rx.recv(), rx.recv()), (Ok("early"), Ok("late")));
+        let last = alarm(0, "last");
+        assert_eq!(rx.recv(), Ok("last"));
+        drop((alarms, last, alarm(60_000, "not awaited")));
+        assert!(runtime.timers.state.lock().alarms.is_empty());
+        runtime.stop();
+        assert!(rx.try_recv().is_err());
     }
 }

@@ -1,0 +1,148 @@
+//! `partscan`: declaring what the disk's own table says.
+//!
+//! Each read is submitted where the one before it is answered, so that nobody waits for a scan and any number of them
+//! may be under way: a rack of targets that appears at once costs one read each. The whole of it has 10 s (design.md §3),
+//! nofail or not; whichever comes first, its end or the alarm, answers. The table is declared as a whole or not at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::{Core, guarded};
+use crate::engine::{Handle, Io, Output};
+use crate::fs::ctl::CtlError;
+use crate::fs::errno::{self, Errno};
+use crate::parttable::{Entry, Scan, Verdict, Want};
+use crate::runtime::{Alarm, Unit};
+use crate::wire::SECTOR;
+
+/// What one scan may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Answer = Box<dyn FnOnce(Result<(), CtlError>) + Send>;
+
+/// A scan under way.
+struct Run {
+    core: Arc<Core>,
+    unit: Arc<Unit>,
+    /// The disk that it is about.
+    place: Handle,
+    /// Gone once it is answered; the alarm goes with it.
+    waiting: Mutex<Option<(Answer, Alarm)>>,
+}
+
+impl Core {
+    /// Reads the table of the disk and declares its partitions.
+    pub(super) fn partscan(
+        self: &Arc<Self>,
+        unit: &Arc<Unit>,
+        answer: impl FnOnce(Result<(), CtlError>) + Send + 'static,
+    ) {
+        let (place, size) = self.runtime.look(unit, |device| (device.handle(None), device.size()));
+        let run = Arc::new(Run { core: self.clone(), unit: unit.clone(), place, waiting: Mutex::new(None) });
+        {
+            // Held until both are there, lest the alarm finds nobody waiting.
+            let mut waiting = run.waiting.lock();
+            let late = run.clone();
+            let alarm = self.runtime.alarm(PATIENCE, move || {
+                guarded(|| late.end(|_| Err(CtlError::new(Errno::ETIMEDOUT, "no answer within 10 s"))));
+            });
+            *waiting = Some((Box::new(answer), alarm));
+        }
+        run.step(Scan::new(size / SECTOR as u64));
+    }
+
+    /// A disk that was not there before, with `-o partscan`. That it has no table is nothing to report.
+    pub(super) fn scan_unasked(self: &Arc<Self>, unit: &Arc<Unit>) {
+        if !self.settings.partscan {
+            return;
+        }
+        let (core, addr) = (self.clone(), unit.addr);
+        self.partscan(unit, move |done| match done {
+            Err(error) if error.errno != Errno::ENOENT => {
+                core.runtime.log().log("partscan", Some(addr), format_args!("partscan: {error}"));
+            }
+            _ => {}
+        });
+    }
+}
+
+impl Run {
+    /// Asks for what the scan wants next, or ends with what it found.
+    fn step(self: Arc<Self>, mut scan: Scan) {
+        let (at, count) = match scan.want() {
+            Want::Read { at, count } => (at, count),
+            Want::End(verdict) => return self.end(|run| run.judge(verdict)),
+        };
+        if self.waiting.lock().is_none() {
+            // It took too long.
+            return;
+        }
+        // No disk of AoE has so many sectors that its last byte had no 64-bit offset.
+        let io = Io::Read { offset: at.bytes().unwrap_or(u64::MAX), len: count as usize * SECTOR };
+        let (core, unit, place) = (self.core.clone(), self.unit.clone(), self.place);
+        // A target that is away by now is not waited for.
+        core.submit(&unit, place, true, io, move |outcome| match outcome {
+            Ok(Output::Data(data)) => {
+                scan.feed(&data);
+                self.step(scan);
+            }
+            other => self.end(|_| {
+                let errno = other.map_or_else(errno::of, |_| Errno::EIO);
+                Err(CtlError::new(errno, format!("sector {at}: {}", errno::words(errno))))
+            }),
+        });
+    }
+
+    /// Answers, unless that was done.
+    fn end(&self, result: impl FnOnce(&Run) -> Result<(), CtlError>) {
+        let waiting = self.waiting.lock().take();
+        if let Some((answer, _alarm)) = waiting {
+            answer(result(self));
+        }
+    }
+
+    fn judge(&self, verdict: &Verdict) -> Result<(), CtlError> {
+        match verdict {
+            Verdict::Found(entries) => self.declare(entries),
+            Verdict::Nothing => Err(CtlError::new(Errno::ENOENT, "no partition table")),
+            Verdict::Refused(reason) => Err(CtlError::new(Errno::EINVAL, reason.clone())),
+        }
+    }
+
+    fn declare(&self, entries: &[Entry]) -> Result<(), CtlError> {
+        let core = &self.core;
+        let declared = core.runtime.with_device(&self.unit, |device, _, _| {
+            if device.handle(None) != self.place {
+                return Err(CtlError::new(Errno::ESTALE, "another disk by now"));
+            }
+            let mut new: Vec<String> = Vec::new();
+            for entry in entries {
+                let name = entry.name();
+                let known = device.partitions().any(|part| part.name == name);
+                if let Err(error) = device.add_partition(&name, entry.start.0, entry.end.0) {
+                    for name in &new {
+                        // It was declared a moment ago, under the same lock.
+                        let _ = device.delete_partition(name);
+                    }
+                    let errno = errno::of_part(error);
+                    return Err(CtlError::new(errno, format!("{entry}: {}", errno::words(errno))));
+                }
+                if !known {
+                    new.push(name);
+                }
+            }
+            Ok(())
+        });
+        core.refresh(&self.unit);
+        declared?;
+        let names: Vec<String> = entries.iter().map(Entry::name).collect();
+        core.runtime.log().log(
+            "partscan",
+            Some(self.unit.addr),
+            format_args!("partscan: {}", names.join(" ")),
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! `partscan`: from the table on the disk to files, by hand and by itself.
+
+use std::time::{Duration, Instant};
+
+use aoefs::fs::errno::Errno;
+
+use crate::bed::Bed;
+
+/// A disk with an MBR of two partitions, the second of which is `second`.
+fn write_table(bed: &Bed, (start, count): (u32, u32)) {
+    write_record(bed, 0, &[(0x83, 8, 100), (0x83, start, count)]);
+}
+
+#[test]
+fn partscan_declares_the_whole_table_or_nothing() {
+    let bed = Bed::new();
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::ENOENT));
+    assert!(bed.log().contains("ctl line 1: partscan: no partition table"), "{}", bed.log());
+    write_table(&bed, (50, 100));
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EINVAL));
+    assert!(bed.log().contains("p1 and p2 overlap"), "{}", bed.log());
+    write_table(&bed, (200, 56));
+    bed.echo("1.0/ctl", "part p2 0 1").unwrap();
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EEXIST));
+    assert_eq!(bed.names("1.0")[6..], ["data", "p2"], "p1 was taken back");
+    assert_eq!(bed.echo("1.0/ctl", "delpart p2\npartscan\npartscan\n# twice is done"), Ok(44));
+    assert_eq!((bed.size("1.0/p1"), bed.size("1.0/p2")), (100 * 512, 56 * 512));
+    assert!(bed.log().contains("1.0 partscan: p1 p2"));
+    bed.silence(true);
+    bed.echo("1.0/ctl", "deadline 1").unwrap();
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EIO));
+    bed.end();
+}
+
+/// Writes a boot record with these entries (type, start, size) to a sector.
+fn write_record(bed: &Bed, at: u64, slots: &[(u8, u32, u32)]) {
+    let mut sector = vec![0; 512];
+    for (n, (kind, start, count)) in slots.iter().enumerate() {
+        let at = 446 + n * 16;
+        sector[at + 4] = *kind;
+        sector[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+        sector[at + 12..at + 16].copy_from_slice(&count.to_le_bytes());
+    }
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let fh = bed.open("1.0/data");
+    assert_eq!(bed.write_at(fh, at * 512, &sector), Ok(512));
+    bed.core.release(fh);
+}
+
+#[test]
+fn partscan_follows_a_chain_of_records() {
+    const LOGICAL: u32 = 100;
+    let bed = Bed::new();
+    write_record(&bed, 0, &[(0x83, 8, 92), (0x05, 100, 8000)]);
+    for n in 0..LOGICAL {
+        let link = if n + 1 < LOGICAL { (0x05, (n + 1) * 10, 10) } else { (0, 0, 0) };
+        write_record(&bed, u64::from(100 + n * 10), &[(0x83, 1, n % 9 + 1), link]);
+    }
+    bed.echo("1.0/ctl", "partscan").unwrap();
+    assert_eq!(bed.names("1.0").len(), 7 + 1 + LOGICAL as usize);
+    assert_eq!((bed.size("1.0/p5"), bed.size("1.0/p104")), (512, 512));
+    assert_eq!(bed.size("1.0/p7"), 3 * 512);
+    // The container keeps its number and has no file.
+    assert_eq!(bed.ino("1.0/p2"), Err(Errno::ENOENT));
+    bed.end();
+}
+
+#[test]
+fn partscan_asks_the_end_of_the_disk_for_the_backup() {
+    let bed = Bed::new();
+    write_record(&bed, 0, &[(0xee, 1, u32::MAX)]);
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EINVAL));
+    let why = "no sound GPT; primary: sector 1 is no header; backup: sector 8191 is no header";
+    assert!(bed.log().contains(why), "{}", bed.log());
+    bed.end();
+}
+
+#[test]
+fn partscan_takes_ten_seconds_at_most() {
+    let bed = Bed::new();
+    write_table(&bed, (200, 56));
+    bed.echo("1.0/ctl", "nofail on").unwrap();
+    bed.silence(true);
+    let start = Instant::now();
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::ETIMEDOUT));
+    assert!((Duration::from_secs(10)..Duration::from_secs(15)).contains(&start.elapsed()));
+    assert!(bed.log().contains("partscan: no answer within 10 s"), "{}", bed.log());
+    // The read is answered in the end; nobody wants what it says any more.
+    bed.silence(false);
+    let fh = bed.open("1.0/data");
+    assert_eq!(bed.read_at(fh, 0, 1).unwrap().len(), 1);
+    bed.core.release(fh);
+    assert_eq!(bed.ino("1.0/p1"), Err(Errno::ENOENT));
+    bed.echo("1.0/ctl", "partscan").unwrap();
+    assert!(bed.ino("1.0/p1").is_ok());
+    bed.end();
+}
+
+#[test]
+fn partitions_of_a_disk_that_appears() {
+    let bed = Bed::with(|settings| settings.partscan = true);
+    write_table(&bed, (200, 56));
+    bed.echo("ctl", "remove 1.0\ndiscover").unwrap();
+    bed.eventually(|| bed.ino("1.0/p2").is_ok());
+    bed.eventually(|| bed.names("1.0")[6..] == ["data", "p1", "p2"]);
+    bed.end();
+}
