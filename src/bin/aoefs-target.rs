@@ -305,6 +305,16 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_knows_every_option() {
+        let manual = include_str!("../../man/aoefs-target.8");
+        for option in Cli::command().get_arguments().filter_map(|argument| argument.get_long()) {
+            let described =
+                manual.lines().any(|line| line.starts_with(".It Fl") && line.contains(&format!("-{option}")));
+            assert!(described, "--{option}");
+        }
+    }
+
+    #[test]
     fn sizes() {
         for (text, bytes) in [("512", 512), ("1K", 1024), ("64M", 64 << 20), ("3G", 3 << 30), ("2T", 2 << 40)]
         {
