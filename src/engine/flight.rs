@@ -184,6 +184,8 @@ pub struct Stray {
     pub path: Option<PathId>,
     /// When it left.
     pub sent: Time,
+    /// Its delay is the network's, not that of a disk that empties its cache.
+    pub ordered: bool,
     /// The range that it keeps in quarantine.
     pub quarantine: Option<LockId>,
 }
@@ -377,7 +379,8 @@ impl Flight {
             if Some(copy.tag) == answered {
                 continue;
             }
-            self.strays.insert(copy.tag.0, Stray { path: copy.path, sent: copy.sent, quarantine });
+            let ordered = matches!(copy.place, Place::Ordered(_));
+            self.strays.insert(copy.tag.0, Stray { path: copy.path, sent: copy.sent, ordered, quarantine });
             self.stray_order.push_back((now + STRAY_LIFE, copy.tag.0));
         }
         while let Some(&(until, tag)) = self.stray_order.front() {

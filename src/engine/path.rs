@@ -24,6 +24,12 @@ pub struct PathId(pub(super) u8);
 
 /// Younger copies of the same path that must be answered before an older one counts as overtaken (TCP's three).
 const OVERTAKEN: u32 = 3;
+/// How much later than the mean round trip an overtaken copy must be, in quarters of it, at first and at most. Threads of our
+/// own that send at the same time reorder, and so do targets; four round trips are still far less than a timeout.
+const TOLERANCE_FIRST: u32 = 1;
+const TOLERANCE_LAST: u32 = 12;
+/// Losses by overtaking, none of them wrong, after which the tolerance shrinks again (RFC 8985's persistence).
+const JUDGED_WELL: u32 = 16;
 /// Expiries without an answer in between after which a path is silent, where another could carry its work.
 const SILENT: u32 = 2;
 /// First and last distance of the probes that ask a silent path whether it is back.
@@ -113,6 +119,10 @@ pub struct Path {
     order: VecDeque<Sent>,
     first: u64,
     younger_answers: u32,
+    /// How much later than the mean an overtaken copy may be, in quarters of the mean; what proved wrong raises it.
+    tolerance: u32,
+    /// Losses by overtaking since the tolerance proved too small.
+    well_judged: u32,
 }
 
 impl Path {
@@ -138,6 +148,8 @@ impl Path {
             order: VecDeque::new(),
             first: 0,
             younger_answers: 0,
+            tolerance: TOLERANCE_FIRST,
+            well_judged: 0,
         }
     }
 
@@ -224,8 +236,27 @@ impl Path {
             return None;
         }
         let oldest = self.order.front()?;
-        let due = self.rtt.smoothed().unwrap_or_else(|| self.rtt.timeout());
+        let mean = self.rtt.smoothed().unwrap_or_else(|| self.rtt.timeout());
+        let due = mean + mean * self.tolerance / 4;
         (now.since(oldest.at) > due).then_some(oldest.frame)
+    }
+
+    /// A copy was given up because younger ones were answered.
+    pub fn overtook(&mut self) {
+        self.stats.overtaken += 1;
+        self.well_judged += 1;
+        if self.well_judged >= JUDGED_WELL {
+            self.well_judged = 0;
+            self.tolerance = (self.tolerance - 1).max(TOLERANCE_FIRST);
+        }
+    }
+
+    /// A copy that had been given up was answered: it was only late, and the window paid for nothing.
+    pub fn late(&mut self) {
+        self.stats.late += 1;
+        self.well_judged = 0;
+        self.tolerance = (self.tolerance + 1).min(TOLERANCE_LAST);
+        self.window.forgive();
     }
 
     /// Something valid came back over this path.
@@ -285,6 +316,35 @@ mod tests {
         p.arrive(seqs[4], 16);
         assert_eq!(p.window.inflight(), 0);
         assert!(p.order.is_empty());
+    }
+
+    #[test]
+    fn what_was_only_late_makes_patient_and_gives_the_window_back() {
+        let mut p = path();
+        p.rtt.sample(Duration::from_micros(100));
+        let size = p.window.size();
+        let old = p.depart(FrameId::for_test(0), true, Time(0));
+        for i in 1..4 {
+            let seq = p.depart(FrameId::for_test(i), true, Time(0));
+            p.arrive(seq, 16);
+        }
+        assert!(p.overtaken(Time(130)).is_some());
+        p.overtook();
+        p.lose(old);
+        assert_eq!(p.window.size(), size / 2);
+        p.late();
+        assert_eq!(p.window.size(), size);
+        let old = p.depart(FrameId::for_test(4), true, Time(1000));
+        for i in 5..8 {
+            let seq = p.depart(FrameId::for_test(i), true, Time(1000));
+            p.arrive(seq, 16);
+        }
+        assert_eq!(p.overtaken(Time(1130)), None, "it waits longer now");
+        p.cancel(old);
+        for _ in 0..JUDGED_WELL * TOLERANCE_LAST {
+            p.overtook();
+        }
+        assert_eq!(p.tolerance, TOLERANCE_FIRST);
     }
 
     #[test]

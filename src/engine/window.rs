@@ -18,11 +18,13 @@ pub struct Window {
     inflight: u32,
     /// Losses of copies sent before this sequence number belong to a loss that was already paid for.
     recovered_at: u64,
+    /// Size and threshold before the last halving, until that is known to have been right.
+    before: Option<(u32, u32)>,
 }
 
 impl Default for Window {
     fn default() -> Window {
-        Window { size: FIRST, threshold: MAX, credit: 0, inflight: 0, recovered_at: 0 }
+        Window { size: FIRST, threshold: MAX, credit: 0, inflight: 0, recovered_at: 0, before: None }
     }
 }
 
@@ -77,9 +79,18 @@ impl Window {
         self.released();
         if seq >= self.recovered_at {
             self.recovered_at = next;
+            self.before = Some((self.size, self.threshold));
             self.threshold = (self.size / 2).max(2);
             self.size = (self.size / 2).max(1);
             self.credit = 0;
+        }
+    }
+
+    /// What the last halving was for had only been late (RFC 4015): it is undone.
+    pub fn forgive(&mut self) {
+        if let Some((size, threshold)) = self.before.take() {
+            self.size = self.size.max(size);
+            self.threshold = self.threshold.max(threshold);
         }
     }
 

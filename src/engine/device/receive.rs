@@ -48,8 +48,10 @@ impl<R> Device<R> {
                 self.stats.duplicates += 1;
                 self.flight.forget_stray(header.tag);
                 if let Some(path) = stray.path.and_then(|id| self.path_mut(id)) {
-                    path.stats.late += 1;
-                    path.rtt.sample(now.since(stray.sent));
+                    path.late();
+                    if stray.ordered {
+                        path.rtt.sample(now.since(stray.sent));
+                    }
                 }
                 if let Some(quarantine) = stray.quarantine {
                     self.locks.copy_settled(quarantine);
@@ -140,7 +142,7 @@ impl<R> Device<R> {
             self.stats.duplicates += 1;
             self.release_place(id);
             if let Some(path) = copy.path.and_then(|p| self.path_mut(p)) {
-                path.stats.late += 1;
+                path.late();
             }
         }
         if work.slow() {
@@ -167,7 +169,7 @@ impl<R> Device<R> {
         }
         while let Some(old) = self.path(path_id).and_then(|p| p.overtaken(now)) {
             if let Some(path) = self.path_mut(path_id) {
-                path.stats.overtaken += 1;
+                path.overtook();
             }
             self.lose(old, now, sink);
         }
