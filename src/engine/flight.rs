@@ -91,9 +91,10 @@ impl Work {
         matches!(self, Work::Write { .. } | Work::Trim { .. } | Work::Raw { .. })
     }
 
-    /// Must the disk be confirmed before it leaves? Reads are answered only after the confirmation, so they may leave.
+    /// Must the disk be confirmed before it leaves? Reads are answered only after the confirmation, so they may leave; the
+    /// edges of a write may not, since they will be written.
     pub fn needs_trust(self) -> bool {
-        self.modifies() || matches!(self, Work::Flush { .. })
+        self.modifies() || matches!(self, Work::Flush { .. } | Work::Gather { .. })
     }
 
     /// Does it count against the window? IDENTIFY, queries and probes do not: a full window must not starve them.

@@ -222,6 +222,10 @@ pub(super) struct Req<R> {
     pub held: bool,
     /// Why it failed, if it did while the disk was in doubt: another disk's errors are not this one's.
     pub failed: Option<(Error, Cause)>,
+    /// When the first of its answers came that came while the disk was in doubt.
+    pub unsure: Option<Time>,
+    /// How often it was begun anew because of that.
+    pub redone: u8,
 }
 
 impl<R> Req<R> {
@@ -307,6 +311,19 @@ impl<R> Req<R> {
             Job::Ata { answer, .. } => answer.is_some(),
             _ => false,
         }
+    }
+
+    /// Forgets what was issued and answered, to be started anew. False for what cannot be asked twice without harm.
+    pub(super) fn rewind(&mut self) -> bool {
+        match &mut self.job {
+            Job::Read { span, .. } | Job::Write { span, .. } | Job::Trim { span, .. } => {
+                *span = Span::new(span.at, span.sectors);
+            }
+            Job::Flush { left, done, .. } => (*left, *done) = (false, false),
+            _ => return false,
+        }
+        (self.held, self.queued, self.failed) = (false, false, None);
+        true
     }
 
     /// What it brings back, now that it is complete.

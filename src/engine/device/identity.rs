@@ -220,6 +220,10 @@ impl<R> Device<R> {
         if let Confidence::Since(doubted) = self.confidence
             && sent < doubted
         {
+            // It proves nothing now.
+            if proving {
+                self.prove(path, now, sink);
+            }
             return;
         }
         if same || grown {
@@ -274,8 +278,26 @@ impl<R> Device<R> {
         self.confidence = Confidence::Confirmed;
         sink.events.push(Event::Confirmed);
         self.enter(State::Up, sink);
+        self.redo_old_answers(now, doubted);
         self.release_held(now, sink);
         self.resend_older_than(doubted);
+    }
+
+    /// Answers that came long before this proof, or before the doubt was renewed, may have been another disk's that was here
+    /// meanwhile: they are asked for again.
+    fn redo_old_answers(&mut self, now: Time, doubted: Time) {
+        let unsure: Vec<(ReqId, Time)> =
+            self.reqs.iter().filter_map(|(id, r)| Some((id, r.unsure?))).collect();
+        for (id, since) in unsure {
+            let old = since < doubted || now.since(since) > super::SILENCE;
+            let Some(req) = self.reqs.get_mut(id) else { continue };
+            req.unsure = None;
+            if old && req.redone < super::receive::REDO_MAX && req.rewind() {
+                req.redone += 1;
+                self.abandon(id, now);
+                self.start(id);
+            }
+        }
     }
 
     /// The target is back: what left before the doubt is sent again now, and old delays mean nothing.

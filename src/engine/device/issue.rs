@@ -2,9 +2,9 @@
 
 use super::{Device, Lane, READS, SILENCE, Sink, State, WRITES};
 use crate::engine::event::Event;
-use crate::engine::flight::{FrameId, Place, Work};
+use crate::engine::flight::{Frame, FrameId, Place, Work};
 use crate::engine::path::{Path, PathId, Trust};
-use crate::engine::request::{Bytes, Job, Reservation};
+use crate::engine::request::{Bytes, Job, Req, Reservation};
 use crate::engine::time::Time;
 use crate::engine::transmit::{Payload, Transmit, padded};
 use crate::wire::{
@@ -72,7 +72,9 @@ impl<R> Device<R> {
 
     fn issue_again(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
         while let Some(&id) = self.lanes[lane].again.front() {
-            let Some(frame) = self.flight.get(id).filter(|f| f.queued) else {
+            // A place in the lane may outlive its frame, and the frame's number may be another's by now, of the other lane.
+            let here = |f: &&Frame| f.queued && lane_of(f.work) == lane;
+            let Some(frame) = self.flight.get(id).filter(here) else {
                 self.lanes[lane].again.pop_front();
                 continue;
             };
@@ -92,7 +94,8 @@ impl<R> Device<R> {
 
     fn issue_new(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
         while let Some(&id) = self.lanes[lane].ready.front() {
-            if !self.reqs.get(id).is_some_and(|r| r.queued) {
+            let here = |r: &Req<R>| r.queued && r.is_write() == (lane == WRITES);
+            if !self.reqs.get(id).is_some_and(here) {
                 self.lanes[lane].ready.pop_front();
                 continue;
             }
@@ -195,8 +198,7 @@ impl<R> Device<R> {
             self.flight.iter().filter(|(_, f)| !f.work.windowed() && f.flying().is_some()).count();
         let room = self.limit().saturating_sub(self.inflight() + questions as u32);
         for id in ids.into_iter().take(room as usize) {
-            let asked =
-                |(_, f): (FrameId, &crate::engine::flight::Frame)| f.work == Work::Identify { path: id };
+            let asked = |(_, f): (FrameId, &Frame)| f.work == Work::Identify { path: id };
             if !self.flight.iter().any(asked) {
                 self.prove(id, now, sink);
             }
@@ -343,6 +345,11 @@ impl<R> Device<R> {
             sink.events.push(Event::FrameSize(p.net, p.mac, self.sectors(p)));
         }
     }
+}
+
+/// The lane in which a frame waits to be sent again.
+pub(super) fn lane_of(work: Work) -> usize {
+    if work.needs_trust() { WRITES } else { READS }
 }
 
 fn config(verb: Verb, string: &[u8]) -> Payload {

@@ -154,11 +154,16 @@ impl<R> Device<R> {
             let Some(p) = self.path_mut(id) else { continue };
             p.mtu = mtu;
             let was = std::mem::replace(&mut p.up, up);
+            let proving = p.trust == Trust::Proving;
             if was && !up {
                 self.ground_path(id, now, sink);
             } else if !was && up {
                 p.window.restart();
                 returned = true;
+                if proving {
+                    // Its question was lost with the link.
+                    self.prove(id, now, sink);
+                }
             }
         }
         if returned {

@@ -8,11 +8,14 @@ use crate::engine::request::{Error, Job, Output};
 use crate::engine::time::Time;
 use crate::wire::{
     Ata, Command, Config, FlushKind, Header, IDENTIFY_LEN, Mac, Mask, MaskError, MaskVerb, Refusal, Reserve,
-    SECTOR, TRIM_BLOCK_SECTORS, Tag, Verb, error,
+    SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, error,
 };
 
 /// A stale copy lives at most this long in a network that was never seen slower, and longer in one that was.
 const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How often answers that came in doubt are asked for again. More would never end with a target that takes seconds each time.
+pub(super) const REDO_MAX: u8 = 3;
 
 /// What an ATA answer said.
 enum Said<'a> {
@@ -275,7 +278,20 @@ impl<R> Device<R> {
         if let Some(p) = path.and_then(|id| self.path_mut(id)) {
             p.stats.bytes += bytes as u64;
         }
+        let doubtful = self.doubtful();
         let Some(req) = self.reqs.get_mut(req_id) else { return };
+        if doubtful {
+            req.unsure.get_or_insert(now);
+            if let Work::Gather { .. } = work
+                && req.redone < REDO_MAX
+            {
+                // Another disk's bytes around the edges would be written to this one.
+                req.redone += 1;
+                let frame = self.flight.create(work, Sector(at), count);
+                self.line_up(frame);
+                return;
+            }
+        }
         match (work, &mut req.job) {
             (Work::Read { offset, .. }, Job::Read { span, buf: Some(buf), .. }) => {
                 buf[offset..offset + bytes].copy_from_slice(&data[..bytes]);
@@ -476,6 +492,11 @@ impl<R> Device<R> {
         match said {
             Said::Ok(_, data) => self.identified(now, path, copy.sent, &data[..IDENTIFY_LEN], sink),
             // A target that refuses IDENTIFY shows nothing; it will be asked again.
+            Said::Failed(..) | Said::Refused(_)
+                if self.path(path).is_some_and(|p| p.trust == Trust::Proving) =>
+            {
+                self.refuse_path(path, now, sink);
+            }
             Said::Failed(..) | Said::Refused(_) => {}
         }
     }

@@ -154,6 +154,8 @@ impl<R> Device<R> {
             queued: false,
             held: false,
             failed: None,
+            unsure: None,
+            redone: 0,
         };
         let command = req.is_command();
         let id = self.reqs.insert(req);
@@ -214,7 +216,7 @@ impl<R> Device<R> {
     }
 
     /// A request has its lock: what it needs first goes into a lane.
-    fn start(&mut self, id: ReqId) {
+    pub(super) fn start(&mut self, id: ReqId) {
         let Some(req) = self.reqs.get_mut(id) else { return };
         if let Job::Write { span, bytes: Bytes::Edges { data, missing }, .. } = &mut req.job {
             let last = (span.sectors - 1) as usize;
@@ -248,7 +250,7 @@ impl<R> Device<R> {
             && !frame.queued
         {
             frame.queued = true;
-            let lane = if frame.work.needs_trust() { WRITES } else { READS };
+            let lane = super::issue::lane_of(frame.work);
             self.lanes[lane].again.push_back(id);
         }
     }
@@ -308,6 +310,7 @@ impl<R> Device<R> {
         self.abandon(id, now);
         if let Some(req) = self.reqs.get_mut(id) {
             req.failed.get_or_insert((error, cause));
+            req.unsure.get_or_insert(now);
             req.queued = false;
             if !req.held {
                 req.held = true;
