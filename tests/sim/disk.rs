@@ -93,8 +93,8 @@ type Held = (u64, Box<[u8]>);
 /// See the module.
 pub struct Disk {
     pub id: usize,
-    /// Rises when the disk changes its size: another identity.
-    pub epoch: u32,
+    /// It changed its size: another identity.
+    pub resized: bool,
     pub faults: Faults,
     /// Where and when the disk failed on purpose.
     pub failed: Vec<(u64, u64, u64)>,
@@ -117,7 +117,7 @@ impl Disk {
     pub fn new(id: usize, sectors: u64, seed: u64) -> Disk {
         Disk {
             id,
-            epoch: 0,
+            resized: false,
             faults: Faults::default(),
             failed: Vec::new(),
             tick: 0,
@@ -135,6 +135,11 @@ impl Disk {
 
     pub fn serial(&self) -> String {
         format!("disk-{}", self.id)
+    }
+
+    /// Who it is, as far as an initiator can tell.
+    pub fn identity(&self) -> (usize, u64) {
+        (self.id, self.mem.sectors())
     }
 
     fn complain(&mut self, what: String) {
@@ -251,7 +256,7 @@ impl Disk {
             let held = self.sector(sector);
             self.remember(sector, &held);
         }
-        self.epoch += 1;
+        self.resized = true;
         self.mem.resize(sectors);
         self.youngest.resize((sectors as usize).max(self.youngest.len()), 0);
     }

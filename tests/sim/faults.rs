@@ -181,6 +181,7 @@ impl Troubles {
     }
 
     fn kill(&mut self, world: &mut World, rng: &mut Rng, t: usize, until: Time) {
+        let before = world.targets[t].look().id;
         world.targets[t].die();
         if self.plan.swaps && rng.chance(0.5) {
             let addr = world.targets[t].addr;
@@ -200,7 +201,15 @@ impl Troubles {
         } else if self.plan.resizes && rng.chance(0.3) {
             resize(world, rng, t);
         }
-        let announce = self.plan.announces && rng.chance(0.8);
+        let mut announce = self.plan.announces && rng.chance(0.8);
+        let mut until = until;
+        if world.targets[t].look().id != before || self.plan.resizes {
+            // Another disk that comes up within a second says so and is heard, or nobody could know.
+            announce &= world.reaches(t);
+            if !announce {
+                until = until.max(world.now + Duration::from_millis(1100));
+            }
+        }
         self.later(until, Remedy::Return { target: t, announce });
     }
 

@@ -249,6 +249,11 @@ fn finish(world: &mut World, plan: &Plan) {
     let mut quiet = world.now + DRAIN;
     let mut left = usize::MAX;
     while world.now < quiet && !world.judge.pending.is_empty() && world.violation.is_none() {
+        if (quiet - world.now).as_secs().is_multiple_of(5) {
+            for n in 0..world.nets.len() {
+                world.query(n);
+            }
+        }
         world.run_until(world.later(Duration::from_millis(500)));
         if world.judge.pending.len() < left {
             left = world.judge.pending.len();
@@ -263,7 +268,12 @@ fn finish(world: &mut World, plan: &Plan) {
         );
         world.violate(|| what);
     }
-    world.run_until(world.later(CALM));
+    for _ in 0..CALM.as_secs() / 10 {
+        for n in 0..world.nets.len() {
+            world.query(n);
+        }
+        world.run_until(world.later(Duration::from_secs(10)));
+    }
     for u in 0..world.units.len() {
         world.set_deadline(u, None);
     }
@@ -271,7 +281,7 @@ fn finish(world: &mut World, plan: &Plan) {
     let lies = plan.mtus || world.targets.iter().any(|t| t.advertise.is_some());
     // What was slow is expected to be slow for a while.
     let slow = plan.jitter.max(plan.spike.1) >= 100_000;
-    let promised = RETURN * if lies { 3 } else { 1 } * if slow { 8 } else { 1 };
+    let promised = RETURN * if lies { 3 * world.wires.len() as u32 } else { 1 } * if slow { 8 } else { 1 };
     for u in 0..world.units.len() {
         for ask in [Ask::Write { offset: 100, len: 700 }, Ask::Read { offset: 0, len: 4096 }, Ask::Flush] {
             fresh(world, u, &ask, promised);

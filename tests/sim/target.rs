@@ -43,8 +43,8 @@ pub struct Arrived {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin {
     pub unit: Option<usize>,
-    /// The disk (id, epoch) that the initiator meant.
-    pub disk: (usize, u32),
+    /// The disk (id, sectors) that the initiator meant.
+    pub disk: (usize, u64),
     pub sent: u64,
     /// When it last heard from the target before this copy left.
     pub heard: u64,

@@ -18,8 +18,8 @@ const SILENCE: u64 = 1_000_000;
 /// See the module.
 pub struct Unit {
     pub device: Device<u32>,
-    /// The disk (id, epoch) that the engine believes to be there.
-    pub disk: (usize, u32),
+    /// The disk (id, sectors) that the engine believes to be there.
+    pub disk: (usize, u64),
     /// The tick of the last `failio`.
     pub failio: u64,
     pub deadline: Duration,
@@ -44,7 +44,7 @@ pub struct Unit {
 }
 
 impl Unit {
-    pub fn new(device: Device<u32>, disk: (usize, u32), now: Time) -> Unit {
+    pub fn new(device: Device<u32>, disk: (usize, u64), now: Time) -> Unit {
         let deadline = device.status().deadline;
         Unit {
             device,
@@ -156,7 +156,10 @@ impl Unit {
     pub fn inspect(&self, waits: bool) -> Option<String> {
         // Without any way to the target there is nothing to wait for but the return of one.
         if waits && self.device.next_deadline().is_none() && self.device.paths().iter().any(|p| p.up) {
-            return Some("stuck: requests wait and no timer runs".into());
+            let paths = self.device.paths();
+            let paths: Vec<_> =
+                paths.iter().map(|p| (p.net, p.mac, p.trust, p.up, p.window, p.inflight)).collect();
+            return Some(format!("stuck: requests wait and no timer runs; {paths:?}"));
         }
         None
     }

@@ -268,13 +268,10 @@ impl World {
         }
     }
 
-    /// Id and epoch of the disk that says this of itself.
-    fn disk_with(&self, serial: &str, sectors: u64) -> Option<(usize, u32)> {
-        use aoefs::target::Image;
-        let disks = self.targets.iter().map(Target::look).chain(&self.shelf);
-        let mut found = disks.filter(|d| d.serial() == serial);
-        let disk = found.next()?;
-        Some((disk.id, if disk.sectors() == sectors { disk.epoch } else { disk.epoch.wrapping_sub(1) }))
+    /// The identity of the disk that says this of itself.
+    fn disk_with(&self, serial: &str, sectors: u64) -> Option<(usize, u64)> {
+        let mut disks = self.targets.iter().map(Target::look).chain(&self.shelf);
+        Some((disks.find(|d| d.serial() == serial)?.id, sectors))
     }
 
     pub fn disk(&mut self, id: usize) -> &mut Disk {
@@ -405,7 +402,7 @@ impl World {
             return false;
         };
         let target = &self.targets[t];
-        let is = (target.look().id, target.look().epoch);
+        let is = target.look().identity();
         if is == disk || (is.0 == disk.0 && target.resized) || !touches_data(&arrived.frame) {
             return false;
         }
@@ -456,6 +453,17 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Would an announcement be heard, as far as one can say beforehand?
+    pub fn reaches(&self, t: usize) -> bool {
+        self.wires.iter().any(|w| {
+            w.target == t
+                && self.nets[w.net].up
+                && !self.nets[w.net].gone
+                && !w.from.cut
+                && w.from.loss == 0.0
+        })
     }
 
     /// A query to all over one netlink, as at bind and at rediscovery.
@@ -638,7 +646,7 @@ impl World {
         let hits = |f: &(u64, u64, u64)| f.0 >= p.tick && (whole || (f.1 < last && first < f.2));
         let disk = self.disk(p.disk);
         // A disk that shrank has sectors that are not there.
-        if disk.epoch > 0 || disk.failed.iter().any(hits) {
+        if disk.resized || disk.failed.iter().any(hits) {
             return true;
         }
         let addr = self.units[u].device.addr();
