@@ -125,6 +125,13 @@ impl Deref for Data {
     }
 }
 
+impl From<Buf> for Data {
+    fn from(buf: Buf) -> Data {
+        let len = buf.len();
+        Data { buf, start: 0, len }
+    }
+}
+
 /// The bytes of a write, padded to whole sectors. The padding is filled from the disk before the write leaves.
 #[derive(Debug)]
 pub struct WriteBuf {

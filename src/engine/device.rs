@@ -8,6 +8,7 @@
 //! Effects are put into a [`Sink`]: frames to send, requests that ended, events for the log. The caller carries them
 //! out after it has let go of whatever protects the device.
 
+mod command;
 mod identity;
 mod issue;
 mod paths;
@@ -181,6 +182,8 @@ pub struct Device<R> {
     confirming: Option<FrameId>,
     /// When the next IDENTIFY may be sent because of an announcement or a request for a target that is down.
     identify_at: Time,
+    /// When the target may be asked again who holds it.
+    holders_at: Time,
     /// Announcements that may still be believed; refilled with time. See `announced`.
     credit: u32,
     credit_at: Time,
@@ -233,6 +236,7 @@ impl<R> Device<R> {
             partitions: Partitions::default(),
             confirming: None,
             identify_at: Time::default(),
+            holders_at: Time::default(),
             credit: identity::ALARMS,
             credit_at: now,
             grow: false,

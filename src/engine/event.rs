@@ -63,6 +63,10 @@ pub enum Cause {
     Deadline,
     /// The operator said `failio`.
     FailIo,
+    /// No path carries a frame of that size any more.
+    TooLarge,
+    /// The target says that it succeeded, and the data is missing.
+    Short,
 }
 
 impl fmt::Display for Cause {
@@ -72,6 +76,8 @@ impl fmt::Display for Cause {
             Cause::Aoe(refusal) => write!(f, "AoE error: {refusal}"),
             Cause::Deadline => f.write_str("deadline passed"),
             Cause::FailIo => f.write_str("failio"),
+            Cause::TooLarge => f.write_str("too large for one frame"),
+            Cause::Short => f.write_str("answered without its data"),
         }
     }
 }
@@ -128,6 +134,8 @@ pub enum Event {
     NoFlush,
     /// The target answered the `flush` command.
     Flushed,
+    /// It is reserved, for these; who asked was not among them.
+    Reserved(Vec<Mac>),
 }
 
 impl Event {
@@ -143,6 +151,7 @@ impl Event {
             Event::FrameSize(..) => "size",
             Event::Failed { .. } => "failed",
             Event::NoFlush | Event::Flushed => "flush",
+            Event::Reserved(_) => "reserve",
         }
     }
 
@@ -187,6 +196,11 @@ impl fmt::Display for Event {
             Event::Failed { op, at: None, cause } => write!(f, "{} failed: {cause}", op.word()),
             Event::NoFlush => f.write_str("does not flush: fsync succeeds without it"),
             Event::Flushed => f.write_str("flushed"),
+            Event::Reserved(macs) if macs.is_empty() => f.write_str("was reserved a moment ago"),
+            Event::Reserved(macs) => {
+                f.write_str("reserved for")?;
+                macs.iter().try_for_each(|mac| write!(f, " {mac}"))
+            }
         }
     }
 }

@@ -57,6 +57,8 @@ pub enum Work {
     Identify { path: PathId },
     /// A config query over one path, for its limits.
     Query { path: PathId },
+    /// Who holds the target, for the log.
+    Holders { path: PathId },
     /// A full-size read whose request is padded to the same size: both directions of one path.
     Probe { path: PathId },
 }
@@ -72,7 +74,7 @@ impl Work {
             | Work::Flush { req, .. }
             | Work::Raw { req }
             | Work::Command { req } => Some(req),
-            Work::Identify { .. } | Work::Query { .. } | Work::Probe { .. } => None,
+            Work::Identify { .. } | Work::Query { .. } | Work::Holders { .. } | Work::Probe { .. } => None,
         }
     }
 
@@ -99,10 +101,12 @@ impl Work {
 
     /// Does it count against the window? IDENTIFY, queries and probes do not: a full window must not starve them.
     pub fn windowed(self) -> bool {
-        !matches!(
-            self,
-            Work::Identify { .. } | Work::Query { .. } | Work::Probe { .. } | Work::Command { .. }
-        )
+        !self.asks() && !matches!(self, Work::Identify { .. } | Work::Probe { .. } | Work::Command { .. })
+    }
+
+    /// Is it a question of ours that does not matter if it is lost?
+    pub fn asks(self) -> bool {
+        matches!(self, Work::Query { .. } | Work::Holders { .. })
     }
 
     /// May it take the disk seconds? Its delay says nothing about the network, and nothing overtakes it.

@@ -11,7 +11,7 @@ use super::locks::LockId;
 use super::partition::PartId;
 use super::stats::Op;
 use super::time::Time;
-use crate::wire::{Ata, Directive, Mac, SECTOR, Sector, Verb};
+use crate::wire::{Ata, Directive, Effect, Mac, MaskError, SECTOR, Sector, Verb};
 
 /// What a handle was opened on. Any I/O through it while the disk or the partition is another fails as stale.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,12 +48,17 @@ pub enum Io {
         /// Bytes, a multiple of 512.
         len: u64,
     },
-    /// One ATA command as it is, in one frame.
+    /// One ATA command as it is, in one frame: what does not fit into one over some path is invalid. The answer
+    /// carries the registers, whether the command failed or not. A command that is not known to be the same when it
+    /// is done twice ([`crate::wire::Effect`]) leaves once: if it or its answer is lost, it fails by the deadline and
+    /// nobody knows whether it was done. It has a deadline under nofail, too.
     Ata {
-        /// The registers.
+        /// The registers. The flag that says whether data follows is set here.
         ata: Ata,
         /// Data for the device, or none.
         data: Vec<u8>,
+        /// Bytes that the answer brings if the command succeeds; a shorter one counts as lost.
+        expect: usize,
     },
     /// The config string.
     Config {
@@ -108,7 +113,7 @@ pub enum Output {
     /// The target refused directive `index` of a mask edit with this code.
     MaskRefused {
         /// What it said.
-        error: u8,
+        error: MaskError,
         /// Which directive.
         index: u8,
     },
@@ -201,10 +206,26 @@ pub(super) enum Job {
     Write { span: Span, len: usize, bytes: Bytes, lock: LockId },
     Trim { span: Span, lock: LockId },
     Flush { lock: LockId, left: bool, done: bool },
-    Ata { ata: Ata, data: Arc<Buf>, lock: Option<LockId>, left: bool, answer: Option<(Ata, Vec<u8>)> },
+    Ata(Box<Raw>),
     Config { verb: Verb, string: Vec<u8> },
     Mask(Vec<Directive>),
     Reserve(Reservation),
+}
+
+/// A raw ATA command.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub ata: Ata,
+    pub data: Arc<Buf>,
+    pub expect: usize,
+    pub effect: Effect,
+    /// Sectors that its frame, or the answer's, carries.
+    pub sectors: u8,
+    pub lock: Option<LockId>,
+    pub left: bool,
+    /// Answers that said success and were too short.
+    pub short: u8,
+    pub answer: Option<(Ata, Vec<u8>)>,
 }
 
 /// A request under way.
@@ -248,7 +269,7 @@ impl<R> Req<R> {
     pub(super) fn lock(&self) -> Option<LockId> {
         match self.job {
             Job::Write { lock, .. } | Job::Trim { lock, .. } | Job::Flush { lock, .. } => Some(lock),
-            Job::Ata { lock, .. } => lock,
+            Job::Ata(ref raw) => raw.lock,
             _ => None,
         }
     }
@@ -261,6 +282,19 @@ impl<R> Req<R> {
     /// Is it a command with a time-out of its own, outside the lanes?
     pub(super) fn is_command(&self) -> bool {
         matches!(self.job, Job::Config { .. } | Job::Mask(_) | Job::Reserve(_))
+    }
+
+    /// Is it an ATA command of the raw file? The target may take its time for it, or never answer it.
+    pub(super) fn is_raw(&self) -> bool {
+        matches!(self.job, Job::Ata(_))
+    }
+
+    /// Sectors that its frame must have room for, since nobody can split it.
+    pub(super) fn whole(&self) -> u8 {
+        match &self.job {
+            Job::Ata(raw) => raw.sectors,
+            _ => 0,
+        }
     }
 
     /// The next frame to issue, of at most `most` sectors: its work, place and sectors. `ext` says how to flush.
@@ -285,9 +319,9 @@ impl<R> Req<R> {
                 *left = true;
                 Some((Work::Flush { req: id, ext }, Sector(0), 0))
             }
-            Job::Ata { left, .. } if !*left => {
-                *left = true;
-                Some((Work::Raw { req: id }, Sector(0), 0))
+            Job::Ata(raw) if !raw.left => {
+                raw.left = true;
+                Some((Work::Raw { req: id }, Sector(0), raw.sectors))
             }
             _ => None,
         }
@@ -298,7 +332,8 @@ impl<R> Req<R> {
         match &self.job {
             Job::Read { span, .. } | Job::Trim { span, .. } => span.issued(),
             Job::Write { span, bytes, .. } => matches!(bytes, Bytes::Whole(_)) && span.issued(),
-            Job::Flush { left, .. } | Job::Ata { left, .. } => *left,
+            Job::Flush { left, .. } => *left,
+            Job::Ata(raw) => raw.left,
             _ => true,
         }
     }
@@ -308,7 +343,7 @@ impl<R> Req<R> {
         match &self.job {
             Job::Read { span, .. } | Job::Write { span, .. } | Job::Trim { span, .. } => span.landed(),
             Job::Flush { done, .. } => *done,
-            Job::Ata { answer, .. } => answer.is_some(),
+            Job::Ata(raw) => raw.answer.is_some(),
             _ => false,
         }
     }
@@ -320,6 +355,7 @@ impl<R> Req<R> {
                 *span = Span::new(span.at, span.sectors);
             }
             Job::Flush { left, done, .. } => (*left, *done) = (false, false),
+            Job::Ata(raw) if raw.effect.repeatable => (raw.left, raw.answer) = (false, None),
             _ => return false,
         }
         (self.held, self.queued, self.failed) = (false, false, None);
@@ -334,7 +370,7 @@ impl<R> Req<R> {
                 None => Err(Error::Io),
             },
             Job::Write { len, .. } => Ok(Output::Written(*len)),
-            Job::Ata { answer, .. } => match answer.take() {
+            Job::Ata(raw) => match raw.answer.take() {
                 Some((ata, data)) => Ok(Output::Ata { ata, data }),
                 None => Err(Error::Io),
             },

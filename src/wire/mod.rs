@@ -16,6 +16,7 @@ mod bytes;
 
 pub mod ata;
 pub mod config;
+pub mod effect;
 pub mod header;
 pub mod identify;
 pub mod mask;
@@ -30,6 +31,7 @@ pub use ata::{
     status,
 };
 pub use config::{CONFIG_LEN, CONFIG_MAX, Config, Verb};
+pub use effect::{Effect, Move, is_extended};
 pub use header::{Command, HEADER_LEN, Header, Refusal};
 pub use identify::{FlushKind, IDENTIFY_LEN, Identify, Text, Unusable};
 pub use mask::{DIRECTIVE_LEN, Directive, Directives, MASK_LEN, Mask, MaskError, MaskOp, MaskVerb};

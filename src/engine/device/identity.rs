@@ -129,7 +129,7 @@ impl<R> Device<R> {
     }
 
     /// Sends IDENTIFY by the best path that is up.
-    fn ask(&mut self, now: Time, sink: &mut Sink<R>) {
+    pub(super) fn ask(&mut self, now: Time, sink: &mut Sink<R>) {
         if self.confirming.is_none() {
             let id = self.flight.create(Work::Identify { path: PathId(0) }, Sector(0), 1);
             self.confirming = Some(id);

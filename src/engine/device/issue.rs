@@ -1,10 +1,10 @@
 //! What may leave now, by which path, and as which bytes.
 
 use super::{Device, Lane, READS, SILENCE, Sink, State, WRITES};
-use crate::engine::event::Event;
-use crate::engine::flight::{Frame, FrameId, Place, Work};
+use crate::engine::event::{Cause, Event};
+use crate::engine::flight::{Frame, FrameId, Place, ReqId, Work};
 use crate::engine::path::{Path, PathId, Trust};
-use crate::engine::request::{Bytes, Job, Req, Reservation};
+use crate::engine::request::{Bytes, Error, Job, Req, Reservation};
 use crate::engine::time::Time;
 use crate::engine::transmit::{Payload, Transmit, padded};
 use crate::wire::{
@@ -78,13 +78,19 @@ impl<R> Device<R> {
                 self.lanes[lane].again.pop_front();
                 continue;
             };
-            let last = frame.last().copied();
-            if frame.work.needs_trust() && last.is_some_and(|c| self.last_heard <= c.sent) {
+            let (work, last) = (frame.work, frame.last().copied());
+            if work.needs_trust() && last.is_some_and(|c| self.last_heard <= c.sent) {
                 // Nothing was heard since that copy left: whoever is there now may not be who it was sent to.
                 self.doubt(now, Some("a write was not answered"), sink);
                 return false;
             }
-            let Some(path) = self.choose(now, last.and_then(|c| c.path)) else { return false };
+            let whole = self.whole(work);
+            if !self.carries(whole) {
+                self.lanes[lane].again.pop_front();
+                self.too_large(work.request(), now, sink);
+                continue;
+            }
+            let Some(path) = self.choose(now, last.and_then(|c| c.path), whole) else { return false };
             self.lanes[lane].again.pop_front();
             self.launch_in_pieces(id, path, now, sink);
             return true;
@@ -99,7 +105,12 @@ impl<R> Device<R> {
                 self.lanes[lane].ready.pop_front();
                 continue;
             }
-            let Some(path) = self.choose(now, None) else { return false };
+            let whole = self.reqs.get(id).map_or(0, Req::whole);
+            if !self.carries(whole) {
+                self.too_large(Some(id), now, sink);
+                continue;
+            }
+            let Some(path) = self.choose(now, None, whole) else { return false };
             let most = self.path(path).map_or(1, |p| self.sectors(p));
             let ext = self.flush == FlushKind::FlushExt;
             let Some(req) = self.reqs.get_mut(id) else { return false };
@@ -163,16 +174,45 @@ impl<R> Device<R> {
         self.paths.iter().enumerate().filter_map(|(i, p)| Some((PathId(i as u8), p.as_ref()?)))
     }
 
-    /// The best path with room, another than `avoid` if there is one.
-    fn choose(&self, now: Time, avoid: Option<PathId>) -> Option<PathId> {
+    /// Sectors that this work's frame must have room for, since nobody can split it.
+    fn whole(&self, work: Work) -> u8 {
+        match work {
+            Work::Raw { req } => self.reqs.get(req).map_or(0, Req::whole),
+            _ => 0,
+        }
+    }
+
+    /// Is there a path for a frame of so many sectors? If none can be used now, is there one that could be later?
+    pub(super) fn carries(&self, sectors: u8) -> bool {
+        let fits = |p: &Path| self.sectors(p) >= sectors;
+        if sectors <= 1 {
+            true
+        } else if self.any_usable() {
+            self.paths.iter().flatten().any(|p| p.usable() && fits(p))
+        } else {
+            self.paths.iter().flatten().any(fits)
+        }
+    }
+
+    /// What the raw command needs, no path carries any more.
+    fn too_large(&mut self, req: Option<ReqId>, now: Time, sink: &mut Sink<R>) {
+        if let Some(req) = req {
+            self.fail(req, Error::Invalid, Cause::TooLarge, now, sink);
+        }
+    }
+
+    /// The best path with room for a frame of `whole` sectors, another than `avoid` if there is one.
+    fn choose(&self, now: Time, avoid: Option<PathId>, whole: u8) -> Option<PathId> {
         if let [Some(only)] = &self.paths[..] {
             return (only.up && only.trust != Trust::Proving && only.window.has_room()).then_some(PathId(0));
         }
         // Behind a path that was silent while others answered, another disk may have taken this one's address.
         let any_fresh = self.paths.iter().flatten().any(|p| p.usable() && now.since(p.last_heard) <= SILENCE);
         let fresh = |p: &Path| !any_fresh || now.since(p.last_heard) <= SILENCE;
-        let fits =
+        let large = |p: &Path| whole <= 1 || self.sectors(p) >= whole;
+        let willing =
             |p: &Path| (p.usable() && fresh(p)) || (p.up && p.trust == Trust::Tainted && !self.any_usable());
+        let fits = |p: &Path| large(p) && willing(p);
         let fastest = self.paths.iter().flatten().filter(|p| fits(p)).filter_map(|p| p.rtt.smoothed()).min();
         let too_slow = |p: &Path| match (p.rtt.smoothed(), fastest) {
             (Some(rtt), Some(best)) => rtt > best * SLOWER && rtt > best + SLOWER_BY,
@@ -317,12 +357,12 @@ impl<R> Device<R> {
             }
             Work::Flush { ext, .. } => (Command::Ata, Some(Ata::flush(ext)), Payload::None),
             Work::Raw { req } => {
-                let Job::Ata { ata, data, .. } = &self.reqs.get(req)?.job else { return None };
-                let payload = match data.len() {
+                let Job::Ata(raw) = &self.reqs.get(req)?.job else { return None };
+                let payload = match raw.data.len() {
                     0 => Payload::None,
-                    len => Payload::Slice { buf: data.clone(), start: 0, len },
+                    len => Payload::Slice { buf: raw.data.clone(), start: 0, len },
                 };
-                (Command::Ata, Some(*ata), payload)
+                (Command::Ata, Some(raw.ata), payload)
             }
             Work::Identify { .. } => (Command::Ata, Some(Ata::identify()), Payload::None),
             Work::Probe { .. } => {
@@ -330,6 +370,7 @@ impl<R> Device<R> {
                 (Command::Ata, Some(Ata::read(Sector(0), frame.count, lba48)), zeros)
             }
             Work::Query { .. } => (Command::Config, None, config(Verb::Read, &[])),
+            Work::Holders { .. } => (Command::Reserve, None, reserve(&Reservation::Read)),
             Work::Command { req } => match &self.reqs.get(req)?.job {
                 Job::Config { verb, string } => (Command::Config, None, config(*verb, string)),
                 Job::Mask(directives) => (Command::Mask, None, mask(directives)),

@@ -137,7 +137,7 @@ impl<R> Device<R> {
                     }
                     self.arm(now);
                 }
-                Work::Identify { .. } | Work::Query { .. } | Work::Probe { .. } => {
+                Work::Identify { .. } | Work::Query { .. } | Work::Holders { .. } | Work::Probe { .. } => {
                     self.flight.settle(frame, None, None, now);
                 }
                 Work::Command { .. } => self.dispatch_outside(frame, now, sink),

@@ -4,11 +4,11 @@ use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
 use crate::engine::path::{NetId, PathId, Trust};
-use crate::engine::request::{Error, Job, Output};
+use crate::engine::request::{Error, Job};
 use crate::engine::time::Time;
 use crate::wire::{
-    Ata, Command, Config, FlushKind, Header, IDENTIFY_LEN, Mac, Mask, MaskError, MaskVerb, Refusal, Reserve,
-    SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, error,
+    Ata, Command, FlushKind, Header, IDENTIFY_LEN, Mac, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag,
+    error,
 };
 
 /// A stale copy lives at most this long in a network that was never seen slower, and longer in one that was.
@@ -17,10 +17,13 @@ const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(1);
 /// How often answers that came in doubt are asked for again. More would never end with a target that takes seconds each time.
 pub(super) const REDO_MAX: u8 = 3;
 
+/// Answers without their data after which a raw command is believed to bring none.
+const SHORT_MAX: u8 = 3;
+
 /// What an ATA answer said.
 enum Said<'a> {
     Ok(Ata, &'a [u8]),
-    Failed(Ata, &'a [u8]),
+    Failed(Ata),
     Refused(Refusal),
 }
 
@@ -64,7 +67,7 @@ impl<R> Device<R> {
             Owner::Frame(id, copy) => {
                 let Some(frame) = self.flight.get(id) else { return Verdict::Unknown };
                 let taken = match frame.work {
-                    Work::Query { .. } | Work::Command { .. } => {
+                    Work::Query { .. } | Work::Holders { .. } | Work::Command { .. } => {
                         self.receive_command(now, net, id, &copy, header, body, sink)
                     }
                     _ => self.receive_ata(now, id, &copy, header, body, sink),
@@ -103,7 +106,7 @@ impl<R> Device<R> {
             Some(refusal) => Said::Refused(refusal),
             None => match Ata::parse(body) {
                 Err(_) => return false,
-                Ok((ata, data)) if ata.failed() => Said::Failed(ata, data),
+                Ok((ata, _)) if ata.failed() => Said::Failed(ata),
                 Ok((ata, data)) => Said::Ok(ata, data),
             },
         };
@@ -112,9 +115,13 @@ impl<R> Device<R> {
             let wanted = match work {
                 Work::Read { .. } | Work::Gather { .. } | Work::Probe { .. } => usize::from(count) * SECTOR,
                 Work::Identify { .. } => IDENTIFY_LEN,
+                Work::Raw { req } => self.expected(req),
                 _ => 0,
             };
             if data.len() < wanted {
+                if let Work::Raw { req } = work {
+                    self.short(now, req, sink);
+                }
                 return false;
             }
         }
@@ -127,10 +134,29 @@ impl<R> Device<R> {
         true
     }
 
+    /// Bytes that the answer to a raw command brings.
+    fn expected(&self, req: ReqId) -> usize {
+        match self.reqs.get(req).map(|r| &r.job) {
+            Some(Job::Ata(raw)) => raw.expect,
+            _ => 0,
+        }
+    }
+
+    /// A raw command succeeded without its data. Once that may be an accident of the network.
+    fn short(&mut self, now: Time, id: ReqId, sink: &mut Sink<R>) {
+        let Some(req) = self.reqs.get_mut(id) else { return };
+        if let Job::Ata(raw) = &mut req.job {
+            raw.short += 1;
+            if raw.short >= SHORT_MAX || !raw.effect.repeatable {
+                self.fail(id, Error::Io, Cause::Short, now, sink);
+            }
+        }
+    }
+
     /// Books a valid answer to its path, and finds what it overtook.
-    fn account(&mut self, now: Time, id: FrameId, copy: &Copy, work: Work, sink: &mut Sink<R>) {
+    pub(super) fn account(&mut self, now: Time, id: FrameId, copy: &Copy, work: Work, sink: &mut Sink<R>) {
         let silent = now.since(self.last_heard) > super::SILENCE;
-        if silent && !matches!(work, Work::Identify { .. } | Work::Query { .. } | Work::Command { .. }) {
+        if silent && !matches!(work, Work::Identify { .. } | Work::Command { .. }) && !work.asks() {
             self.doubt(now, None, sink);
         }
         self.last_heard = now;
@@ -217,8 +243,8 @@ impl<R> Device<R> {
         let mut quarantine = None;
         if frame.work.modifies() {
             let (copies, more) = self.flight.unanswered(id, answered);
-            if copies > 0 || more {
-                let (start, end) = self.reach(id);
+            let (start, end) = self.reach(id);
+            if (copies > 0 || more) && start < end {
                 let slowest = self.paths.iter().flatten().map(|p| p.rtt.largest()).max().unwrap_or_default();
                 let until = now + QUARANTINE.max(slowest * 4);
                 self.arm(until);
@@ -235,6 +261,10 @@ impl<R> Device<R> {
         match frame.work {
             Work::Write { .. } => (frame.at.0, frame.at.0 + u64::from(frame.count)),
             Work::Trim { .. } => (frame.at.0, frame.at.0 + TRIM_BLOCK_SECTORS),
+            Work::Raw { req } => match self.reqs.get(req).map(|r| &r.job) {
+                Some(Job::Ata(raw)) => (raw.effect.sectors.start, raw.effect.sectors.end),
+                _ => (0, u64::MAX),
+            },
             _ => (0, u64::MAX),
         }
     }
@@ -256,7 +286,7 @@ impl<R> Device<R> {
                 self.settle(id, Some(copy.tag), now);
                 self.landed(now, req, work, copy.path, at.0, count, ata, data, sink);
             }
-            Said::Failed(ata, data) => self.refused_by_disk(now, id, copy, req, work, ata, data, sink),
+            Said::Failed(ata) => self.refused_by_disk(now, id, copy, req, work, ata, sink),
             Said::Refused(refusal) => self.refused_by_target(now, id, copy, req, work, *refusal, sink),
         }
     }
@@ -305,7 +335,7 @@ impl<R> Device<R> {
                 span.landed += (span.at.0 + span.sectors - at).min(TRIM_BLOCK_SECTORS);
             }
             (Work::Flush { .. }, Job::Flush { done, .. }) => *done = true,
-            (Work::Raw { .. }, Job::Ata { answer, .. }) => *answer = Some((*ata, data.to_vec())),
+            (Work::Raw { .. }, Job::Ata(raw)) => raw.answer = Some((*ata, data[..raw.expect].to_vec())),
             _ => return,
         }
         self.check_complete(req_id, now, sink);
@@ -320,7 +350,6 @@ impl<R> Device<R> {
         req_id: ReqId,
         work: Work,
         ata: &Ata,
-        data: &[u8],
         sink: &mut Sink<R>,
     ) {
         let cause = Cause::Ata { status: ata.command, error: ata.feature };
@@ -329,9 +358,9 @@ impl<R> Device<R> {
                 // The user wants the registers, whatever they say.
                 self.settle(id, Some(copy.tag), now);
                 if let Some(req) = self.reqs.get_mut(req_id)
-                    && let Job::Ata { answer, .. } = &mut req.job
+                    && let Job::Ata(raw) = &mut req.job
                 {
-                    *answer = Some((*ata, data.to_vec()));
+                    raw.answer = Some((*ata, Vec::new()));
                 }
                 self.check_complete(req_id, now, sink);
             }
@@ -394,8 +423,12 @@ impl<R> Device<R> {
                 let error = match refusal {
                     Refusal::Reserved => Error::Busy,
                     Refusal::UnknownCommand => Error::NotSupported,
+                    Refusal::BadArgument if matches!(work, Work::Raw { .. }) => Error::Invalid,
                     _ => Error::Io,
                 };
+                if error == Error::Busy {
+                    self.ask_holders(copy.path, now, sink);
+                }
                 self.settle(id, Some(copy.tag), now);
                 self.refused(req_id, error, Cause::Aoe(refusal), now, sink);
             }
@@ -432,49 +465,6 @@ impl<R> Device<R> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
-    fn receive_command(
-        &mut self,
-        now: Time,
-        net: NetId,
-        id: FrameId,
-        copy: &Copy,
-        header: &Header,
-        body: &[u8],
-        sink: &mut Sink<R>,
-    ) -> bool {
-        let Some(work) = self.flight.get(id).map(|f| f.work) else { return false };
-        if let Work::Query { path } = work {
-            let (Command::Config, None, Ok(config)) = (header.command, header.error, Config::parse(body))
-            else {
-                return false;
-            };
-            self.account(now, id, copy, work, sink);
-            self.flight.settle(id, Some(copy.tag), None, now);
-            self.take_limits(path, &config);
-            return true;
-        }
-        let Some(req_id) = work.request() else { return false };
-        let Some(req) = self.reqs.get(req_id) else { return false };
-        let answer = match &req.job {
-            Job::Config { verb, .. } => config_answer(header, body, *verb),
-            Job::Mask(_) => mask_answer(header, body),
-            Job::Reserve(_) => reserve_answer(header, body),
-            _ => None,
-        };
-        let Some(outcome) = answer else { return false };
-        self.account(now, id, copy, work, sink);
-        self.flight.settle(id, Some(copy.tag), None, now);
-        if let Ok(Output::Config(string)) = &outcome {
-            self.config.clone_from(string);
-            if let (Ok(config), Some(path)) = (Config::parse(body), self.path_by(net, header.src)) {
-                self.take_limits(path, &config);
-            }
-        }
-        self.end(req_id, outcome, now, sink);
-        true
-    }
-
     fn identify_answered(
         &mut self,
         now: Time,
@@ -500,58 +490,7 @@ impl<R> Device<R> {
             Said::Failed(..) | Said::Refused(_) => {}
         }
     }
-}
 
-fn config_answer(header: &Header, body: &[u8], verb: Verb) -> Option<Result<Output, Error>> {
-    if header.command != Command::Config {
-        return None;
-    }
-    match header.error {
-        Some(Refusal::ConfigPresent) => Some(Err(Error::Exists)),
-        Some(Refusal::BadArgument) => Some(Err(Error::Invalid)),
-        Some(Refusal::UnknownCommand) => Some(Err(Error::NotSupported)),
-        Some(_) => Some(Err(Error::Io)),
-        None => {
-            let config = Config::parse(body).ok()?;
-            // kvblade answers every verb as if it were a read.
-            (config.verb == verb || config.verb == Verb::Read)
-                .then(|| Ok(Output::Config(config.string.to_vec())))
-        }
-    }
-}
-
-fn mask_answer(header: &Header, body: &[u8]) -> Option<Result<Output, Error>> {
-    if header.command != Command::Mask {
-        return None;
-    }
-    if header.error.is_some() {
-        return Some(Err(Error::NotSupported));
-    }
-    let (mask, list) = Mask::parse(body).ok()?;
-    if !matches!(mask.verb, MaskVerb::Read | MaskVerb::Edit) {
-        return None;
-    }
-    Some(Ok(match mask.error {
-        MaskError::None => Output::Macs(list.map(|d| d.mac).collect()),
-        error => Output::MaskRefused { error: error.into(), index: mask.directives },
-    }))
-}
-
-fn reserve_answer(header: &Header, body: &[u8]) -> Option<Result<Output, Error>> {
-    if header.command != Command::Reserve {
-        return None;
-    }
-    match header.error {
-        Some(Refusal::Reserved) => Some(Err(Error::Busy)),
-        Some(_) => Some(Err(Error::NotSupported)),
-        None => {
-            let (_, macs) = Reserve::parse(body).ok()?;
-            Some(Ok(Output::Macs(macs.collect())))
-        }
-    }
-}
-
-impl<R> Device<R> {
     fn probe_answered(
         &mut self,
         now: Time,

@@ -1,15 +1,17 @@
 //! Requests in and out: from the user's bytes to locked sectors, and back to a reply.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::{COMMAND_DEADLINE, Device, READS, Sink, State, WRITES};
+use super::{Device, READS, Sink, State, WRITES};
+use crate::engine::buffer::Buf;
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{FrameId, ReqId, Work};
-use crate::engine::request::{Bytes, Error, Io, Job, Outcome, Output, Req, Request, Span};
+use crate::engine::request::{Bytes, Error, Io, Job, Outcome, Output, Raw, Req, Request, Span};
 use crate::engine::stats::Op;
 use crate::engine::time::Time;
 use crate::engine::{Handle, WriteBuf};
-use crate::wire::{AFLAG_WRITE, FlushKind, SECTOR, Sector};
+use crate::wire::{AFLAG_WRITE, Ata, FlushKind, SECTOR, Sector};
 
 /// Bytes `[start, end)` of the disk that a handle shows.
 struct Extent {
@@ -81,10 +83,7 @@ impl<R> Device<R> {
                 Ok(Prepared::Later(Job::Flush { lock, left, done }))
             }
             Io::Trim { offset, len } => self.prepare_trim(&extent, offset, len),
-            Io::Ata { ata, data } => {
-                let data = Arc::new(crate::engine::buffer::Buf::from(data));
-                Ok(Prepared::Later(Job::Ata { ata, data, lock: None, left: false, answer: None }))
-            }
+            Io::Ata { ata, data, expect } => self.prepare_ata(ata, data, expect),
             Io::Config { .. } | Io::Mask(_) | Io::Reserve(_) => Err(Error::Invalid),
         }
     }
@@ -144,6 +143,30 @@ impl<R> Device<R> {
         Ok(Prepared::Later(Job::Trim { span, lock: self.locks.unowned() }))
     }
 
+    fn prepare_ata(&self, mut ata: Ata, data: Vec<u8>, expect: usize) -> Result<Prepared, Error> {
+        let sectors = data.len().max(expect).div_ceil(SECTOR);
+        let sectors = u8::try_from(sectors).map_err(|_| Error::Invalid)?;
+        if !self.carries(sectors) || (!data.is_empty() && expect > 0) {
+            return Err(Error::Invalid);
+        }
+        ata.aflags &= !AFLAG_WRITE;
+        if !data.is_empty() {
+            ata.aflags |= AFLAG_WRITE;
+        }
+        let raw = Raw {
+            ata,
+            data: Arc::new(Buf::from(data)),
+            expect,
+            effect: ata.effect(),
+            sectors,
+            lock: None,
+            left: false,
+            short: 0,
+            answer: None,
+        };
+        Ok(Prepared::Later(Job::Ata(Box::new(raw))))
+    }
+
     fn enlist(&mut self, now: Time, job: Job, nonblock: bool, reply: R, sink: &mut Sink<R>) {
         let req = Req {
             reply,
@@ -159,8 +182,7 @@ impl<R> Device<R> {
         };
         let command = req.is_command();
         let id = self.reqs.insert(req);
-        let patience = if command { COMMAND_DEADLINE } else { self.deadline };
-        if command || nonblock || !self.nofail {
+        if let Some(patience) = self.reqs.get(id).and_then(|req| self.patience(req)) {
             self.arm(now + patience);
         }
         if command {
@@ -187,10 +209,11 @@ impl<R> Device<R> {
                 *lock = taken;
                 granted
             }
-            Job::Ata { ata, lock, .. } if ata.aflags & AFLAG_WRITE != 0 => {
-                // What a raw command with data does is the user's affair: it excludes every other write.
-                let (taken, granted) = self.locks.write(0, u64::MAX, id);
-                *lock = Some(taken);
+            Job::Ata(raw) if !raw.effect.sectors.is_empty() => {
+                // If nobody knows what it does, it excludes every write.
+                let Range { start, end } = raw.effect.sectors;
+                let (taken, granted) = self.locks.write(start, end, id);
+                raw.lock = Some(taken);
                 granted
             }
             _ => true,
@@ -244,9 +267,20 @@ impl<R> Device<R> {
         }
     }
 
-    /// A frame waits to be sent (again).
+    /// May another copy of the frame be sent?
+    fn may_leave(&self, id: FrameId) -> bool {
+        let Some(frame) = self.flight.get(id) else { return false };
+        let Work::Raw { req } = frame.work else { return true };
+        match self.reqs.get(req).map(|r| &r.job) {
+            Some(Job::Ata(raw)) => raw.effect.repeatable || frame.last().is_none(),
+            _ => true,
+        }
+    }
+
+    /// A frame waits to be sent (again). One that must not be sent twice only waits for its answer.
     pub(super) fn line_up(&mut self, id: FrameId) {
-        if let Some(frame) = self.flight.get_mut(id)
+        if self.may_leave(id)
+            && let Some(frame) = self.flight.get_mut(id)
             && !frame.queued
         {
             frame.queued = true;

@@ -5,7 +5,7 @@ use crate::engine::event::{Cause, Event, Reason};
 use crate::engine::flight::{FrameId, ReqId, Work};
 use crate::engine::ladder::below;
 use crate::engine::path::{PathId, Trust};
-use crate::engine::request::Error;
+use crate::engine::request::{Error, Job, Req};
 use crate::engine::time::Time;
 
 impl<R> Device<R> {
@@ -30,10 +30,10 @@ impl<R> Device<R> {
     }
 
     /// How long a request may take: none is for ever.
-    fn patience(&self, command: bool, nonblock: bool) -> Option<std::time::Duration> {
-        if command {
+    pub(super) fn patience(&self, req: &Req<R>) -> Option<std::time::Duration> {
+        if req.is_command() {
             Some(COMMAND_DEADLINE)
-        } else if self.nofail && !nonblock {
+        } else if self.nofail && !req.nonblock && !req.is_raw() {
             None
         } else {
             Some(self.deadline)
@@ -41,22 +41,29 @@ impl<R> Device<R> {
     }
 
     fn sweep_requests(&mut self, now: Time, sink: &mut Sink<R>) {
-        let mut late: Vec<(ReqId, bool)> = Vec::new();
+        let mut late: Vec<ReqId> = Vec::new();
         let mut next = Time::NEVER;
         for (id, req) in &self.reqs {
-            let Some(patience) = self.patience(req.is_command(), req.nonblock) else { continue };
+            let Some(patience) = self.patience(req) else { continue };
             let due = req.submitted + patience;
             if due <= now {
-                late.push((id, req.is_command()));
+                late.push(id);
             } else {
                 next = next.min(due);
             }
         }
         self.arm(next);
-        for (id, command) in late {
-            if command {
+        for id in late {
+            let Some(req) = self.reqs.get(id) else { continue };
+            let heard = self.last_heard > req.submitted;
+            if req.is_command() {
+                // A target that answers other things does not know the lists; one that says nothing may be away.
+                let unknown = heard && matches!(req.job, Job::Mask(_) | Job::Reserve(_));
                 self.abandon(id, now);
-                self.end(id, Err(Error::Timeout), now, sink);
+                self.end(id, Err(if unknown { Error::NotSupported } else { Error::Timeout }), now, sink);
+            } else if req.is_raw() && (heard || self.nofail) {
+                // That a target never answers some command says nothing about its other answers.
+                self.fail(id, Error::Io, Cause::Deadline, now, sink);
             } else {
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
                 self.enter(State::Down(Reason::Deadline), sink);
@@ -96,11 +103,17 @@ impl<R> Device<R> {
                 self.blame(copy.and_then(|c| c.path), now, sink);
                 self.identify_expired(id, now, sink);
             }
-            Work::Query { .. } => {
+            Work::Query { .. } | Work::Holders { .. } => {
                 self.flight.settle(id, None, None, now);
             }
             Work::Probe { path } => self.probe_expired(id, path, now, sink),
-            Work::Command { .. } => {
+            Work::Command { req } => {
+                let list =
+                    self.reqs.get(req).is_some_and(|r| matches!(r.job, Job::Mask(_) | Job::Reserve(_)));
+                if list && copy.is_some_and(|c| self.last_heard <= c.sent) {
+                    // Is it away, or does it not know the command?
+                    self.ask(now, sink);
+                }
                 self.flight.ground(id);
                 self.dispatch_outside(id, now, sink);
             }
