@@ -8,6 +8,7 @@ pub mod handles;
 pub mod metrics;
 pub mod mount;
 pub mod notify;
+pub mod raw;
 pub mod session;
 pub mod stats;
 pub mod text;
