@@ -76,9 +76,13 @@ impl World {
             Ask::Zero { offset, len } => Io::Write { offset, data: WriteBuf::zeros(&self.pool, offset, len) },
             Ask::Trim { offset, len } => Io::Trim { offset, len },
             Ask::Flush => Io::Flush,
-            Ask::RawRead { at, count } => Io::Ata { ata: Ata::read(Sector(at), count, true), data },
-            Ask::RawWrite { at, count } => Io::Ata { ata: Ata::write(Sector(at), count, true), data },
-            Ask::Smart => Io::Ata { ata: Ata::smart(aoefs::wire::smart::STATUS, 0), data },
+            Ask::RawRead { at, count } => {
+                Io::Ata { ata: Ata::read(Sector(at), count, true), data, expect: usize::from(count) * SECTOR }
+            }
+            Ask::RawWrite { at, count } => {
+                Io::Ata { ata: Ata::write(Sector(at), count, true), data, expect: 0 }
+            }
+            Ask::Smart => Io::Ata { ata: Ata::smart(aoefs::wire::smart::STATUS, 0), data, expect: 0 },
             Ask::Config { verb, string } => Io::Config { verb, string },
             Ask::Mask => Io::Mask(Vec::new()),
             Ask::Reserve => Io::Reserve(aoefs::engine::Reservation::Read),
@@ -100,7 +104,7 @@ impl World {
             Ask::Smart => (Kind::Raw, 0, 0),
             Ask::Config { .. } | Ask::Mask | Ask::Reserve => (Kind::Word, 0, 0),
         };
-        let raw = matches!(kind, Kind::RawRead | Kind::RawWrite | Kind::Raw);
+        let raw = kind.is_raw();
         let stale = handle.generation != device.generation();
         let part = handle.part.map(|id| device.partition(id));
         let down = !device.is_up() && (nonblock || !unit.nofail);
@@ -136,7 +140,7 @@ impl World {
         let patience = if word {
             Some(Duration::from_secs(2))
         } else {
-            (!unit.nofail || nonblock).then_some(unit.deadline)
+            (!unit.nofail || nonblock || kind.is_raw()).then_some(unit.deadline)
         };
         Pending {
             unit: u,

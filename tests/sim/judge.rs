@@ -26,6 +26,13 @@ pub enum Kind {
     Word,
 }
 
+impl Kind {
+    /// A raw command: it has its deadline under nofail, too.
+    pub fn is_raw(self) -> bool {
+        matches!(self, Kind::RawRead | Kind::RawWrite | Kind::Raw)
+    }
+}
+
 /// What must come back at once, if that is known at submission.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
@@ -86,7 +93,7 @@ impl Judge {
     /// The deadline of a unit changed; none is for ever.
     pub fn deadline_changed(&mut self, unit: usize, now: Time, deadline: Duration, nofail: bool) {
         for p in self.pending.values_mut().filter(|p| p.unit == unit && p.kind != Kind::Word) {
-            p.due = (!nofail || p.nonblock).then(|| (p.submitted + deadline).max(now));
+            p.due = (!nofail || p.nonblock || p.kind.is_raw()).then(|| (p.submitted + deadline).max(now));
         }
     }
 
@@ -143,7 +150,7 @@ impl Judge {
             Ok(Output::Data(data)) if p.kind == Kind::Read && data.len() == len => Ok(()),
             Ok(Output::Written(n)) if p.kind == Kind::Write && *n == len => Ok(()),
             Ok(Output::Done) if matches!(p.kind, Kind::Flush | Kind::Trim) => Ok(()),
-            Ok(Output::Ata { .. }) if matches!(p.kind, Kind::RawRead | Kind::RawWrite | Kind::Raw) => Ok(()),
+            Ok(Output::Ata { .. }) if p.kind.is_raw() => Ok(()),
             Ok(Output::Config(_) | Output::Macs(_)) if p.kind == Kind::Word => Ok(()),
             Ok(other) => Err(format!("#{seq} {:?} of {len} bytes: got {other:?}", p.kind)),
             Err(error) => self.excuse(seq, p, *error, c),
@@ -159,8 +166,10 @@ impl Judge {
                     || (c.garbled && p.kind == Kind::Word)
             }
             Error::Stale => c.generation != p.handle.generation,
-            Error::NotSupported => p.kind == Kind::Trim && !c.can_trim,
-            Error::Timeout => p.kind == Kind::Word && c.now >= p.submitted + Duration::from_secs(2),
+            Error::NotSupported if p.kind == Kind::Trim => !c.can_trim,
+            Error::NotSupported | Error::Timeout => {
+                p.kind == Kind::Word && c.now >= p.submitted + Duration::from_secs(2)
+            }
             Error::Exists => p.kind == Kind::Word,
             _ => false,
         };
