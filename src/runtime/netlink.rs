@@ -265,11 +265,11 @@ impl Runtime {
                 return;
             };
             if let Some(unit) = unit {
-                if self.discovery.lock().solicited(now, net.id, header.tag) {
-                    self.with_device(&unit, |device, now, sink| {
-                        device.solicited(now, net.id, header.src, mtu, &config, sink);
-                    });
-                }
+                let solicited = self.discovery.lock().solicited(now, net.id, header.tag);
+                self.with_device(&unit, |device, now, sink| match solicited {
+                    true => device.solicited(now, net.id, header.src, mtu, &config, sink),
+                    false => device.unexpected(),
+                });
                 return;
             }
             self.with_discovery(|discovery, frames| {

@@ -38,7 +38,10 @@ impl<R> Device<R> {
         sink: &mut Sink<R>,
     ) -> Verdict {
         let Some(owner) = self.flight.owner(header.tag) else {
-            self.stats.unexpected += 1;
+            // A config reply may answer the discovery: whoever finds that it does not calls `unexpected`.
+            if header.command != Command::Config {
+                self.unexpected();
+            }
             return Verdict::Unknown;
         };
         let asked = match owner {
@@ -80,6 +83,11 @@ impl<R> Device<R> {
                 }
             }
         }
+    }
+
+    /// Counts an answer that nobody had asked for.
+    pub fn unexpected(&mut self) {
+        self.stats.unexpected += 1;
     }
 
     /// Is this one of the target's MACs? A multi-port target may answer from another than it was asked at, but one that
