@@ -26,3 +26,6 @@ pub fn last_lines(log: &str, count: usize) -> Vec<String> {
     lines.reverse();
     lines
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,7 +268,8 @@ pub fn netlink_words(net: &NetlinkReport) -> String {
 pub fn summary(report: &Report) -> String {
     let totals = &report.totals;
     let (up, down) = (totals.targets_up, totals.targets_down);
-    let mut line = format!("{} targets, {up} up, {down} down", up + down);
+    let all = up + down;
+    let mut line = format!("{all} target{}, {up} up, {down} down", if all == 1 { "" } else { "s" });
     if totals.candidates > 0.0 {
         let _ = write!(line, ", {} candidates", units::count(totals.candidates));
     }

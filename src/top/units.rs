@@ -7,6 +7,7 @@ const PREFIXES: [&str; 6] = ["k", "M", "G", "T", "P", "E"];
 pub fn count(number: impl Into<Option<f64>>) -> String {
     match number.into() {
         Some(n) if !n.is_finite() || n < 0.0 => "?".into(),
+        Some(n) if n < 99_999.5 && n.fract() == 0.0 => format!("{n:.0}"),
         Some(n) if n < 99_999.5 => digits(n),
         Some(n) => prefixed(n),
         None => "-".into(),
@@ -79,6 +80,7 @@ mod tests {
     fn numbers_stay_narrow_and_true() {
         for (n, text) in [
             (0.0, "0"),
+            (4.0, "4"),
             (0.25, "0.25"),
             (9.5, "9.50"),
             (9.999, "10.0"),

@@ -111,6 +111,19 @@ fn the_whole_page() {
     assert!(page == include_str!("page.txt"), "page.txt has to change, and the manual with it:\n{page}");
 }
 
+/// The manual names every family.
+#[test]
+fn the_manual_knows_them_all() {
+    let manual = include_str!("../../../man/aoefs.8");
+    let page = snapshot().render();
+    for name in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        assert!(manual.lines().any(|line| line == name), "{name} is not in aoefs.8");
+    }
+    for name in manual.lines().filter(|line| line.starts_with("aoefs_")) {
+        assert!(page.contains(&format!("# TYPE {name} ")), "aoefs.8 has {name}, which is no more");
+    }
+}
+
 /// Every family is announced once, before its first line, and its lines stand together.
 fn check(page: &str) {
     let mut known = Vec::<(&str, &str)>::new();

@@ -52,6 +52,21 @@ path eth1 52:54:00:65:43:22 flush: count 0 mean - p50 - p90 - p99 - p999 -
     assert_eq!(page().to_string(), wanted);
 }
 
+/// The manual names every key; those of writes, flushes and others are those of reads.
+#[test]
+fn the_manual_knows_them_all() {
+    let manual = include_str!("../../../man/aoefs.8");
+    for line in page().to_string().lines() {
+        let (key, _) = line.split_once(": ").unwrap();
+        let (first, rest) = key.split_once(' ').unwrap_or((key, ""));
+        let like = match first {
+            "write" | "flush" | "other" => format!("read {rest}"),
+            _ => key.replace(":22", ":21").replace("21 write", "21 read").replace("21 flush", "21 read"),
+        };
+        assert!(manual.contains(&format!("\n{like}: ")), "{key} is not in aoefs.8");
+    }
+}
+
 #[test]
 fn a_target_without_paths() {
     let mut page = page();

@@ -1,0 +1,132 @@
+//! The `aoefs-top` command: what the targets of a mount do, live, once, or as JSON; made of the files `metrics` and `log`.
+//!
+//! A thread reads the files (`source`), one waits for keys and one for signals; the main thread draws (`live`, `screen`), so
+//! that a mount which does not answer cannot keep a key from being heard. All that is not a file or a terminal is in
+//! `aoefs::top`.
+
+mod live;
+mod screen;
+mod source;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aoefs::failure::one_line;
+use aoefs::top::{Report, Sort};
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use source::Source;
+
+/// Shortest and longest time between two readings, in seconds: below it the reading is the load, above it nobody waits.
+const INTERVALS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
+
+/// Lines of the log that --once and --json show.
+const LOG_LINES: usize = 10;
+
+/// Shows what the ATA-over-Ethernet targets below an aoefs mount point do.
+#[derive(Parser, Debug)]
+#[command(name = "aoefs-top", version, max_term_width = 100)]
+struct Cli {
+    /// Where the aoefs is mounted
+    #[arg(value_name = "MOUNTPOINT")]
+    point: PathBuf,
+
+    /// Print a table of one interval and exit
+    #[arg(long, conflicts_with = "json")]
+    once: bool,
+
+    /// Print one JSON document of one interval and exit
+    #[arg(long)]
+    json: bool,
+
+    /// Seconds between two readings
+    #[arg(short = 'd', long, value_name = "SECS", default_value = "1", value_parser = interval)]
+    interval: Duration,
+
+    /// Order of the targets: target, iops, throughput, latency, queue, retransmissions or errors
+    #[arg(short, long, value_name = "KEY", default_value = "target", value_parser = sort)]
+    sort: Sort,
+
+    /// Turn the order around
+    #[arg(short, long)]
+    reverse: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let (least, most) = (INTERVALS.start(), INTERVALS.end());
+    let seconds = text.parse::<f64>().ok().filter(|seconds| INTERVALS.contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("not a number of seconds from {least} to {most}"))
+}
+
+fn sort(text: &str) -> Result<Sort, String> {
+    let names = || Sort::ALL.map(Sort::name).join(", ");
+    Sort::named(text).ok_or_else(|| format!("not one of {}", names()))
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return done(print(&error.render().to_string()));
+        }
+        Err(error) => {
+            let text = error.render().to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            eprintln!("aoefs-top: {}; see: aoefs-top --help", one_line(first.trim_end_matches(':')));
+            return ExitCode::from(2);
+        }
+    };
+    done(run(&cli))
+}
+
+fn done(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("aoefs-top: {}", one_line(&why));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), String> {
+    // Absolute: the directory that it is relative to may go with the mount.
+    let point = std::path::absolute(&cli.point).map_err(|e| format!("{}: {e}", cli.point.display()))?;
+    // Nor is it kept from being unmounted by somebody who watches from inside.
+    let _ = std::env::set_current_dir("/");
+    let mut source = Source::new(point);
+    let first = source.read()?;
+    if !(cli.once || cli.json) {
+        if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+            return Err("this is no terminal; print one table with --once, or JSON with --json".into());
+        }
+        return live::run(source, first, cli.interval, (cli.sort, cli.reverse));
+    }
+    std::thread::sleep(cli.interval);
+    let mut report = source.read()?;
+    cli.sort.apply(&mut report.targets, cli.reverse);
+    let newest = report.log.len().saturating_sub(LOG_LINES);
+    report.log.drain(..newest);
+    print(&text(&report, cli.json)?)
+}
+
+fn text(report: &Report, json: bool) -> Result<String, String> {
+    if !json {
+        return Ok(report.to_string());
+    }
+    let document = serde_json::to_string_pretty(report);
+    document.map(|text| text + "\n").map_err(|error| format!("cannot write JSON: {error}"))
+}
+
+/// Prints. Nobody listening any more (`| head`) is no failure.
+fn print(text: &str) -> Result<(), String> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot print: {error}")),
+        _ => Ok(()),
+    }
+}
