@@ -76,6 +76,17 @@ pub fn processor(serial: &str, sectors: u64) -> Processor<MemoryImage> {
     Processor::new(TargetConfig::new(Addr::new(1, 0), serial), MemoryImage::new(sectors))
 }
 
+pub fn settings() -> Settings {
+    Settings {
+        uid: 1000,
+        gid: 100,
+        born: SystemTime::now(),
+        read_only: false,
+        uncached: false,
+        partscan: false,
+    }
+}
+
 impl Bed {
     pub fn new() -> Bed {
         Self::with(|_| ())
@@ -87,14 +98,7 @@ impl Bed {
             Arc::new(Target { processor: processor("one", SECTORS).into(), silent: AtomicBool::new(false) });
         let server = Server::start(far, target.clone()).unwrap();
         let runtime = Runtime::new(TARGETS_MAX);
-        let mut settings = Settings {
-            uid: 1000,
-            gid: 100,
-            born: SystemTime::now(),
-            read_only: false,
-            uncached: false,
-            partscan: false,
-        };
+        let mut settings = settings();
         change(&mut settings);
         let core = Core::new(runtime.clone(), settings, ());
         let told = Arc::new(Told::default());

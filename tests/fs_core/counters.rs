@@ -1,12 +1,19 @@
 //! `metrics` and `stats`: what happened is in them, and reading them waits for nobody.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aoefs::fs::core::Core;
 use aoefs::fs::errno::Errno;
+use aoefs::runtime::loopback::pair;
+use aoefs::runtime::serve::{FrameHandler, Server};
+use aoefs::runtime::{Runtime, TARGETS_MAX};
+use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::top::{Report, Sample};
-use aoefs::wire::Addr;
+use aoefs::wire::{Addr, Header, Mac};
+use parking_lot::Mutex;
 
-use crate::bed::Bed;
+use crate::bed::{Bed, PID, ROOT, settings};
 
 fn sample(bed: &Bed) -> Sample {
     Sample::parse(&bed.cat("metrics").unwrap()).unwrap()
@@ -120,4 +127,61 @@ fn a_target_that_goes() {
     assert!(sample(&bed).targets.is_empty());
     bed.core.release(fh);
     bed.end();
+}
+
+/// Targets 1.0, 1.1, … behind one MAC. They answer who asks for them by name.
+struct Shelf(Vec<Mutex<Processor<MemoryImage>>>);
+
+impl FrameHandler for Shelf {
+    fn handle(&self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Option<usize> {
+        let (header, _) = Header::parse(frame).ok()?;
+        let target = self.0.get(usize::from(header.addr.slot.0))?;
+        match target.lock().handle(frame, mac, mtu, reply) {
+            Answer::Reply(len) => Some(len),
+            Answer::Silence(_) => None,
+        }
+    }
+    fn announcement(&self, _: usize, _: Mac, _: usize, _: &mut [u8]) -> Option<usize> {
+        None
+    }
+}
+
+/// So many targets that the page is not rendered on the kernel's thread.
+#[test]
+fn a_full_shelf() {
+    const TARGETS: u8 = 200;
+    let processor = |slot| {
+        let config = TargetConfig::new(Addr::new(1, slot), "shelf");
+        Mutex::new(Processor::new(config, MemoryImage::new(64)))
+    };
+    let (near, far) = pair("near", "far", 9000);
+    let server = Server::start(far, Arc::new(Shelf((0..TARGETS).map(processor).collect()))).unwrap();
+    let runtime = Runtime::new(TARGETS_MAX);
+    let core = Core::new(runtime.clone(), settings(), ());
+    runtime.start(false, false).unwrap();
+    runtime.attach(near).unwrap();
+    let start = Instant::now();
+    while runtime.units().len() < TARGETS.into() {
+        assert!(start.elapsed() < crate::bed::PATIENCE, "{} targets", runtime.units().len());
+        (0..TARGETS).for_each(|slot| runtime.discover(Addr::new(1, slot)));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let ino = core.look_up(ROOT, "metrics".as_ref()).unwrap().attr.ino.0;
+    let fh = core.open(ino, PID, libc::O_RDONLY).unwrap().fh;
+    let read = |offset, len| {
+        Bed::wait(|answer| core.read(fh, offset, len, move |read| answer(read.map(<[u8]>::to_vec)))).unwrap()
+    };
+    let mut page = read(0, 1 << 16);
+    while let more @ [_, ..] = &read(page.len() as u64, 1 << 16)[..] {
+        page.extend_from_slice(more);
+    }
+    let sample = Sample::parse(std::str::from_utf8(&page).unwrap()).unwrap();
+    assert_eq!(sample.targets.len(), TARGETS.into());
+    assert!(sample.targets.values().all(|target| target.up));
+    println!("200 idle targets: {} bytes", page.len());
+    core.release(fh);
+    assert_eq!(core.open_handles(), 0);
+    core.close();
+    runtime.stop();
+    drop(server);
 }
