@@ -172,26 +172,30 @@ impl Locks {
         }
     }
 
-    /// Ends the quarantines whose time has passed. Returns when the next one ends.
+    /// Ends the quarantines whose time has passed. Returns when to look again: when the next one ends if somebody may wait
+    /// for it, else when all have.
     pub fn expire(&mut self, now: Time) -> Time {
-        let mut next = Time::NEVER;
         if self.quarantines == 0 {
-            return next;
+            return Time::NEVER;
         }
+        let (mut first, mut last) = (Time::NEVER, Time::default());
         let mut over = Vec::new();
         for e in &self.entries {
             if let Kind::Quarantine { until, .. } = e.kind {
                 if until <= now {
                     over.push(e.id);
                 } else {
-                    next = next.min(until);
+                    (first, last) = (first.min(until), last.max(until));
                 }
             }
         }
         for id in over {
             self.release(id);
         }
-        next
+        if self.quarantines == 0 {
+            return Time::NEVER;
+        }
+        if self.waiting > 0 { first } else { last }
     }
 }
 
@@ -249,7 +253,7 @@ mod tests {
         assert_eq!(l.next_granted(), Some((b, 0)));
         l.release(b);
         l.quarantine(0, 8, 1, Time(2000));
-        assert_eq!(l.expire(Time(1999)), Time(2000));
+        assert_eq!(l.expire(Time(1999)), Time(2000), "nobody waits: when the last one ends");
         let (c, ok) = l.write(7, 9, 0);
         assert!(!ok);
         assert_eq!(l.expire(Time(2000)), Time::NEVER);

@@ -24,6 +24,8 @@ pub struct PathId(pub(super) u8);
 
 /// Younger copies of the same path that must be answered before an older one counts as overtaken (TCP's three).
 const OVERTAKEN: u32 = 3;
+/// How much later still a copy must be that fewer have overtaken: with few frames outstanding there are no three.
+const FEW: Duration = Duration::from_micros(500);
 /// How much later than the mean round trip an overtaken copy must be, in quarters of it, at first and at most. Threads of our
 /// own that send at the same time reorder, and so do targets; four round trips are still far less than a timeout.
 const TOLERANCE_FIRST: u32 = 1;
@@ -220,25 +222,36 @@ impl Path {
         }
     }
 
-    /// The flying copy at `place` is lost.
-    pub fn lose(&mut self, place: Place) {
+    /// The flying copy at `place` is lost; `early`: as younger answers say, not the timer.
+    pub fn lose(&mut self, place: Place, early: bool) {
         let next = self.next_seq();
         if self.settle(place, Fate::Settled) {
             let seq = if let Place::Ordered(seq) = place { seq } else { next };
-            self.window.lost(seq, next);
+            self.window.lost(seq, next, early);
         }
     }
 
-    /// The oldest flying frame, if enough younger ones were answered and its answer is overdue. The caller must
-    /// settle its copy before asking again.
-    pub fn overtaken(&self, now: Time) -> Option<FrameId> {
-        if self.younger_answers < OVERTAKEN {
+    /// When the oldest flying copy counts as overtaken, if any younger one was answered.
+    pub fn overtaken_at(&self) -> Option<Time> {
+        if self.younger_answers == 0 {
             return None;
         }
         let oldest = self.order.front()?;
         let mean = self.rtt.smoothed().unwrap_or_else(|| self.rtt.timeout());
-        let due = mean + mean * self.tolerance / 4;
-        (now.since(oldest.at) > due).then_some(oldest.frame)
+        let mut due = mean + mean * self.tolerance / 4;
+        if self.younger_answers < OVERTAKEN {
+            due += mean + self.rtt.deviation() * 4 + FEW;
+        }
+        Some(oldest.at + due + Duration::from_micros(1))
+    }
+
+    /// The oldest flying frame, if younger ones were answered and its answer is overdue. The caller must
+    /// settle its copy before asking again.
+    pub fn overtaken(&self, now: Time) -> Option<FrameId> {
+        if self.overtaken_at()? > now {
+            return None;
+        }
+        self.order.front().map(|oldest| oldest.frame)
     }
 
     /// A copy was given up because younger ones were answered.
@@ -311,7 +324,7 @@ mod tests {
         p.arrive(seqs[3], 16);
         assert_eq!(p.overtaken(Time(50)), None, "younger than a round trip");
         assert_eq!(p.overtaken(Time(1000)), Some(FrameId::for_test(0)));
-        p.lose(seqs[0]);
+        p.lose(seqs[0], true);
         assert_eq!(p.overtaken(Time(1000)), None, "frame 4 has nothing younger");
         p.arrive(seqs[4], 16);
         assert_eq!(p.window.inflight(), 0);
@@ -330,7 +343,7 @@ mod tests {
         }
         assert!(p.overtaken(Time(130)).is_some());
         p.overtook();
-        p.lose(old);
+        p.lose(old, true);
         assert_eq!(p.window.size(), size / 2);
         p.late();
         assert_eq!(p.window.size(), size);
@@ -351,7 +364,7 @@ mod tests {
     fn settling_twice_counts_once() {
         let mut p = path();
         let seq = p.depart(FrameId::for_test(7), true, Time(0));
-        p.lose(seq);
+        p.lose(seq, false);
         p.arrive(seq, 16);
         p.cancel(seq);
         assert_eq!(p.window.inflight(), 0);

@@ -8,6 +8,10 @@ const FIRST: u32 = 8;
 /// No path ever has more frames outstanding (design.md §6).
 pub const MAX: u32 = 128;
 
+/// Loss that is noticed by younger answers does not halve the window below this: with fewer frames outstanding the next loss
+/// would be noticed by the timer only, which costs a hundred round trips on a LAN.
+const LEAST_EARLY: u32 = 6;
+
 /// The congestion window of one path, in frames.
 #[derive(Clone, Debug)]
 pub struct Window {
@@ -75,13 +79,15 @@ impl Window {
     }
 
     /// The copy with sequence number `seq` is lost; `next` is the number the next copy will get. Halves once a round trip.
-    pub fn lost(&mut self, seq: u64, next: u64) {
+    /// `early`: younger copies were answered, so that only this one is lost.
+    pub fn lost(&mut self, seq: u64, next: u64, early: bool) {
         self.released();
         if seq >= self.recovered_at {
             self.recovered_at = next;
             self.before = Some((self.size, self.threshold));
+            let least = if early { LEAST_EARLY } else { 1 };
             self.threshold = (self.size / 2).max(2);
-            self.size = (self.size / 2).max(1);
+            self.size = (self.size / 2).max(least.min(self.size));
             self.credit = 0;
         }
     }
@@ -130,8 +136,8 @@ mod tests {
         let next = round(&mut w);
         w.sent();
         w.sent();
-        w.lost(next, next + 2);
-        w.lost(next + 1, next + 2);
+        w.lost(next, next + 2, true);
+        w.lost(next + 1, next + 2, true);
         assert_eq!(w.size(), 32, "two losses of one round trip halve once");
     }
 
@@ -140,7 +146,7 @@ mod tests {
         let mut w = Window::default();
         for seq in 0..40 {
             w.sent();
-            w.lost(seq, seq + 1);
+            w.lost(seq, seq + 1, false);
         }
         assert_eq!(w.size(), 1);
         assert!(w.has_room());

@@ -253,6 +253,7 @@ impl<R> Device<R> {
     /// The same disk, larger perhaps.
     fn recognise(&mut self, now: Time, path: PathId, identify: Identify, raw: &[u8], sink: &mut Sink<R>) {
         let was = self.identity.sectors;
+        self.last_heard = now;
         if identify.flush != self.info.flush {
             self.flush = identify.flush;
         }
@@ -328,6 +329,7 @@ impl<R> Device<R> {
     /// Another disk: what was asked of the old one must not reach it.
     fn replace(&mut self, now: Time, path: PathId, identify: Identify, raw: &[u8], sink: &mut Sink<R>) {
         let was = self.identity;
+        self.last_heard = now;
         let waiting: Vec<ReqId> =
             self.reqs.iter().filter(|(_, r)| !r.is_command()).map(|(id, _)| id).collect();
         for id in waiting {

@@ -20,6 +20,9 @@ pub(super) const REDO_MAX: u8 = 3;
 /// Answers without their data after which a raw command is believed to bring none.
 const SHORT_MAX: u8 = 3;
 
+/// Quarantines end at multiples of this many µs.
+const TOGETHER: u64 = 16_384;
+
 /// What an ATA answer said.
 enum Said<'a> {
     Ok(Ata, &'a [u8]),
@@ -163,12 +166,16 @@ impl<R> Device<R> {
 
     /// Books a valid answer to its path, and finds what it overtook.
     pub(super) fn account(&mut self, now: Time, id: FrameId, copy: &Copy, work: Work, sink: &mut Sink<R>) {
-        let silent = now.since(self.last_heard) > super::SILENCE;
-        if silent && !matches!(work, Work::Identify { .. } | Work::Command { .. }) && !work.asks() {
-            self.doubt(now, None, sink);
+        // What a MAC says that has not proven itself is no sign of life of the disk that we know.
+        let proven = copy.path.and_then(|id| self.path(id)).is_none_or(|p| p.trust != Trust::Proving);
+        if proven {
+            let silent = now.since(self.last_heard) > super::SILENCE;
+            if silent && !matches!(work, Work::Identify { .. }) {
+                self.doubt(now, None, sink);
+            }
+            self.last_heard = now;
+            self.missed = 0;
         }
-        self.last_heard = now;
-        self.missed = 0;
         let limit = self.limit();
         if copy.flying {
             self.flight.ground(id);
@@ -204,23 +211,31 @@ impl<R> Device<R> {
         if was == Trust::Tainted {
             sink.events.push(Event::PathBack(path.net, path.mac));
         }
+        self.give_up_overtaken(path_id, now, sink);
+    }
+
+    /// Copies that younger ones overtook are lost.
+    pub(super) fn give_up_overtaken(&mut self, path_id: PathId, now: Time, sink: &mut Sink<R>) {
         while let Some(old) = self.path(path_id).and_then(|p| p.overtaken(now)) {
             if let Some(path) = self.path_mut(path_id) {
                 path.overtook();
             }
-            self.lose(old, now, sink);
+            self.lose(old, true, now, sink);
+        }
+        if let Some(at) = self.path(path_id).and_then(|p| p.overtaken_at()) {
+            self.arm(at);
         }
     }
 
     /// A frame's flying copy is lost: the path pays for it, and the frame waits to be sent again.
-    pub(super) fn lose(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
+    pub(super) fn lose(&mut self, id: FrameId, early: bool, now: Time, sink: &mut Sink<R>) {
         let Some(copy) = self.flight.ground(id) else { return };
         let Some(frame) = self.flight.get(id) else { return };
         let (work, count, expiries) = (frame.work, frame.count, frame.expiries);
         if let Some(path_id) = copy.path
             && let Some(path) = self.path_mut(path_id)
         {
-            path.lose(copy.place);
+            path.lose(copy.place, early);
             if matches!(work, Work::Read { .. } | Work::Write { .. }) {
                 let down = self.path_mut(path_id).is_some_and(|p| p.ladder.lost(count, expiries, now));
                 if down {
@@ -254,7 +269,9 @@ impl<R> Device<R> {
             let (start, end) = self.reach(id);
             if (copies > 0 || more) && start < end {
                 let slowest = self.paths.iter().flatten().map(|p| p.rtt.largest()).max().unwrap_or_default();
-                let until = now + QUARANTINE.max(slowest * 4);
+                let mut until = now + QUARANTINE.max(slowest * 4);
+                // Under loss there are hundreds a second: they end together, not each by a wake-up of its own.
+                until.0 = until.0.next_multiple_of(TOGETHER);
                 self.arm(until);
                 let copies = if more { u32::MAX } else { copies };
                 quarantine = Some(self.locks.quarantine(start, end, copies, until));
@@ -268,7 +285,13 @@ impl<R> Device<R> {
         let Some(frame) = self.flight.get(id) else { return (0, 0) };
         match frame.work {
             Work::Write { .. } => (frame.at.0, frame.at.0 + u64::from(frame.count)),
-            Work::Trim { .. } => (frame.at.0, frame.at.0 + TRIM_BLOCK_SECTORS),
+            Work::Trim { req } => {
+                let end = match self.reqs.get(req).map(|r| &r.job) {
+                    Some(Job::Trim { span, .. }) => span.at.0 + span.sectors,
+                    _ => u64::MAX,
+                };
+                (frame.at.0, end.min(frame.at.0 + TRIM_BLOCK_SECTORS))
+            }
             Work::Raw { req } => match self.reqs.get(req).map(|r| &r.job) {
                 Some(Job::Ata(raw)) => (raw.effect.sectors.start, raw.effect.sectors.end),
                 _ => (0, u64::MAX),

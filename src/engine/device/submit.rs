@@ -190,13 +190,15 @@ impl<R> Device<R> {
             self.dispatch_outside(frame, now, sink);
             return;
         }
-        if self.lock(id) {
+        if self.lock(id, now) {
             self.start(id);
         }
     }
 
     /// Takes the lock that the request needs. True: it has it, or needs none.
-    fn lock(&mut self, id: ReqId) -> bool {
+    fn lock(&mut self, id: ReqId, now: Time) -> bool {
+        let next = self.locks.expire(now);
+        self.arm(next);
         let Some(req) = self.reqs.get_mut(id) else { return false };
         let taken = match &mut req.job {
             Job::Write { span, lock, .. } | Job::Trim { span, lock } => {

@@ -125,7 +125,7 @@ impl<R> Device<R> {
                     }
                     self.blame(copy.path, now, sink);
                 }
-                self.lose(id, now, sink);
+                self.lose(id, false, now, sink);
             }
         }
     }
@@ -175,6 +175,7 @@ impl<R> Device<R> {
     fn sweep_paths(&mut self, now: Time, sink: &mut Sink<R>) {
         let ids: Vec<PathId> = self.path_ids().map(|(id, _)| id).collect();
         for id in ids {
+            self.give_up_overtaken(id, now, sink);
             let Some(p) = self.path(id) else { continue };
             let most = self.most_sectors(p);
             let (tainted, up) = (p.trust == Trust::Tainted, p.up);
