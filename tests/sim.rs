@@ -13,6 +13,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use sim::speed::{Job, LOSSES};
+use sim::stage::Stage;
 use sim::swarm::{Report, run};
 
 /// Seeds in an ordinary run.
@@ -131,4 +133,53 @@ fn seeds_that_once_failed() {
     let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
     let seeds: Vec<u64> = lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
     report(run_all(|n| seeds.get(n as usize).copied()), Instant::now());
+}
+
+/// T1: throughput kept under random loss each way, as a share of the loss-free figure.
+#[test]
+fn t1_throughput_kept_under_loss() {
+    let stage = Stage { sectors: 1 << 17, ..Stage::default() };
+    let jobs = [
+        ("1 MiB reads, QD4, MTU 9000", Job { stage, writes: false, len: 1 << 20, depth: 4, requests: 48 }),
+        ("1 MiB writes, QD4, MTU 9000", Job { stage, writes: true, len: 1 << 20, depth: 4, requests: 48 }),
+        (
+            "1 MiB reads, QD4, MTU 1500",
+            Job { stage: Stage { mtu: 1500, ..stage }, writes: false, len: 1 << 20, depth: 4, requests: 60 },
+        ),
+        (
+            "1 MiB reads, QD4, 128 buffers",
+            Job {
+                stage: Stage { buffers: 128, ..stage },
+                writes: false,
+                len: 1 << 20,
+                depth: 4,
+                requests: 48,
+            },
+        ),
+        ("4 KiB reads, QD1", Job { stage, writes: false, len: 4096, depth: 1, requests: 4000 }),
+        ("4 KiB reads, QD32", Job { stage, writes: false, len: 4096, depth: 32, requests: 20000 }),
+    ];
+    for (name, job) in jobs {
+        let cells: Vec<_> = LOSSES.iter().map(|loss| job.run(*loss)).collect();
+        let best = cells[0].rate;
+        if name.starts_with("1 MiB reads, QD4, MTU 9000") {
+            for (cell, goal) in cells.iter().zip([1.0, 0.9, 0.7, 0.35, 0.2]) {
+                assert!(cell.rate >= goal * best, "{name}: {:.0} MB/s of {best:.0}, goal {goal}", cell.rate);
+            }
+        }
+        let row: Vec<String> = cells
+            .iter()
+            .zip(LOSSES)
+            .map(|(c, loss)| {
+                format!(
+                    "{}%: {:.0} MB/s {:.0}% x{:.2}",
+                    loss * 100.0,
+                    c.rate,
+                    100.0 * c.rate / best,
+                    c.copies
+                )
+            })
+            .collect();
+        println!("{name:32} {}", row.join(" | "));
+    }
 }

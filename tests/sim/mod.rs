@@ -12,6 +12,8 @@ pub mod net;
 #[allow(dead_code, reason = "the test bed uses more of it")]
 #[path = "../bed/rng.rs"]
 pub mod rng;
+pub mod speed;
+pub mod stage;
 pub mod swarm;
 pub mod target;
 pub mod unit;

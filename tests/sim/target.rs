@@ -145,7 +145,7 @@ impl Target {
 
     pub fn service_time(&self, rng: &mut Rng, frame: &[u8]) -> u64 {
         let count = if frame.len() >= DATA { usize::from(frame[HEADER_LEN + 2]) } else { 0 };
-        let bytes = (frame.len() + count * 512) as u64;
+        let bytes = frame.len().max(count * 512) as u64;
         let stall = if rng.chance(self.service.stall.0) { rng.below(self.service.stall.1 + 1) } else { 0 };
         self.service.base + bytes * self.service.per_kib / 1024 / 1000 + stall
     }

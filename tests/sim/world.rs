@@ -176,26 +176,34 @@ impl World {
 
     /// Lets time pass, and everything happen that is due, until `until`.
     pub fn run_until(&mut self, until: Time) {
-        while self.violation.is_none() {
-            let event = self.queue.peek().map_or(u64::MAX, |Reverse(e)| e.0);
-            let timers = self.units.iter().filter_map(|u| u.device.next_deadline());
-            let timer =
-                timers.chain(self.discovery.next_deadline()).min().map_or(u64::MAX, |t| t.0.max(self.now.0));
-            let next = event.min(timer);
-            if next > until.0 {
-                break;
-            }
-            self.tick += 1;
-            self.now = Time(next.max(self.now.0));
-            if event < timer || (event == timer && self.rng.chance(0.5)) {
-                if let Some(Reverse(entry)) = self.queue.pop() {
-                    self.happen(entry.2);
-                }
-            } else {
-                self.sweep();
-            }
-        }
+        while self.violation.is_none() && self.step_until(until) {}
         self.now = self.now.max(until);
+    }
+
+    /// Lets the next thing happen. False if nothing is left.
+    pub fn step(&mut self) -> bool {
+        self.step_until(Time(u64::MAX - 1))
+    }
+
+    fn step_until(&mut self, until: Time) -> bool {
+        let event = self.queue.peek().map_or(u64::MAX, |Reverse(e)| e.0);
+        let timers = self.units.iter().filter_map(|u| u.device.next_deadline());
+        let timer =
+            timers.chain(self.discovery.next_deadline()).min().map_or(u64::MAX, |t| t.0.max(self.now.0));
+        let next = event.min(timer);
+        if next > until.0 {
+            return false;
+        }
+        self.tick += 1;
+        self.now = Time(next.max(self.now.0));
+        if event < timer || (event == timer && self.rng.chance(0.5)) {
+            if let Some(Reverse(entry)) = self.queue.pop() {
+                self.happen(entry.2);
+            }
+        } else {
+            self.sweep();
+        }
+        true
     }
 
     fn happen(&mut self, what: Happening) {
@@ -521,20 +529,27 @@ impl World {
                 self.after(u);
             }
         } else {
+            let before = self.proven(u, net, header.src);
             let verdict = self.units[u].device.receive(now, net, header, body, &mut self.sink);
-            if verdict == Verdict::Taken {
+            if verdict == Verdict::Taken && (before || self.proven(u, net, header.src)) {
                 self.units[u].hears(now, header.tag);
             }
             self.after(u);
         }
     }
 
+    /// Is this a path that has shown its disk?
+    fn proven(&self, u: usize, net: NetId, mac: Mac) -> bool {
+        let trusted =
+            |p: &aoefs::engine::PathStatus| p.net == net && p.mac == mac && p.trust != Trust::Proving;
+        self.units[u].device.paths().iter().any(trusted)
+    }
+
     /// Notes an announcement that the engine has to believe.
     fn believe(&mut self, u: usize, net: NetId, mac: Mac) {
         let (now, tick) = (self.now.0, self.tick);
+        let known = self.proven(u, net, mac);
         let unit = &mut self.units[u];
-        let known =
-            unit.device.paths().iter().any(|p| p.net == net && p.mac == mac && p.trust != Trust::Proving);
         unit.alarms.retain(|at| now - at < ALARM_SPAN);
         if known && unit.alarms.len() < ALARMS {
             unit.announced.push((now, tick));
