@@ -313,19 +313,23 @@ mod tests {
     }
 
     #[test]
-    fn three_younger_answers_overtake() {
+    fn three_younger_answers_overtake_soon_and_one_later() {
         let mut p = path();
         p.rtt.sample(Duration::from_micros(100));
         let seqs: Vec<Place> =
             (0..5).map(|i| p.depart(FrameId::for_test(i), true, Time(u64::from(i)))).collect();
+        assert_eq!(p.overtaken(Time(9000)), None, "nothing says that it is lost");
         p.arrive(seqs[1], 16);
         p.arrive(seqs[2], 16);
-        assert_eq!(p.overtaken(Time(1000)), None);
+        // A round trip and a quarter, one more, four deviations of 50 µs, and FEW.
+        assert_eq!(p.overtaken_at(), Some(Time(125 + 100 + 200 + 500 + 1)));
+        assert_eq!(p.overtaken(Time(900)), None);
+        assert_eq!(p.overtaken(Time(1000)), Some(FrameId::for_test(0)));
         p.arrive(seqs[3], 16);
         assert_eq!(p.overtaken(Time(50)), None, "younger than a round trip");
-        assert_eq!(p.overtaken(Time(1000)), Some(FrameId::for_test(0)));
+        assert_eq!(p.overtaken(Time(130)), Some(FrameId::for_test(0)));
         p.lose(seqs[0], true);
-        assert_eq!(p.overtaken(Time(1000)), None, "frame 4 has nothing younger");
+        assert_eq!(p.overtaken(Time(9000)), None, "frame 4 has nothing younger");
         p.arrive(seqs[4], 16);
         assert_eq!(p.window.inflight(), 0);
         assert!(p.order.is_empty());
@@ -335,7 +339,13 @@ mod tests {
     fn what_was_only_late_makes_patient_and_gives_the_window_back() {
         let mut p = path();
         p.rtt.sample(Duration::from_micros(100));
+        // Above what early loss leaves.
+        let first: Vec<Place> = (100..116).map(|i| p.depart(FrameId::for_test(i), true, Time(0))).collect();
+        for place in first {
+            p.arrive(place, 16);
+        }
         let size = p.window.size();
+        assert_eq!(size, 16);
         let old = p.depart(FrameId::for_test(0), true, Time(0));
         for i in 1..4 {
             let seq = p.depart(FrameId::for_test(i), true, Time(0));
