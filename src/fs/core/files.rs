@@ -63,7 +63,9 @@ impl Core {
                 let unit = self.unit_of(&node)?;
                 self.runtime.with_device(&unit, |device, _, _| device.open()).map_err(errno::of)?;
                 let uncached = self.settings.uncached;
-                let flags = match uncached {
+                // Writers of an O_DIRECT handle would take turns at the inode's lock; with these flags they do not. Readers have no
+                // such lock, and a large read of theirs is split in parallel only without them.
+                let flags = match uncached || (mode.direct && mode.write) {
                     true => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
                     false => FopenFlags::empty(),
                 };
