@@ -31,7 +31,7 @@ pub enum PartError {
     Exists,
     /// No such name.
     Missing,
-    /// [`PARTITIONS_MAX`] are declared.
+    /// As many are declared as there may be.
     TooMany,
 }
 
