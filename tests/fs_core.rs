@@ -14,7 +14,11 @@ mod counters;
 mod disk;
 #[path = "fs_core/life.rs"]
 mod life;
+#[path = "fs_core/lists.rs"]
+mod lists;
 #[path = "fs_core/names.rs"]
 mod names;
 #[path = "fs_core/partscan.rs"]
 mod partscan;
+#[path = "fs_core/raw.rs"]
+mod raw;

@@ -26,8 +26,10 @@ mod config;
 mod disk;
 mod fallocate;
 mod files;
+mod lists;
 mod names;
 mod partscan;
+mod raw;
 mod status;
 mod zero;
 
@@ -84,6 +86,7 @@ pub struct Core {
     pages: Pages<Line>,
     waker: Waker,
     configs: config::Truncations,
+    raws: raw::Openers,
     pollers: Mutex<HashMap<u64, PollNotifier>>,
 }
 
@@ -101,6 +104,7 @@ impl Core {
             waker: Waker::new(line.clone()),
             line,
             configs: config::Truncations::default(),
+            raws: raw::Openers::default(),
             pollers: Mutex::default(),
             runtime,
         });

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::raw::Raw;
 use super::tree::{Disk, Entry};
+use crate::engine;
 use crate::runtime::{Unit, events};
 
 mod truncation;
@@ -96,6 +98,16 @@ impl DiskHandle {
     }
 }
 
+/// An open `raw`.
+pub struct RawHandle {
+    /// Its target.
+    pub unit: Arc<Unit>,
+    /// The disk that was there when it was opened.
+    pub disk: engine::Handle,
+    /// How far the conversation has got.
+    pub machine: Mutex<Raw>,
+}
+
 /// What is open.
 pub enum What {
     /// `data` or a partition.
@@ -106,6 +118,8 @@ pub enum What {
     Top(Page),
     /// The metrics.
     Metrics(Page),
+    /// ATA and SCSI commands.
+    Raw(RawHandle),
     /// The log.
     Log(Mutex<LogReader>),
     /// A directory as it was listed at its beginning.

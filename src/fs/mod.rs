@@ -5,6 +5,7 @@ pub mod ctl;
 pub mod errno;
 pub mod handlers;
 pub mod handles;
+pub mod lists;
 pub mod metrics;
 pub mod mount;
 pub mod notify;

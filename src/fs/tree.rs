@@ -132,6 +132,12 @@ impl Disk {
         self.mtime.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// What these bytes of the target's whole disk are here.
+    fn part_of(&self, bytes: &Range<u64>) -> Option<Range<u64>> {
+        let (from, to) = (bytes.start.max(self.start), bytes.end.min(self.start.saturating_add(self.size())));
+        (from < to).then(|| from - self.start..to - self.start)
+    }
+
     fn mtime(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(self.mtime.load(Ordering::Relaxed))
     }
@@ -288,17 +294,24 @@ impl Tree {
 
     /// What the same bytes are under the other names of the target that may be cached: inode and bytes there.
     pub fn cached_elsewhere(&self, disk: &Disk, bytes: &Range<u64>) -> Vec<(u64, Range<u64>)> {
-        let (from, to) = (disk.start.saturating_add(bytes.start), disk.start.saturating_add(bytes.end));
+        let bytes = disk.start.saturating_add(bytes.start)..disk.start.saturating_add(bytes.end);
         let inner = self.inner.lock();
         let Some(unit) = inner.units.get(&disk.unit) else { return Vec::new() };
         let others = unit.current.iter().filter(|other| other.ino != disk.ino && other.may_be_cached());
-        others
-            .filter_map(|other| {
-                let end = other.start.saturating_add(other.size());
-                let (from, to) = (from.max(other.start), to.min(end));
-                (from < to).then(|| (other.ino, from - other.start..to - other.start))
-            })
-            .collect()
+        others.filter_map(|other| Some((other.ino, other.part_of(&bytes)?))).collect()
+    }
+
+    /// Which of a target's names these bytes of its whole disk lie in, cached or not: inode and bytes there. Their
+    /// time is set to `at`.
+    pub fn changed_below(&self, unit: UnitId, bytes: &Range<u64>, at: SystemTime) -> Vec<(u64, Range<u64>)> {
+        let inner = self.inner.lock();
+        let Some(unit) = inner.units.get(&unit) else { return Vec::new() };
+        let hit = |disk: &Arc<Disk>| {
+            let part = disk.part_of(bytes)?;
+            disk.set_mtime(at);
+            Some((disk.ino, part))
+        };
+        unit.current.iter().filter_map(hit).collect()
     }
 
     /// The kernel drops that many of the lookups that it had.

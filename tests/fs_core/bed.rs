@@ -93,9 +93,17 @@ impl Bed {
     }
 
     pub fn with(change: impl FnOnce(&mut Settings)) -> Bed {
+        let processor = processor("one", SECTORS).into();
+        Self::at(Arc::new(Target { processor, silent: AtomicBool::new(false) }), change)
+    }
+
+    /// Another host with the same target.
+    pub fn beside(&self) -> Bed {
+        Self::at(self.target.clone(), |_| ())
+    }
+
+    fn at(target: Arc<Target>, change: impl FnOnce(&mut Settings)) -> Bed {
         let (near, far) = pair("near", "far", 9000);
-        let target =
-            Arc::new(Target { processor: processor("one", SECTORS).into(), silent: AtomicBool::new(false) });
         let server = Server::start(far, target.clone()).unwrap();
         let runtime = Runtime::new(TARGETS_MAX);
         let mut settings = settings();

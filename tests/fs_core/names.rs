@@ -10,7 +10,10 @@ use crate::bed::{Bed, PID, ROOT, SIZE};
 fn a_target_is_a_directory_of_files() {
     let bed = Bed::new();
     assert_eq!(bed.names(""), [".", "..", "ctl", "log", "metrics", "1.0"]);
-    assert_eq!(bed.names("1.0"), [".", "..", "ctl", "config", "ident", "stats", "devlink", "data"]);
+    assert_eq!(
+        bed.names("1.0"),
+        [".", "..", "ctl", "config", "ident", "raw", "mask", "reserve", "stats", "devlink", "data"]
+    );
     assert_eq!(bed.names("1.0/devlink"), [".", "..", "0"]);
     let mode = |path: &str| bed.core.stat(bed.ino(path).unwrap()).unwrap().attr.perm;
     for (path, want) in [
@@ -22,6 +25,9 @@ fn a_target_is_a_directory_of_files() {
         ("1.0/data", 0o640),
         ("1.0/config", 0o644),
         ("1.0/ident", 0o444),
+        ("1.0/raw", 0o600),
+        ("1.0/mask", 0o644),
+        ("1.0/reserve", 0o644),
         ("1.0/stats", 0o444),
         ("1.0/devlink/0", 0o444),
     ] {
@@ -36,7 +42,7 @@ fn a_target_is_a_directory_of_files() {
         let want = if name.contains('/') { Errno::ENOTDIR } else { Errno::ENOENT };
         assert_eq!(bed.ino(name).unwrap_err(), want, "{name}");
     }
-    for name in ["DATA", "devlink/1", "devlink/00", "raw", "nothing"] {
+    for name in ["DATA", "devlink/1", "devlink/00", "Raw", "nothing"] {
         assert_eq!(bed.ino(&format!("1.0/{name}")).unwrap_err(), Errno::ENOENT, "{name}");
     }
     bed.end();

@@ -1,4 +1,4 @@
-//! Running what was written to a ctl file, line by line.
+//! Running what was written to a ctl file, or to another one that takes commands, line by line.
 //!
 //! The lines of one write run in order. One that has to ask the target takes the rest of the write along in its
 //! request and goes on where the answer arrives, so that nobody waits. The first line that fails ends the write with
@@ -9,16 +9,44 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Core;
 use crate::engine::{Device, Handle, Io, Output};
-use crate::fs::ctl::{self, CtlError, Switch, Top, UnitCommand};
+use crate::fs::ctl::{self, CtlError, MaskEdit, ReserveEdit, Switch, Top, UnitCommand};
 use crate::fs::errno::{self, Errno};
 use crate::runtime::{Done, Unit};
 use crate::wire::Verb;
 
-/// A write to a ctl file, and how far it has got.
+/// Which file was written to: whose commands it takes.
+pub(super) enum Language {
+    /// The top ctl.
+    Top,
+    /// A target's ctl.
+    Unit(Arc<Unit>),
+    /// A target's mask.
+    Mask(Arc<Unit>),
+    /// A target's reserve.
+    Reserve(Arc<Unit>),
+}
+
+impl Language {
+    fn unit(&self) -> Option<&Arc<Unit>> {
+        match self {
+            Self::Top => None,
+            Self::Unit(unit) | Self::Mask(unit) | Self::Reserve(unit) => Some(unit),
+        }
+    }
+
+    fn file(&self) -> &'static str {
+        match self {
+            Self::Top | Self::Unit(_) => "ctl",
+            Self::Mask(_) => "mask",
+            Self::Reserve(_) => "reserve",
+        }
+    }
+}
+
+/// A write to such a file, and how far it has got.
 struct Script {
     core: Arc<Core>,
-    /// The target whose ctl it is; none for the top one.
-    unit: Option<Arc<Unit>>,
+    language: Language,
     text: Vec<u8>,
     /// Where the next line begins.
     at: usize,
@@ -43,6 +71,10 @@ enum Ask {
     Config(Verb, Vec<u8>),
     /// The disk's partition table.
     Scan,
+    /// A change of its mask.
+    Mask(MaskEdit),
+    /// A change of its reservation.
+    Reserve(ReserveEdit),
 }
 
 impl Script {
@@ -67,16 +99,22 @@ impl Script {
 
     fn step(&self, line: &[u8]) -> Result<Step, CtlError> {
         let idle = Step::Done(Ok(()));
-        match &self.unit {
-            None => Ok(ctl::parse_top(line)?.map_or(idle, |command| Step::Done(self.core.run_top(&command)))),
-            Some(unit) => {
-                Ok(ctl::parse_unit(line)?.map_or(idle, |command| self.core.run_unit(unit, command)))
+        Ok(match &self.language {
+            Language::Top => {
+                ctl::parse_top(line)?.map_or(idle, |command| Step::Done(self.core.run_top(&command)))
             }
-        }
+            Language::Unit(unit) => {
+                ctl::parse_unit(line)?.map_or(idle, |command| self.core.run_unit(unit, command))
+            }
+            Language::Mask(_) => ctl::parse_mask(line)?.map_or(idle, |edit| Step::Ask(Ask::Mask(edit))),
+            Language::Reserve(_) => {
+                ctl::parse_reserve(line)?.map_or(idle, |edit| Step::Ask(Ask::Reserve(edit)))
+            }
+        })
     }
 
     fn ask(self, line: Vec<u8>, ask: Ask) {
-        let Some(unit) = self.unit.clone() else { return self.fail(&line, Errno::EINVAL.into()) };
+        let Some(unit) = self.language.unit().cloned() else { return self.fail(&line, Errno::EINVAL.into()) };
         let core = self.core.clone();
         core.answer_to(&unit, ask, move |done| match done {
             Ok(()) => self.run(),
@@ -97,8 +135,8 @@ impl Script {
     }
 
     fn log(&self, words: &str) {
-        let addr = self.unit.as_ref().map(|unit| unit.addr);
-        self.core.runtime.log().log("ctl", addr, format_args!("ctl line {}: {words}", self.line));
+        let (file, addr) = (self.language.file(), self.language.unit().map(|unit| unit.addr));
+        self.core.runtime.log().log(file, addr, format_args!("{file} line {}: {words}", self.line));
     }
 }
 
@@ -133,12 +171,12 @@ impl Core {
     /// Runs what was written to a ctl file: a target's, or the top one.
     pub(super) fn run_commands(
         self: &Arc<Self>,
-        unit: Option<Arc<Unit>>,
+        language: Language,
         text: &[u8],
         answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
     ) {
         let (core, text) = (self.clone(), text.to_vec());
-        Script { core, unit, text, at: 0, line: 0, answer: Box::new(answer) }.run();
+        Script { core, language, text, at: 0, line: 0, answer: Box::new(answer) }.run();
     }
 
     /// Runs one command of the top ctl.
@@ -217,6 +255,8 @@ impl Core {
     ) {
         match ask {
             Ask::Scan => self.partscan(unit, answer),
+            Ask::Mask(edit) => self.edit_mask(unit, edit, answer),
+            Ask::Reserve(edit) => self.edit_reserve(unit, edit, answer),
             Ask::Config(verb, string) => {
                 let io = Io::Config { verb, string: string.clone() };
                 self.submit(unit, self.whole(unit), false, io, move |outcome| {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fuser::{FopenFlags, PollEvents, PollNotifier};
 
+use super::command::Language;
 use super::{Core, Write};
 use crate::fs::errno::{self, Errno};
 use crate::fs::handles::{DiskHandle, Handle, LogReader, Mode, Page, What};
@@ -43,9 +44,9 @@ impl Core {
             Node::Top(TopFile::Metrics) => (What::Metrics(Page::default()), text),
             Node::Top(TopFile::Log) => (What::Log(LogReader::default().into()), text),
             Node::Top(TopFile::Ctl) => (What::Top(Page::default()), text),
-            Node::File(_, UnitFile::Ctl | UnitFile::Stats) | Node::Devlink(..) => {
-                (What::Page(self.unit_of(&node)?, Page::default()), text)
-            }
+            Node::File(_, UnitFile::Raw) => (self.open_raw(self.unit_of(&node)?)?, text),
+            Node::File(_, UnitFile::Ctl | UnitFile::Stats | UnitFile::Mask | UnitFile::Reserve)
+            | Node::Devlink(..) => (What::Page(self.unit_of(&node)?, Page::default()), text),
             Node::File(_, UnitFile::Config | UnitFile::Ident) => {
                 let unit = self.unit_of(&node)?;
                 if !self.runtime.look(&unit, |device| device.is_up()) {
@@ -82,6 +83,7 @@ impl Core {
         match &handle.what {
             What::Disk(open) => self.runtime.with_device(&open.unit, |device, _, _| device.close()),
             What::Page(unit, _) => self.settle_config(unit, fh),
+            What::Raw(open) => self.close_raw(open),
             What::Top(_) | What::Metrics(_) | What::Log(_) | What::Dir(_) => {}
         }
     }
@@ -97,6 +99,7 @@ impl Core {
         let Some(handle) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
         match &handle.what {
             What::Disk(open) => self.read_disk(&handle, open, (offset, size), answer),
+            What::Raw(open) => self.read_raw(&handle, open, size, answer),
             What::Log(reader) => {
                 let mut reader = reader.lock();
                 let bytes = self.runtime.log().read_at(&mut reader.cursor, offset, size);
@@ -118,8 +121,14 @@ impl Core {
                     return answer(Ok(slice(&text, offset, size)));
                 }
                 let node = self.node(handle.ino);
-                if let Ok(Node::File(_, UnitFile::Config)) = node {
-                    return self.read_config(&handle, unit, (offset, size), answer);
+                match node {
+                    Ok(Node::File(_, UnitFile::Config)) => {
+                        return self.read_config(&handle, unit, (offset, size), answer);
+                    }
+                    Ok(Node::File(_, UnitFile::Mask | UnitFile::Reserve)) => {
+                        return self.read_list(&handle, unit, (offset, size), answer);
+                    }
+                    _ => {}
                 }
                 match node.and_then(|node| self.render(&node, unit)) {
                     Ok(text) => answer(Ok(slice(&page.keep(text), offset, size))),
@@ -183,9 +192,18 @@ impl Core {
                 let locks_pages = cached || !(open.uncached || handle.mode.direct);
                 self.write_disk(&handle, Write { offset, data, locks_pages }, answer);
             }
-            What::Top(_) => self.run_commands(None, data, answer),
+            What::Raw(open) => self.write_raw(&handle, open, data, answer),
+            What::Top(_) => self.run_commands(Language::Top, data, answer),
             What::Page(unit, _) => match self.node(handle.ino) {
-                Ok(Node::File(_, UnitFile::Ctl)) => self.run_commands(Some(unit.clone()), data, answer),
+                Ok(Node::File(_, UnitFile::Ctl)) => {
+                    self.run_commands(Language::Unit(unit.clone()), data, answer);
+                }
+                Ok(Node::File(_, UnitFile::Mask)) => {
+                    self.run_commands(Language::Mask(unit.clone()), data, answer);
+                }
+                Ok(Node::File(_, UnitFile::Reserve)) => {
+                    self.run_commands(Language::Reserve(unit.clone()), data, answer);
+                }
                 Ok(Node::File(_, UnitFile::Config)) => self.write_config(unit, offset, data, answer),
                 _ => answer(Err(Errno::EBADF)),
             },

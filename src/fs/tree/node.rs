@@ -57,13 +57,20 @@ pub enum UnitFile {
     Config,
     /// IDENTIFY DEVICE.
     Ident,
+    /// ATA and SCSI commands.
+    Raw,
+    /// The target's list of who may speak to it.
+    Mask,
+    /// The target's list of who holds it.
+    Reserve,
     /// Counters.
     Stats,
 }
 
 impl UnitFile {
     /// All of them in the order of a listing.
-    pub const ALL: [Self; 4] = [Self::Ctl, Self::Config, Self::Ident, Self::Stats];
+    pub const ALL: [Self; 7] =
+        [Self::Ctl, Self::Config, Self::Ident, Self::Raw, Self::Mask, Self::Reserve, Self::Stats];
 
     /// The file's name.
     pub fn name(self) -> &'static str {
@@ -71,13 +78,18 @@ impl UnitFile {
             Self::Ctl => "ctl",
             Self::Config => "config",
             Self::Ident => "ident",
+            Self::Raw => "raw",
+            Self::Mask => "mask",
+            Self::Reserve => "reserve",
             Self::Stats => "stats",
         }
     }
 
     fn mode(self) -> u32 {
         match self {
-            Self::Ctl | Self::Config => 0o644,
+            Self::Ctl | Self::Config | Self::Mask | Self::Reserve => 0o644,
+            // It can do anything to the disk.
+            Self::Raw => 0o600,
             Self::Ident | Self::Stats => 0o444,
         }
     }

@@ -159,11 +159,17 @@ fn listings() {
     assert_eq!(names(&root), [".", "..", "ctl", "log", "metrics", "1.0"]);
     assert_eq!(root[5].ino, Node::Unit(U).ino());
     let unit = t.list_unit(U);
-    assert_eq!(names(&unit), [".", "..", "ctl", "config", "ident", "stats", "devlink", "data", "boot"]);
-    assert_eq!((unit[1].ino, unit[6].kind), (Node::Root.ino(), FileType::Directory));
+    assert_eq!(
+        names(&unit),
+        [".", "..", "ctl", "config", "ident", "raw", "mask", "reserve", "stats", "devlink", "data", "boot"]
+    );
+    assert_eq!((unit[1].ino, unit[9].kind), (Node::Root.ino(), FileType::Directory));
     let links = t.list_devlinks(U, 2);
     assert_eq!(names(&links), [".", "..", "0", "1"]);
-    assert_eq!(names(&t.list_unit(UnitId(8))), [".", "..", "ctl", "config", "ident", "stats", "devlink"]);
+    assert_eq!(
+        names(&t.list_unit(UnitId(8))),
+        [".", "..", "ctl", "config", "ident", "raw", "mask", "reserve", "stats", "devlink"]
+    );
 }
 
 #[test]
