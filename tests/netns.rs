@@ -10,11 +10,13 @@ mod tools;
 
 #[path = "netns/bed_itself.rs"]
 mod bed_itself;
+#[path = "netns/control.rs"]
+mod control;
 #[path = "netns/target.rs"]
 mod target;
 #[path = "netns/tools_themselves.rs"]
 mod tools_themselves;
 
 fn main() -> std::process::ExitCode {
-    bed::harness::main(&[bed_itself::TESTS, target::TESTS, tools_themselves::TESTS])
+    bed::harness::main(&[bed_itself::TESTS, control::TESTS, target::TESTS, tools_themselves::TESTS])
 }
