@@ -1,8 +1,8 @@
 //! `raw`, `mask` and `reserve` of a real mount: against our own target, against vblade, and against targets that do not know them.
 
 use crate::bed::fake::{self, Act, Fake};
-use crate::bed::mount::{Unit, errno};
-use crate::bed::{Bed, MIB, proc};
+use crate::bed::mount::{Mount, Unit, errno};
+use crate::bed::{Bed, MIB, proc, until};
 use aoefs::wire::Command;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,6 +22,14 @@ const UP: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(5);
 const OTHER: &str = "02:00:00:00:00:77";
 
+/// A mount that is through with its start: these tests are over faster than its first discovery.
+#[track_caller]
+fn mount(bed: &mut Bed) -> Mount {
+    let mount = bed.mount(&["--wait", "1.0"]);
+    until("it says that it is ready", SOON, || mount.daemon.said().contains(": bound v0"));
+    mount
+}
+
 /// One write, as `echo` does it.
 fn echo(unit: &Unit, file: &str, text: &str) -> std::io::Result<()> {
     File::options().write(true).open(unit.file(file))?.write_all(text.as_bytes())
@@ -37,7 +45,7 @@ fn raw_moves_a_mebibyte_through_the_kernel() {
     let mut bed = Bed::cable(&[], 9000);
     let image = bed.image("disk", 4 * MIB);
     bed.aoefs_target("1.0", "v1", &image);
-    let mount = bed.mount(&["--wait", "1.0"]);
+    let mount = mount(&mut bed);
     let unit = mount.wait_for("1.0", UP);
     let mut raw = unit.open("raw");
     assert_eq!(errno(File::open(unit.file("raw"))), libc::EBUSY);
@@ -80,7 +88,7 @@ fn smart_script_tells_health() {
     let mut bed = Bed::cable(&[], 1500);
     let image = bed.image("disk", MIB);
     bed.aoefs_target("1.0", "v1", &image);
-    let mount = bed.mount(&["--wait", "1.0"]);
+    let mount = mount(&mut bed);
     let unit = mount.wait_for("1.0", UP);
     std::fs::write(unit.data(), [1; 4096]).unwrap();
     let told = smart(unit.path());
@@ -120,7 +128,7 @@ fn smart_script_says_why_not() {
     let mut bed = Bed::cable(&["vblade"], 1500);
     let image = bed.image("disk", MIB);
     bed.vblade("1.0", "v1", &image);
-    let mount = bed.mount(&["--wait", "1.0"]);
+    let mount = mount(&mut bed);
     let unit = mount.wait_for("1.0", UP);
     let told = smart(unit.path());
     assert_eq!(told.code, Some(1));
@@ -148,7 +156,7 @@ fn lists_of_vblade() {
     let mut bed = Bed::cable(&["vblade"], 1500);
     let image = bed.image("disk", MIB);
     let vblade = bed.vblade("1.0", "v1", &image);
-    let mount = bed.mount(&["--wait", "1.0"]);
+    let mount = mount(&mut bed);
     let unit = mount.wait_for("1.0", UP);
     let own = bed.ini.mac("v0");
     assert_eq!((unit.read("reserve"), unit.read("mask")), (String::new(), String::new()));
@@ -160,7 +168,7 @@ fn lists_of_vblade() {
     echo(&unit, "reserve", &format!("force {OTHER}")).unwrap();
     assert_eq!(errno(data.sync_all()), libc::EBUSY);
     assert_eq!(errno(echo(&unit, "reserve", "release")), libc::EBUSY);
-    proc_until(|| mount.read("log").contains(&format!("reserved for {OTHER}")));
+    until("the log has it", SOON, || mount.read("log").contains(&format!("reserved for {OTHER}")));
     echo(&unit, "reserve", &format!("force {own}")).unwrap();
     echo(&unit, "reserve", "release").unwrap();
     assert_eq!(unit.read("reserve"), "");
@@ -176,11 +184,6 @@ fn lists_of_vblade() {
     mount.stop();
 }
 
-#[track_caller]
-fn proc_until(what: impl FnMut() -> bool) {
-    crate::bed::until("the log has it", SOON, what);
-}
-
 /// kvblade and Plan 9's vblade say nothing to these commands; they answer everything else, and stay up.
 fn lists_that_nobody_answers() {
     let mut bed = Bed::cable(&[], 1500);
@@ -189,7 +192,7 @@ fn lists_that_nobody_answers() {
         Command::Mask | Command::Reserve => Act::Drop,
         _ => Act::Reply,
     });
-    let mount = bed.mount(&["--wait", "1.0"]);
+    let mount = mount(&mut bed);
     let unit = mount.wait_for("1.0", UP);
     for (file, line) in [("mask", format!("add {OTHER}")), ("reserve", "take".to_string())] {
         let start = Instant::now();
