@@ -184,6 +184,8 @@ pub struct Device<R> {
     identify_at: Time,
     /// When the target may be asked again who holds it.
     holders_at: Time,
+    /// It announced itself before that time: IDENTIFY is owed to it, whether anybody waits or not.
+    announced: bool,
     /// Announcements that may still be believed; refilled with time. See `announced`.
     credit: u32,
     credit_at: Time,
@@ -237,6 +239,7 @@ impl<R> Device<R> {
             confirming: None,
             identify_at: Time::default(),
             holders_at: Time::default(),
+            announced: false,
             credit: identity::ALARMS,
             credit_at: now,
             grow: false,

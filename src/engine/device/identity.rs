@@ -102,6 +102,7 @@ impl<R> Device<R> {
             self.identify_at = now + IDENTIFY_EVERY;
             self.ask(now, sink);
         } else {
+            self.announced = true;
             self.arm(self.identify_at);
         }
     }
@@ -130,6 +131,7 @@ impl<R> Device<R> {
 
     /// Sends IDENTIFY by the best path that is up.
     pub(super) fn ask(&mut self, now: Time, sink: &mut Sink<R>) {
+        self.announced = false;
         if self.confirming.is_none() {
             let id = self.flight.create(Work::Identify { path: PathId(0) }, Sector(0), 1);
             self.confirming = Some(id);

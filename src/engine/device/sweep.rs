@@ -23,8 +23,8 @@ impl<R> Device<R> {
         if self.doubtful() && self.confirming.is_none() && self.identify_at > now {
             self.arm(self.identify_at);
         }
-        if self.doubtful() && self.confirming.is_none() && self.identify_at <= now && self.state == State::Up
-        {
+        let asks = self.state == State::Up || self.announced;
+        if self.doubtful() && self.confirming.is_none() && self.identify_at <= now && asks {
             self.revive(now, sink);
         }
     }
