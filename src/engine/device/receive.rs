@@ -93,10 +93,14 @@ impl<R> Device<R> {
         self.stats.unexpected += 1;
     }
 
-    /// Is this one of the target's MACs? A multi-port target may answer from another than it was asked at, but one that
-    /// has not proven itself answers for itself only.
+    /// Is this one of the target's MACs? A multi-port target may answer from another than it was asked at. But one that has
+    /// not proven itself answers for itself: a frame for it that reached the target all the same (a switch floods what it
+    /// does not know) proves nothing about who owns the MAC.
     fn knows(&self, mac: Mac, asked: Option<PathId>) -> bool {
-        self.path_ids().any(|(id, p)| p.mac == mac && (p.trust != Trust::Proving || asked == Some(id)))
+        match asked.and_then(|id| self.path(id)) {
+            Some(path) if path.trust == Trust::Proving => path.mac == mac,
+            _ => self.path_ids().any(|(_, p)| p.mac == mac && p.trust != Trust::Proving),
+        }
     }
 
     fn receive_ata(
