@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Core;
 use crate::engine::{Device, Handle, Io, Output};
-use crate::fs::ctl::{self, CtlError, MaskEdit, ReserveEdit, Switch, Top, UnitCommand};
+use crate::fs::ctl::{self, CtlError, MaskEdit, RESERVED, ReserveEdit, Switch, Top, UnitCommand};
 use crate::fs::errno::{self, Errno};
 use crate::runtime::{Done, Unit};
 use crate::wire::Verb;
@@ -144,6 +144,9 @@ impl Script {
 /// on a target that nobody can see yet.
 pub fn apply_local(device: &mut Device<Done>, command: &UnitCommand) -> Option<Result<(), Errno>> {
     match command {
+        UnitCommand::Part { name, .. } if RESERVED.contains(&name.as_str()) => {
+            return Some(Err(Errno::EEXIST));
+        }
         UnitCommand::Part { name, start, end } => {
             return Some(device.add_partition(name, *start, *end).map(|_| ()).map_err(errno::of_part));
         }

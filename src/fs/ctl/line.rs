@@ -10,7 +10,7 @@ use super::{CtlError, Switch};
 /// Longest name of a partition, in bytes: what devsd allows, so that a table can move between the two.
 pub const PART_NAME_MAX: usize = 27;
 
-/// Names that the directory of a target has already; no partition may take one.
+/// Names that the directory of a target has already; no partition may take one (EEXIST, as for the name of another partition).
 pub const RESERVED: [&str; 9] =
     ["ctl", "data", "config", "ident", "raw", "mask", "reserve", "stats", "devlink"];
 
@@ -121,15 +121,15 @@ pub(super) fn switch(args: &Args<'_>) -> Result<Switch, String> {
     }
 }
 
-/// Whether a partition may be called this, and if not, why.
+/// Whether a partition may be called this as far as the letters go, and if not, why. [`RESERVED`] names exist already.
 pub fn check_part_name(name: &str) -> Result<(), String> {
     let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'+' | b'-');
     if name.is_empty() || name.len() > PART_NAME_MAX {
         Err(format!("a name has 1…{PART_NAME_MAX} bytes"))
     } else if !name.bytes().all(fits) {
         Err(format!("{}: a name is made of A-Z a-z 0-9 . _ + -", shown(name)))
-    } else if name == "." || name == ".." || RESERVED.contains(&name) {
-        Err(format!("{name} is a name that the directory has already"))
+    } else if name == "." || name == ".." {
+        Err(format!("{name} is no name for a file"))
     } else {
         Ok(())
     }
