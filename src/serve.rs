@@ -89,12 +89,15 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     // The kernel's questions are answered from here on, also while targets are awaited.
     let serving = thread::Builder::new().name("session".into()).spawn(move || session.run());
     let serving = serving.map_err(cannot("start a thread"))?;
+    let foreground = options.foreground;
     let there = await_targets(&runtime, &options, &|| serving.is_finished());
     let result = match there {
         Ok(()) => {
             ready.ready(&summary(&runtime, &mounted.mount.point().display().to_string()));
             ended(serving)
         }
+        // In the foreground nobody waits to hear that the start went well: told to end, it has ended.
+        Err(_) if serving.is_finished() && foreground => ended(serving),
         Err(failure) if serving.is_finished() => ended(serving).and(Err(failure)),
         Err(failure) => {
             // The caller unmounts; the session ends by that, and the process with it.
