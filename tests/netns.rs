@@ -3,20 +3,73 @@
 //! Its own harness (see `bed::harness`), because a test here can be skipped while it runs (no root, no FUSE, no vblade), must
 //! end within its time even when a process hangs in the kernel, and shares one machine-wide resource with its neighbours: two cores.
 //! `cargo test --test netns -- NAME…` runs the tests whose name contains one of the words; `--list` prints them.
+//! `cargo test --test netns -- --relay IF IF [SEED]` is the relay alone: settings on stdin (see `bed::relay`).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
 mod bed;
 mod tools;
 
+#[path = "netns/atomicity.rs"]
+mod atomicity;
 #[path = "netns/bed_itself.rs"]
 mod bed_itself;
 #[path = "netns/control.rs"]
 mod control;
+#[path = "netns/database.rs"]
+mod database;
+#[path = "netns/faults.rs"]
+mod faults;
+#[path = "netns/files.rs"]
+mod files;
+#[path = "netns/hostile.rs"]
+mod hostile;
+#[path = "netns/hosts.rs"]
+mod hosts;
+#[path = "netns/life.rs"]
+mod life;
+#[path = "netns/load.rs"]
+mod load;
+#[path = "netns/loops.rs"]
+mod loops;
+#[path = "netns/media.rs"]
+mod media;
+#[path = "netns/partitions.rs"]
+mod partitions;
 #[path = "netns/target.rs"]
 mod target;
 #[path = "netns/tools_themselves.rs"]
 mod tools_themselves;
+#[path = "netns/vblade_io.rs"]
+mod vblade_io;
 
 fn main() -> std::process::ExitCode {
-    bed::harness::main(&[bed_itself::TESTS, control::TESTS, target::TESTS, tools_themselves::TESTS])
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == "--relay") {
+        let ended = bed::relay::Relay::program(&words[1..]);
+        return ended.map_or_else(
+            |why| {
+                eprintln!("relay: {why}");
+                std::process::ExitCode::from(2)
+            },
+            |()| std::process::ExitCode::SUCCESS,
+        );
+    }
+    bed::harness::main(&[
+        bed_itself::TESTS,
+        tools_themselves::TESTS,
+        target::TESTS,
+        vblade_io::TESTS,
+        files::TESTS,
+        partitions::TESTS,
+        control::TESTS,
+        atomicity::TESTS,
+        loops::TESTS,
+        life::TESTS,
+        hosts::TESTS,
+        media::TESTS,
+        faults::TESTS,
+        hostile::TESTS,
+        load::TESTS,
+        database::TESTS,
+    ])
 }

@@ -22,7 +22,7 @@ impl Fio {
     pub fn verify(file: &Path, jobs: usize, mib: usize) -> Self {
         let words = [
             "fio --name=verify --rw=randwrite --bsrange=512-256k --ioengine=libaio --direct=1 --iodepth=16",
-            "--verify=crc32c --do_verify=1 --verify_fatal=1 --verify_dump=0 --randrepeat=1 --randseed=4711",
+            "--verify=crc32c --do_verify=1 --verify_fatal=1 --verify_dump=0 --verify_state_save=0 --randrepeat=1 --randseed=4711",
             "--group_reporting --output-format=terse --terse-version=3",
         ];
         let mut fio = Self { limit: Duration::from_secs(120), words: Vec::new() };

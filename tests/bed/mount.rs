@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The binaries of this build.
 pub const AOEFS: &str = env!("CARGO_BIN_EXE_aoefs");
@@ -109,10 +109,17 @@ impl Mount {
     pub fn stop(self) {
         for entry in std::fs::read_dir(&self.path).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
             let unit = Unit { path: entry.path() };
-            let name = entry.file_name().display().to_string();
-            until(&format!("{name}: nothing outstanding, nothing open"), STOP, || {
-                unit.line("nout") == "0" && unit.line("nopen") == "0"
-            });
+            let idle = || unit.line("nout") == "0" && unit.line("nopen") == "0";
+            let start = Instant::now();
+            while !idle() {
+                assert!(
+                    start.elapsed() < STOP,
+                    "still outstanding or open:\n{}\n{}",
+                    unit.read("ctl"),
+                    self.read("log")
+                );
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
         self.daemon.signal(Signal::SIGTERM);
         assert_eq!(self.daemon.ended(STOP), 0, "exit code\n{}", self.daemon.said());

@@ -9,10 +9,10 @@ use std::time::Duration;
 /// For one `ip` command.
 const STEP: Duration = Duration::from_secs(10);
 
-/// One network namespace. It goes away with the bed.
+/// One network namespace: one of our own, which goes away with the bed, or the one that this process was started in.
 #[derive(Clone)]
 pub struct Ns {
-    name: String,
+    name: Option<String>,
 }
 
 impl Ns {
@@ -21,7 +21,7 @@ impl Ns {
         let name = sweep::unique();
         proc::ok(STEP, &["ip", "netns", "add", &name]);
         sweep::register(Mess::Netns(name.clone()));
-        let ns = Self { name };
+        let ns = Self { name: Some(name) };
         ns.enter(|| {
             // /proc/sys/net is that of the thread which opens it. A kernel without IPv6 has no such file.
             for which in ["all", "default"] {
@@ -32,13 +32,25 @@ impl Ns {
         ns
     }
 
+    /// Where this process is.
+    pub fn here() -> Self {
+        Self { name: None }
+    }
+
     /// The start of a command line that runs inside. `ip netns exec` would hide mounts from everybody else.
     pub fn prefix(&self) -> Vec<String> {
-        vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name)]
+        self.name.iter().flat_map(|name| ["nsenter".into(), format!("--net=/run/netns/{name}")]).collect()
     }
 
     fn argv(&self, argv: &[&str]) -> Vec<String> {
         self.prefix().into_iter().chain(argv.iter().map(ToString::to_string)).collect()
+    }
+
+    /// Ids of the processes that live in it.
+    pub fn pids(&self) -> Vec<u32> {
+        let name = self.name.as_deref().expect("a namespace of our own");
+        let pids = proc::run(STEP, &["ip", "netns", "pids", name]).stdout;
+        pids.split_whitespace().filter_map(|word| word.parse().ok()).collect()
     }
 
     pub fn run(&self, limit: Duration, argv: &[&str]) -> Output {
@@ -48,13 +60,14 @@ impl Ns {
     /// `ip WORDS…` inside; must succeed.
     #[track_caller]
     pub fn ip(&self, words: &str) -> String {
-        let argv: Vec<&str> = ["ip", "-n", &self.name].into_iter().chain(words.split(' ')).collect();
-        proc::ok(STEP, &argv)
+        let argv: Vec<&str> = std::iter::once("ip").chain(words.split(' ')).collect();
+        proc::ok(STEP, &self.argv(&argv))
     }
 
     /// Runs a closure on a thread that has joined the namespace: sockets opened there stay in it.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/run/netns/{}", self.name);
+        let Some(name) = &self.name else { return work() };
+        let path = format!("/run/netns/{name}");
         std::thread::scope(|scope| {
             scope
                 .spawn(move || {
@@ -70,7 +83,8 @@ impl Ns {
     /// A veth pair: `here` in this namespace, `there` in the other one, both up.
     #[track_caller]
     pub fn veth(&self, here: &str, other: &Ns, there: &str, mtu: usize) {
-        self.ip(&format!("link add {here} type veth peer name {there} netns {}", other.name));
+        let place = other.name.as_deref().expect("a namespace of our own");
+        self.ip(&format!("link add {here} type veth peer name {there} netns {place}"));
         for (ns, port) in [(self, here), (other, there)] {
             ns.ip(&format!("link set {port} mtu {mtu} up"));
         }

@@ -128,6 +128,24 @@ impl Relay {
         *lock(&self.ways[way as usize].counts)
     }
 
+    /// The relay as a program, for use by hand: commands on stdin until it ends. The interfaces are those of the namespace it was
+    /// started in.
+    pub fn program(words: &[String]) -> Result<(), String> {
+        let [first, second, rest @ ..] = words else {
+            return Err("two interfaces are needed, and perhaps a seed".into());
+        };
+        let seed =
+            rest.first().map_or(Ok(1), |word| word.parse().map_err(|_| format!("{word}: not a seed")))?;
+        let relay = Self::between(&Ns::here(), first, second, seed);
+        for line in std::io::stdin().lines() {
+            match relay.command(&line.map_err(|error| error.to_string())?) {
+                Ok(said) => print!("{said}"),
+                Err(why) => println!("{why}"),
+            }
+        }
+        Ok(())
+    }
+
     /// One line of the command language: `out|back|both SETTING VALUE…`, `heal`, `stats`. What it answers is printed.
     pub fn command(&self, line: &str) -> Result<String, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -355,7 +373,9 @@ fn spoil(frame: &[u8], faults: &Faults, rng: &mut Rng, counts: &mut Counts) -> O
         let len = 14 + rng.below(frame.len() as u64 - 14) as usize;
         changed.get_or_insert_with(|| frame.to_vec()).truncate(len);
     }
-    if rng.chance(faults.pad) {
+    // Not both: junk in the place of what was cut off could say anything.
+    let cut = changed.as_ref().is_some_and(|changed| changed.len() < frame.len());
+    if rng.chance(faults.pad) && !cut {
         counts.padded += 1;
         let mut junk = [0; 64];
         rng.fill(&mut junk);

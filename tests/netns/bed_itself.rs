@@ -20,6 +20,7 @@ crate::tests![
     relay_keeps_up_with_jumbo_frames,
     bridge_and_tap_carry_frames,
     scripted_target_follows_its_script,
+    relay_is_a_program_too,
 ];
 
 const SOON: Duration = Duration::from_secs(2);
@@ -292,4 +293,26 @@ fn scripted_target_follows_its_script() {
     fake.revive(true);
     assert_eq!(client.read(0, 1), [0x44; 512]);
     assert!(fake.log().iter().filter(|request| request.is_io()).count() > 8);
+}
+
+fn relay_is_a_program_too() {
+    let bed = Bed::new(&[]);
+    let wire = Ns::new();
+    bed.ini.veth("v0", &wire, "m0", 1500);
+    wire.veth("m1", &bed.tgt, "v1", 1500);
+    let me = std::env::current_exe().unwrap();
+    let script = "(sleep 1; echo both drop 1; echo sideways; sleep 1; echo stats)";
+    let line = format!("{script} | {} {} --relay m0 m1 7", wire.prefix().join(" "), me.display());
+    let (a, b) = (Port::open(&bed.ini, "v0"), Port::open(&bed.tgt, "v1"));
+    let said = std::thread::scope(|scope| {
+        let program = scope.spawn(move || proc::sh(Duration::from_secs(10), &line));
+        std::thread::sleep(Duration::from_millis(700));
+        a.send(&frame(&a, "1.0", 1));
+        assert!(b.recv(SOON).is_some());
+        std::thread::sleep(Duration::from_millis(700));
+        a.send(&frame(&a, "1.0", 2));
+        assert!(b.recv(BRIEFLY).is_none());
+        program.join().unwrap()
+    });
+    assert!(said.contains("seen: 2, passed: 1") && said.contains("sideways: one of"), "{said}");
 }

@@ -1,0 +1,120 @@
+//! Many writers: no lost update, no torn or stale sector, no wrong byte, whichever names and caches the accesses go through.
+
+use crate::bed::mount::{Mount, Unit, try_open};
+use crate::bed::{Bed, MIB};
+use crate::tools::{fsx, lost_update, register};
+use std::time::Duration;
+
+crate::tests![
+    sector_eight_threads_share_every_sector(180),
+    sector_eight_threads_share_every_sector_without_cache(180),
+    sector_writers_through_overlapping_partitions(180),
+    integrity_registers_under_four_writers(90),
+    integrity_fsx_on_data_and_a_partition(180),
+    integrity_fsx_without_cache(120),
+];
+
+const DISK: usize = 32 * MIB;
+/// The sectors that everybody fights for: few enough that two threads often meet.
+const SECTORS: u64 = 64;
+/// Issue 2: each of 8 threads writes this often.
+const WRITES: u64 = 10_000;
+
+struct One {
+    bed: Bed,
+    mount: Mount,
+    unit: Unit,
+}
+
+fn one() -> One {
+    let mut bed = Bed::cable(&["vblade"], 9000);
+    let image = bed.image("disk", DISK);
+    bed.vblade("1.0", "v1", &image);
+    let mount = bed.mount(&[]);
+    let unit = mount.wait_for("1.0", Duration::from_secs(3));
+    One { bed, mount, unit }
+}
+
+impl One {
+    fn done(self) {
+        self.mount.stop();
+        drop(self.bed);
+    }
+
+    /// 8 threads through these names, in turn, each with the place where sector 1000 of the disk is in it.
+    fn fight(&self, names: &[(&str, u64)], flags: i32, seed: u64) {
+        let views = (0..8).map(|who| {
+            let (name, sector) = names[who % names.len()];
+            lost_update::View { file: self.unit.open_with(name, flags), start: sector * 512 }
+        });
+        lost_update::run(views.collect(), SECTORS, WRITES, seed).unwrap();
+    }
+}
+
+fn sector_eight_threads_share_every_sector() {
+    let one = one();
+    one.fight(&[("data", 1000)], 0, 11);
+    one.done();
+}
+
+fn sector_eight_threads_share_every_sector_without_cache() {
+    let one = one();
+    one.fight(&[("data", 1000)], libc::O_DIRECT, 12);
+    one.done();
+}
+
+fn sector_writers_through_overlapping_partitions() {
+    let one = one();
+    one.unit.ctl_ok("part low 0 1500");
+    one.unit.ctl_ok("part high 900 3000");
+    one.unit.ctl_ok("part within 1000 1064");
+    one.fight(&[("data", 1000), ("low", 1000), ("high", 100), ("within", 0)], 0, 13);
+    one.done();
+}
+
+fn integrity_registers_under_four_writers() {
+    let one = one();
+    let plan = register::Plan {
+        registers: 512,
+        start: 0,
+        stride: 4096,
+        writers: 4,
+        readers: 4,
+        time: Duration::from_secs(10),
+        seed: 21,
+        errors_allowed: false,
+    };
+    let done = register::run(&plan, |_| try_open(&one.unit.data(), libc::O_DIRECT)).unwrap();
+    print!("[{} writes, {} reads] ", done.writes, done.reads);
+    assert!(done.writes + done.reads > 10_000, "{done:?}");
+    one.done();
+}
+
+fn views(one: &One, flags: i32) -> Vec<fsx::View> {
+    let (start, end) = (3001, 40_000);
+    one.unit.ctl_ok(&format!("part middle {start} {end}"));
+    vec![
+        fsx::View { file: one.unit.open_with("data", flags), start: 0, len: DISK as u64 },
+        fsx::View { file: one.unit.open_with("middle", flags), start: start * 512, len: (end - start) * 512 },
+    ]
+}
+
+fn integrity_fsx_on_data_and_a_partition() {
+    let one = one();
+    let views = views(&one, 0);
+    let mut model = std::fs::read(one.unit.data()).unwrap();
+    let also = fsx::Also { align: 1, mmap: true, zero: true };
+    fsx::run(&views, &mut model, 0..DISK as u64, 3000, 31, also).unwrap();
+    drop(views);
+    one.done();
+}
+
+fn integrity_fsx_without_cache() {
+    let one = one();
+    let views = views(&one, libc::O_DIRECT);
+    let mut model = std::fs::read(one.unit.data()).unwrap();
+    let also = fsx::Also { align: 512, mmap: false, zero: true };
+    fsx::run(&views, &mut model, 0..DISK as u64, 3000, 32, also).unwrap();
+    drop(views);
+    one.done();
+}

@@ -1,0 +1,415 @@
+//! The disk behind an address changes, lies, or fails: which handles notice, what is never written, which error comes out.
+
+use crate::bed::fake::{self, Act, Fake};
+use crate::bed::mount::{Mount, Unit, errno, try_open};
+use crate::bed::{Bed, MIB, until};
+use crate::tools::fsx::Aligned;
+use aoefs::wire::ata::cmd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+crate::tests![
+    identity_m1_another_disk_at_the_address,
+    identity_m2_swap_within_300_ms_with_100_writes_queued,
+    identity_m4_shrunk_and_grown,
+    identity_m5_garbage_identify,
+    once_d3_errors_of_the_target_reach_the_right_request,
+    sync_d6_kinds_of_flush,
+    sector_w4_read_modify_write_fails_whole,
+    sector_w1_certain_interleaving,
+    return_l5_slow_target(120),
+    integrity_t4_late_answers_complete_nothing_else,
+    bound_t9_window_follows_the_advertised_buffers,
+    fallocate_punches_where_trim_zeroes,
+];
+
+const SECOND: Duration = Duration::from_secs(1);
+const DISK: usize = 8 * MIB;
+
+struct One {
+    bed: Bed,
+    fake: Fake,
+    mount: Mount,
+    unit: Unit,
+}
+
+fn one() -> One {
+    one_with(fake::config("1.0", "disk-a"))
+}
+
+fn one_with(config: aoefs::target::TargetConfig) -> One {
+    let mut bed = Bed::cable(&[], 9000);
+    let fake = Fake::start(&bed.tgt, "v1", config, &vec![0xaa; DISK]);
+    let mount = bed.mount(&[]);
+    let unit = mount.wait_for("1.0", 3 * SECOND);
+    One { bed, fake, mount, unit }
+}
+
+impl One {
+    fn done(self) {
+        self.mount.stop();
+        drop((self.fake, self.bed));
+    }
+
+    fn direct(&self) -> std::fs::File {
+        self.unit.open_with("data", libc::O_DIRECT)
+    }
+}
+
+fn identity_m1_another_disk_at_the_address() {
+    let one = one();
+    one.unit.ctl_ok("part p1 100 200");
+    let (old, part) = (one.direct(), one.unit.open_with("p1", libc::O_DIRECT));
+    let mut block = Aligned::new(4096);
+    old.read_exact_at(block.bytes(), 0).unwrap();
+    let content = vec![0xbb; DISK];
+    one.fake.swap(fake::config("1.0", "disk-b"), &content);
+    one.fake.announce();
+    until("the new disk is up", 2 * SECOND, || one.unit.read("ctl").contains("serial: disk-b"));
+    for file in [&old, &part] {
+        assert_eq!(errno(file.read_at(block.bytes(), 0)), libc::ESTALE);
+        assert_eq!(errno(file.write_at(block.bytes(), 0)), libc::ESTALE);
+        assert_eq!(errno(file.sync_all()), libc::ESTALE);
+    }
+    assert!(!one.unit.file("p1").exists(), "the partition of the old disk is still there");
+    let new = one.direct();
+    new.read_exact_at(block.bytes(), 0).unwrap();
+    assert!(block.bytes().iter().all(|byte| *byte == 0xbb));
+    // Through the page cache too: nothing of the old disk is in it.
+    assert!(std::fs::read(one.unit.data()).unwrap() == content);
+    assert!(one.fake.content() == content, "an old handle wrote to the new disk");
+    drop((old, part, new));
+    one.done();
+}
+
+fn identity_m2_swap_within_300_ms_with_100_writes_queued() {
+    for announce in [true, false] {
+        let one = one();
+        one.unit.ctl_ok("deadline 5");
+        // The old disk stops answering; 100 writes wait for it.
+        one.fake.script(|request| if request.is_io() { Act::Drop } else { Act::Reply });
+        let other = vec![0xbb; DISK];
+        std::thread::scope(|scope| {
+            for n in 0..100u64 {
+                let file = one.direct();
+                scope.spawn(move || {
+                    let mut block = Aligned::new(8192);
+                    block.bytes().fill(0x77);
+                    let error = errno(file.write_at(block.bytes(), n * 65_536));
+                    assert!([libc::ESTALE, libc::EIO].contains(&error), "errno {error}");
+                });
+            }
+            std::thread::sleep(SECOND / 5);
+            one.fake.die();
+            std::thread::sleep(Duration::from_millis(300));
+            one.fake.swap(fake::config("1.0", "disk-b"), &other);
+            one.fake.behave();
+            one.fake.revive(announce);
+        });
+        until("the new disk is up", 10 * SECOND, || one.unit.read("ctl").contains("serial: disk-b"));
+        let wrong = one.fake.content().iter().filter(|byte| **byte != 0xbb).count();
+        assert_eq!(wrong, 0, "bytes that reached the other disk (announced: {announce})");
+        one.done();
+    }
+}
+
+fn identity_m4_shrunk_and_grown() {
+    let one = one();
+    let old = one.direct();
+    let mut block = Aligned::new(4096);
+    // Grown, and the operator says so: the same disk.
+    one.fake.resize(2 * DISK as u64 / 512);
+    one.unit.ctl_ok("identify");
+    until("the size is taken over", 2 * SECOND, || one.unit.size("data") == 2 * DISK as u64);
+    old.read_exact_at(block.bytes(), 0).unwrap();
+    old.write_all_at(block.bytes(), DISK as u64).unwrap();
+    // Shrunk: another disk, and nothing behind its end.
+    one.unit.ctl_ok(&format!("part tail {} {}", 3 * DISK / 1024, 4 * DISK / 1024));
+    one.fake.resize(DISK as u64 / 512);
+    one.unit.ctl_ok("identify");
+    until("the size is taken over", 2 * SECOND, || one.unit.size("data") == DISK as u64);
+    assert_eq!(errno(old.read_at(block.bytes(), 0)), libc::ESTALE);
+    assert!(!one.unit.file("tail").exists());
+    drop(old);
+    one.done();
+}
+
+fn identity_m5_garbage_identify() {
+    let one = one();
+    one.unit.ctl_ok("deadline 2");
+    let other = Fake::start(&one.bed.tgt, "v1", fake::config("2.0", "liar"), &[0; 4096]);
+    // 0 sectors in both places, with no check sum: an unusable disk.
+    other.script(|request| {
+        if request.is(cmd::IDENTIFY) {
+            Act::Edit(Box::new(|frame| frame[36..548].fill(0)))
+        } else {
+            Act::Reply
+        }
+    });
+    other.announce();
+    std::thread::sleep(SECOND);
+    let there = one.mount.unit("2.0");
+    assert_ne!(there.state(), "up", "an unusable disk is up");
+    assert!(errno(try_open(&there.data(), 0)) != 0);
+    other.behave();
+    other.announce();
+    one.mount.wait_for("2.0", 3 * SECOND);
+    assert_eq!(one.unit.state(), "up");
+    one.done();
+    drop(other);
+}
+
+fn once_d3_errors_of_the_target_reach_the_right_request() {
+    let one = one();
+    let file = one.direct();
+    let mut block = Aligned::new(4096);
+    for (what, act) in [
+        ("IDNF", (|| Act::ata_error(0x41, 0x10)) as fn() -> Act),
+        ("ABRT", || Act::ata_error(0x41, 0x04)),
+        ("UNC without DRDY", || Act::ata_error(0x01, 0x40)),
+        ("device fault", || Act::ata_error(0x60, 0x04)),
+        ("AoE error 2", || Act::refuse(2)),
+        ("AoE error 3", || Act::refuse(3)),
+        ("AoE error 0", || Act::refuse(0)),
+    ] {
+        one.fake.script(move |request| if request.is_io() { act() } else { Act::Reply });
+        let start = Instant::now();
+        assert_eq!(errno(file.read_at(block.bytes(), 8192)), libc::EIO, "{what}");
+        assert_eq!(errno(file.write_at(block.bytes(), 8192)), libc::EIO, "{what}");
+        assert!(start.elapsed() < 2 * SECOND, "{what}: {:?}", start.elapsed());
+        one.fake.behave();
+        file.read_exact_at(block.bytes(), 8192).unwrap();
+        assert_eq!(one.unit.state(), "up", "{what}");
+    }
+    // Reserved by another host.
+    one.fake.script(|request| if request.is_io() { Act::refuse(6) } else { Act::Reply });
+    assert_eq!(errno(file.write_at(block.bytes(), 0)), libc::EBUSY);
+    // One bad sector among good ones: exactly the requests that touch it fail.
+    one.fake.script(|request| {
+        let bad = request.ata.is_some_and(|ata| {
+            let first = ata.sector48().0;
+            request.is_io() && (first..first + u64::from(ata.count)).contains(&1000)
+        });
+        if bad { Act::ata_error(0x41, 0x40) } else { Act::Reply }
+    });
+    std::thread::scope(|scope| {
+        for n in 0..64u64 {
+            let file = one.direct();
+            scope.spawn(move || {
+                let mut block = Aligned::new(16_384);
+                let at = (n * 32 * 512) % (DISK as u64);
+                let hit = (n * 32..n * 32 + 32).contains(&1000);
+                let result = file.read_exact_at(block.bytes(), at);
+                assert_eq!(result.is_err(), hit, "sectors {}..{}: {result:?}", n * 32, n * 32 + 32);
+            });
+        }
+    });
+    drop(file);
+    one.done();
+}
+
+fn sync_d6_kinds_of_flush() {
+    let one = one();
+    one.unit.ctl_ok("deadline 2");
+    let file = one.unit.open("data");
+    let sent = |one: &One| {
+        let log = one.fake.log();
+        let count = |which: u8| log.iter().filter(|request| request.is(which)).count();
+        one.fake.forget_log();
+        (count(cmd::FLUSH), count(cmd::FLUSH_EXT))
+    };
+    file.write_all_at(b"x", 1).unwrap();
+    one.fake.forget_log();
+    file.sync_all().unwrap();
+    assert_eq!(sent(&one), (0, 1), "FLUSH CACHE EXT is what it says it has");
+    // Fails: EIO, and the next one asks again.
+    one.fake
+        .script(|request| if request.is(cmd::FLUSH_EXT) { Act::ata_error(0x61, 0x40) } else { Act::Reply });
+    assert_eq!(errno(file.sync_all()), libc::EIO);
+    one.fake.behave();
+    file.sync_all().unwrap();
+    assert_eq!(sent(&one).1, 2);
+    // Never answered: EIO when the deadline has passed.
+    one.fake.script(|request| if request.is(cmd::FLUSH_EXT) { Act::Drop } else { Act::Reply });
+    let start = Instant::now();
+    assert_eq!(errno(file.sync_all()), libc::EIO);
+    let took = start.elapsed();
+    assert!(took >= 2 * SECOND && took < Duration::from_millis(2250), "{took:?}");
+    one.fake.behave();
+    one.mount.wait_for("1.0", 5 * SECOND);
+    // EA aborted: E7 is tried, and kept. That aborted too: the target has none after all, fsync is 0, and ctl says so.
+    one.fake.forget_log();
+    for (aborted, frames, shown) in [
+        (&[cmd::FLUSH_EXT][..], (1, 1), "flush: yes"),
+        (&[cmd::FLUSH_EXT, cmd::FLUSH], (1, 0), "flush: none"),
+    ] {
+        one.fake.script(move |request| {
+            let abort = aborted.iter().any(|command| request.is(*command));
+            if abort { Act::ata_error(0x41, 0x04) } else { Act::Reply }
+        });
+        file.sync_all().unwrap();
+        assert_eq!(sent(&one), (frames.0, frames.1), "{shown}");
+        assert!(one.unit.read("ctl").contains(shown), "{}", one.unit.read("ctl"));
+    }
+    drop(file);
+    one.done();
+}
+
+fn sector_w4_read_modify_write_fails_whole() {
+    let one = one();
+    let file = one.direct();
+    one.fake
+        .script(|request| if request.is(cmd::READ_EXT) { Act::ata_error(0x41, 0x40) } else { Act::Reply });
+    assert_eq!(errno(file.write_at(&[1; 100], 1000)), libc::EIO);
+    one.fake.behave();
+    assert!(one.fake.content().iter().all(|byte| *byte == 0xaa), "the sector was touched");
+    drop(file);
+    one.done();
+}
+
+fn sector_w1_certain_interleaving() {
+    // Reads answer after 300 ms: two unaligned writes to one sector overlap for certain unless one waits for the other. Through
+    // two names, since the kernel itself lets only one writer at a time into a file.
+    let one = one();
+    one.unit.ctl_ok("part low 0 8000");
+    let slow = |one: &One| {
+        one.fake.script(|request| {
+            if request.is(cmd::READ_EXT) { Act::Delay(Duration::from_millis(300)) } else { Act::Reply }
+        });
+    };
+    slow(&one);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for (n, name) in [(0u8, "data"), (1, "low")] {
+            let file = one.unit.open_with(name, libc::O_DIRECT);
+            scope.spawn(move || file.write_all_at(&[n + 1; 64], 512 * 10 + u64::from(n) * 64).unwrap());
+        }
+    });
+    let took = start.elapsed();
+    one.fake.behave();
+    let sector = &one.fake.content()[5120..5632];
+    assert!(sector[..64] == [1; 64] && sector[64..128] == [2; 64], "an update is lost");
+    assert!(took >= Duration::from_millis(600), "{took:?}: not one after the other");
+    // Whole sectors elsewhere do not wait for anybody.
+    slow(&one);
+    std::thread::scope(|scope| {
+        let file = one.direct();
+        let slow = scope.spawn(move || file.write_all_at(&[9; 10], 20_000).unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        let other = one.unit.open_with("low", libc::O_DIRECT);
+        let start = Instant::now();
+        other.write_all_at(&[8; 512], 512 * 100).unwrap();
+        assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+        slow.join().unwrap();
+    });
+    one.fake.behave();
+    one.done();
+}
+
+fn return_l5_slow_target() {
+    let one = one();
+    one.unit.ctl_ok("deadline 60");
+    let copies = Arc::new(AtomicU32::new(0));
+    let seen = copies.clone();
+    one.fake.script(move |request| {
+        if request.is_io() {
+            seen.fetch_add(1, SeqCst);
+            Act::Late(Duration::from_millis(500))
+        } else {
+            Act::Reply
+        }
+    });
+    let file = one.direct();
+    let mut block = Aligned::new(4096);
+    for n in 0..20 {
+        file.read_exact_at(block.bytes(), n * 4096).unwrap();
+    }
+    let copies = copies.load(SeqCst);
+    print!("[{copies} copies of 20 frames] ");
+    assert!(copies <= 60, "{copies} copies of 20 frames");
+    assert_eq!(one.unit.state(), "up");
+    one.fake.behave();
+    drop(file);
+    one.done();
+}
+
+fn integrity_t4_late_answers_complete_nothing_else() {
+    let one = one();
+    let mut model = vec![0xaa; DISK];
+    (0..DISK / 512).for_each(|n| model[n * 512..n * 512 + 8].copy_from_slice(&(n as u64).to_le_bytes()));
+    std::fs::write(one.unit.data(), &model).unwrap();
+    // Every third answer comes late, long after the frame was sent again and answered.
+    let mut n = 0;
+    one.fake.script(move |_| {
+        n += 1;
+        if n % 3 == 0 { Act::Delay(Duration::from_millis(700 + n % 5 * 100)) } else { Act::Reply }
+    });
+    let mut rng = crate::bed::Rng::new(5);
+    let file = one.direct();
+    let mut block = Aligned::new(512);
+    let end = Instant::now() + 5 * SECOND;
+    while Instant::now() < end {
+        let sector = rng.below((DISK / 512) as u64);
+        file.read_exact_at(block.bytes(), sector * 512).unwrap();
+        assert_eq!(block.bytes()[..8], sector.to_le_bytes(), "the answer to another request");
+    }
+    one.fake.behave();
+    drop(file);
+    one.done();
+}
+
+fn bound_t9_window_follows_the_advertised_buffers() {
+    for buffers in [0, 1, 2, 16, 65_535] {
+        let mut config = fake::config("1.0", "disk-a");
+        config.buffers = buffers;
+        let one = one_with(config);
+        // Outstanding = requests of which the answer has not left. Answers wait a little, so that a window fills.
+        one.fake.script(
+            |request| if request.is_io() { Act::Delay(Duration::from_millis(5)) } else { Act::Reply },
+        );
+        std::thread::scope(|scope| {
+            for n in 0..8u64 {
+                let file = one.direct();
+                scope.spawn(move || {
+                    let mut block = Aligned::new(MIB);
+                    file.read_exact_at(block.bytes(), n * MIB as u64).unwrap();
+                });
+            }
+        });
+        let log = one.fake.log();
+        let io: Vec<Instant> =
+            log.iter().filter(|request| request.is_io()).map(|request| request.at).collect();
+        let most = io.iter().map(|at| {
+            io.iter().filter(|other| **other <= *at && *at - **other < Duration::from_millis(5)).count()
+        });
+        let most = most.max().unwrap();
+        let limit = usize::from(buffers).clamp(1, 128);
+        assert!(most <= limit, "{most} outstanding, {buffers} advertised");
+        one.fake.behave();
+        one.done();
+    }
+}
+
+fn fallocate_punches_where_trim_zeroes() {
+    let one = one();
+    let file = one.unit.open("data");
+    let fallocate = |mode: i32, at: i64, len: i64| {
+        // SAFETY: a plain system call on an open descriptor; no memory is involved.
+        let result = unsafe { libc::fallocate(std::os::fd::AsRawFd::as_raw_fd(&file), mode, at, len) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    };
+    one.fake.forget_log();
+    fallocate(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, 1000, 3 << 20);
+    let mut want = vec![0xaa; DISK];
+    want[1000..1000 + (3 << 20)].fill(0);
+    assert!(one.fake.content() == want);
+    assert!(std::fs::read(one.unit.data()).unwrap() == want);
+    let log = one.fake.log();
+    assert!(log.iter().any(|request| request.is(cmd::DSM)), "no TRIM was sent");
+    let written: usize = log.iter().filter(|request| request.is_write()).map(|request| request.len).sum();
+    assert!(written < 64 << 10, "{written} bytes written for a hole");
+    drop(file);
+    one.done();
+}
