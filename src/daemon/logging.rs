@@ -23,7 +23,8 @@ static IN_BACKGROUND: AtomicBool = AtomicBool::new(false);
 pub fn install(verbosity: i8) {
     let filter = match verbosity {
         ..0 => "error",
-        0 => "warn,aoefs=info",
+        // What the demo's own target says is of no interest to who tries it out.
+        0 => "warn,aoefs=info,aoefs::runtime::serve=warn",
         1 => "info,aoefs=debug",
         2.. => "debug,aoefs=trace",
     };
