@@ -170,6 +170,8 @@ pub struct Device<R> {
     flight: Flight,
     slow: Rtt,
     last_heard: Time,
+    /// When silence last ended.
+    silent_until: Time,
 
     reqs: Slab<Req<R>>,
     lanes: [Lane; 2],
@@ -230,6 +232,7 @@ impl<R> Device<R> {
             flight: Flight::new(birth.space, birth.seed),
             slow: Rtt::default(),
             last_heard: now,
+            silent_until: now,
             reqs: Slab::new(),
             lanes: Default::default(),
             turn: READS,

@@ -142,6 +142,7 @@ impl<R> Device<R> {
     /// I/O was refused because the target is down: see whether it is back, at most once a second.
     pub(super) fn revive(&mut self, now: Time, sink: &mut Sink<R>) {
         if now >= self.identify_at {
+            self.announced = false;
             self.identify_at = now + IDENTIFY_EVERY;
             self.ask(now, sink);
         }
@@ -286,13 +287,13 @@ impl<R> Device<R> {
         self.resend_older_than(doubted);
     }
 
-    /// Answers that came long before this proof, or before the doubt was renewed, may have been another disk's that was here
-    /// meanwhile: they are asked for again.
+    /// Answers that came before the doubt was renewed, or before silence, may have been another disk's that was here meanwhile:
+    /// they are asked for again.
     fn redo_old_answers(&mut self, now: Time, doubted: Time) {
         let unsure: Vec<(ReqId, Time)> =
             self.reqs.iter().filter_map(|(id, r)| Some((id, r.unsure?))).collect();
         for (id, since) in unsure {
-            let old = since < doubted || now.since(since) > super::SILENCE;
+            let old = since < doubted || since < self.silent_until;
             let Some(req) = self.reqs.get_mut(id) else { continue };
             req.unsure = None;
             if old && req.redone < super::receive::REDO_MAX && req.rewind() {

@@ -174,6 +174,9 @@ impl<R> Device<R> {
         let proven = copy.path.and_then(|id| self.path(id)).is_none_or(|p| p.trust != Trust::Proving);
         if proven {
             let silent = now.since(self.last_heard) > super::SILENCE;
+            if silent {
+                self.silent_until = now;
+            }
             if silent && !matches!(work, Work::Identify { .. }) {
                 self.doubt(now, None, sink);
             }

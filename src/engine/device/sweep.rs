@@ -20,12 +20,9 @@ impl<R> Device<R> {
         let next = self.locks.expire(now);
         self.arm(next);
         self.sweep_paths(now, sink);
-        if self.doubtful() && self.confirming.is_none() && self.identify_at > now {
-            self.arm(self.identify_at);
-        }
-        let asks = self.state == State::Up || self.announced;
-        if self.doubtful() && self.confirming.is_none() && self.identify_at <= now && asks {
+        if self.announced {
             self.revive(now, sink);
+            self.arm(self.identify_at);
         }
     }
 
