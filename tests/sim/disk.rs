@@ -102,8 +102,11 @@ pub struct Disk {
     pub tick: u64,
     pub last_flush: u64,
     pub problem: Option<String>,
+    /// Sectors written and read so far.
     pub executions: u64,
+    pub reads: u64,
     rng: Rng,
+    size: u64,
     mem: MemoryImage,
     /// By sector: the youngest write that took effect.
     youngest: Vec<u32>,
@@ -124,7 +127,9 @@ impl Disk {
             last_flush: 0,
             problem: None,
             executions: 0,
+            reads: 0,
             rng: Rng::new(seed),
+            size: sectors,
             mem: MemoryImage::new(sectors),
             youngest: vec![0; sectors as usize],
             writes: Vec::new(),
@@ -139,7 +144,7 @@ impl Disk {
 
     /// Who it is, as far as an initiator can tell.
     pub fn identity(&self) -> (usize, u64) {
-        (self.id, self.mem.sectors())
+        (self.id, self.size)
     }
 
     fn complain(&mut self, what: String) {
@@ -250,15 +255,15 @@ impl Disk {
         self.remember(sector, &old);
     }
 
-    /// The disk has another size from now on, and with it another identity.
+    /// The disk has another size from now on, and with it another identity. What lies beyond the end is kept: a
+    /// disk that changes its contents by itself would have no truth to hold answers against.
     pub fn resize(&mut self, sectors: u64) {
-        for sector in sectors..self.mem.sectors() {
-            let held = self.sector(sector);
-            self.remember(sector, &held);
-        }
         self.resized = true;
-        self.mem.resize(sectors);
-        self.youngest.resize((sectors as usize).max(self.youngest.len()), 0);
+        self.size = sectors;
+        if sectors > self.mem.sectors() {
+            self.mem.resize(sectors);
+            self.youngest.resize(sectors as usize, 0);
+        }
     }
 
     fn fault(&mut self, chance: f64, at: u64, count: u64) -> Option<u64> {
@@ -272,13 +277,16 @@ impl Disk {
 
 impl Image for Disk {
     fn sectors(&self) -> u64 {
-        self.mem.sectors()
+        self.size
     }
 
     fn read_at(&mut self, at: Sector, into: &mut [u8]) -> Result<(), Fault> {
         match self.fault(self.faults.read, at.0, (into.len() / SECTOR) as u64) {
             Some(done) => Err(Fault { cause: Cause::Medium, done }),
-            None => self.mem.read_at(at, into),
+            None => {
+                self.reads += (into.len() / SECTOR) as u64;
+                self.mem.read_at(at, into)
+            }
         }
     }
 

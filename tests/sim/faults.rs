@@ -207,7 +207,9 @@ impl Troubles {
             // Another disk that comes up within a second says so and is heard, or nobody could know.
             announce &= world.reaches(t);
             if !announce {
-                until = until.max(world.now + Duration::from_millis(1100));
+                // Silence is what the initiator hears: answers that are on their way still come.
+                let late = 2 * (self.plan.jitter + self.plan.spike.1);
+                until = until.max(world.now + Duration::from_micros(1_100_000 + late));
             }
         }
         self.later(until, Remedy::Return { target: t, announce });
@@ -299,7 +301,7 @@ fn forge(world: &mut World, rng: &mut Rng, n: usize, t: usize) {
     let guess = Tag(rng.next() as u32 | Tag::OURS);
     let other = Addr::new(100 + rng.below(60) as u16, rng.below(4) as u8);
     let config = |src, addr, tag| (src, addr, tag, Command::Config, None);
-    let (src, addr, tag, command, error) = match rng.below(7) {
+    let (src, addr, tag, command, error) = match rng.below(9) {
         // The target's own announcement, which it did not make.
         0 => config(port, live, Tag::UNSOLICITED),
         1 => config(stranger, live, Tag::UNSOLICITED),
@@ -307,6 +309,9 @@ fn forge(world: &mut World, rng: &mut Rng, n: usize, t: usize) {
         3 => config(stranger, live, guess),
         4 => config(port, live, guess),
         5 => (stranger, live, guess, Command::Ata, Some(Refusal::Unavailable)),
+        // A stranger that sees our frames.
+        6 => (stranger, live, world.last_tag, Command::Ata, Some(Refusal::Unavailable)),
+        7 => (stranger, live, world.last_tag, Command::Ata, None),
         _ => (port, live, guess, Command::Ata, None),
     };
     let dst = world.nets[n].mac;

@@ -157,6 +157,12 @@ impl Judge {
         }
     }
 
+    /// A write of the unit that was submitted before `seq` and has not ended. A flush waits for all of them.
+    pub fn earlier_write(&self, unit: usize, seq: u32) -> Option<u32> {
+        let writes = |p: &Pending| matches!(p.kind, Kind::Write | Kind::Trim | Kind::RawWrite);
+        self.pending.range(..seq).find(|(_, p)| p.unit == unit && writes(p)).map(|(seq, _)| *seq)
+    }
+
     fn excuse(&self, seq: u32, p: &Pending, error: Error, c: &Circumstances) -> Result<(), String> {
         let excused = match error {
             Error::Io => {

@@ -5,16 +5,20 @@
 
 pub mod ask;
 pub mod disk;
+pub mod fate;
 pub mod faults;
 pub mod judge;
+mod life;
 pub mod load;
 pub mod net;
 #[allow(dead_code, reason = "the test bed uses more of it")]
 #[path = "../bed/rng.rs"]
 pub mod rng;
+mod small;
 pub mod speed;
 pub mod stage;
 pub mod swarm;
 pub mod target;
 pub mod unit;
+mod wire;
 pub mod world;

@@ -47,6 +47,17 @@ impl Stage {
     }
 }
 
+/// A scene that fails shows what happened in it, if it was asked to trace.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for line in self.trace.iter().flatten() {
+                println!("{line}");
+            }
+        }
+    }
+}
+
 impl World {
     /// Lets time pass.
     pub fn pass(&mut self, millis: u64) {
@@ -67,9 +78,6 @@ impl World {
         self.settle(20_000);
         self.pass(60_000);
         if let Some(what) = &self.violation {
-            for line in self.trace.iter().flatten() {
-                println!("{line}");
-            }
             panic!("{what}");
         }
         assert!(self.judge.pending.is_empty(), "requests are not answered: {:?}", self.judge.pending);

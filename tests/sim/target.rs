@@ -14,6 +14,8 @@ use aoefs::wire::{Addr, Command, FlushKind, HEADER_LEN, Header, IDENTIFY_LEN, Id
 const UNKNOWN: u8 = 0xfe;
 const ATA_COMMAND: usize = HEADER_LEN + 3;
 const DATA: usize = 36;
+/// µs that a request takes that does not touch the disk.
+const QUICK: u64 = 20;
 
 /// What flushing means to this target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +77,8 @@ pub struct Target {
     pub advertise: Option<u8>,
     pub flushing: Flushing,
     pub service: Service,
+    /// IDENTIFY says nonsense.
+    pub garbage: bool,
     /// How often the AoE layer refuses without reason.
     pub refuses: f64,
     pub alive: bool,
@@ -102,6 +106,7 @@ impl Target {
             advertise: None,
             flushing: Flushing::Both,
             service: Service { base: 20, per_kib: 4000, stall: (0.0, 0) },
+            garbage: false,
             refuses: 0.0,
             alive: true,
             life: 0,
@@ -144,6 +149,10 @@ impl Target {
     }
 
     pub fn service_time(&self, rng: &mut Rng, frame: &[u8]) -> u64 {
+        // What does not touch the disk is quick, once it is its turn.
+        if frame.len() < DATA || frame[19] != 0 || frame[ATA_COMMAND] == cmd::IDENTIFY {
+            return self.service.base.min(QUICK);
+        }
         let count = if frame.len() >= DATA { usize::from(frame[HEADER_LEN + 2]) } else { 0 };
         let bytes = frame.len().max(count * 512) as u64;
         let stall = if rng.chance(self.service.stall.0) { rng.below(self.service.stall.1 + 1) } else { 0 };
@@ -199,6 +208,10 @@ impl Target {
 
     /// IDENTIFY says what the script wants about flushing.
     fn describe(&self, answer: &mut [u8]) {
+        if self.garbage {
+            answer[DATA..].fill(0xa5);
+            return;
+        }
         let kind = match self.flushing {
             Flushing::None => FlushKind::None,
             Flushing::Old => FlushKind::Flush,

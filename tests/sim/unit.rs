@@ -112,7 +112,12 @@ impl Unit {
         }
     }
 
-    /// A request ended: its buffer may be another's soon.
+    /// A request ended, which explains as much as a frame.
+    pub fn ended(&mut self) {
+        self.sent += 1;
+    }
+
+    /// A write ended: its buffer may be another's soon.
     pub fn forget_buffers(&mut self, start: u64, end: u64) {
         for sector in start..end {
             self.departures.remove(&sector);

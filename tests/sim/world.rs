@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::disk::Disk;
+use super::fate::Fate;
 use super::judge::{Circumstances, Judge, Kind, Pending};
 use super::net::{Way, garble_answer, garble_request};
 use super::rng::Rng;
@@ -82,6 +83,8 @@ impl Ord for Entry {
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Figures {
     pub frames: u64,
+    /// Of these, the ones that read or write.
+    pub transfers: u64,
     pub answers: u64,
     pub lost: u64,
     pub sweeps: u64,
@@ -103,10 +106,14 @@ pub struct World {
     pub judge: Judge,
     pub pool: Pool,
     pub figures: Figures,
+    /// Of the frame that left last.
+    pub last_tag: Tag,
     /// Headers are damaged in this run: some errors have no other cause.
     pub garbled: bool,
     pub violation: Option<String>,
     pub trace: Option<Vec<String>>,
+    /// Who decides what becomes of the next frames, instead of chance.
+    pub fate: Option<Fate>,
     /// Requests answered since somebody looked, for scenarios.
     pub done: Vec<(u32, Result<usize, aoefs::engine::Error>)>,
     sink: Sink<u32>,
@@ -131,9 +138,11 @@ impl World {
             sink: Sink::new(pool.clone()),
             pool,
             figures: Figures::default(),
+            last_tag: Tag::UNSOLICITED,
             garbled: false,
             violation: None,
             trace: None,
+            fate: None,
             done: Vec::new(),
             queue: BinaryHeap::new(),
             order: 0,
@@ -304,6 +313,8 @@ impl World {
             let mut frame = head[..len].to_vec();
             frame.extend_from_slice(t.payload());
             self.figures.frames += 1;
+            self.last_tag = t.tag;
+            self.figures.transfers += u64::from(touches_data(&frame));
             if frame.len() > mtu + 14 {
                 self.violate(|| format!("a frame of {} bytes on a netlink of MTU {mtu}", frame.len()));
             }
@@ -334,7 +345,10 @@ impl World {
                 if wire.net != n || (t.dst != port && t.dst != Mac::BROADCAST) {
                     continue;
                 }
-                let passage = wire.to.carry(&mut self.rng, self.now.0, frame.len());
+                let passage = match self.fate.as_mut().and_then(|f| f.passage(self.now.0)) {
+                    Some(decided) => decided,
+                    None => wire.to.carry(&mut self.rng, self.now.0, frame.len()),
+                };
                 let Some(first) = passage.first else {
                     self.figures.lost += 1;
                     self.note(|| format!("     {:08x} lost", t.tag.0));
@@ -435,7 +449,10 @@ impl World {
 
     fn answer(&mut self, w: usize, answer: Vec<u8>) {
         let wire = &mut self.wires[w];
-        let passage = wire.from.carry(&mut self.rng, self.now.0, answer.len());
+        let passage = match self.fate.as_mut().and_then(|f| f.passage(self.now.0)) {
+            Some(decided) => decided,
+            None => wire.from.carry(&mut self.rng, self.now.0, answer.len()),
+        };
         for at in [passage.first, passage.second].into_iter().flatten() {
             let mut frame = answer.clone();
             if self.rng.chance(self.wires[w].from.garble) {
@@ -603,6 +620,7 @@ impl World {
         let Some(p) = self.judge.pending.remove(&seq) else {
             return self.violate(|| format!("ONCE: #{seq} answered twice"));
         };
+        self.units[u].ended();
         let injected = self.injected(u, &p);
         let unit = &self.units[u];
         let circumstances = Circumstances {
@@ -622,6 +640,7 @@ impl World {
             _ => 0,
         };
         self.done.push((seq, outcome.as_ref().map(|_| size).map_err(|e| *e)));
+        let earlier = self.judge.earlier_write(u, seq);
         let flushes = self.targets.iter().any(|t| t.look().id == p.disk && t.flushes());
         let disk = self.disk(p.disk);
         let mut problem = None;
@@ -633,6 +652,9 @@ impl World {
             }
             (Kind::Write | Kind::Trim, Ok(_)) => disk.acknowledged(seq),
             (Kind::RawWrite, Ok(Output::Ata { ata, .. })) if !ata.failed() => disk.acknowledged(seq),
+            (Kind::Flush, Ok(_)) if flushes && earlier.is_some() => {
+                problem = Some(format!("SYNC: flush acknowledged before write #{earlier:?}"));
+            }
             (Kind::Flush, Ok(_)) if flushes && disk.last_flush <= p.tick => {
                 problem = Some(format!(
                     "SYNC: flush #{seq} acknowledged, last flush of disk {} was earlier",

@@ -1,0 +1,328 @@
+//! Scenes from the life of a target: death, return, another disk in its place, deadlines. Names begin with the catalogue's id or the promise.
+
+use std::time::Duration;
+
+use super::ask::Ask;
+use super::disk::Disk;
+use super::stage::Stage;
+use super::target::Target;
+use super::world::World;
+use aoefs::engine::{Error, Time};
+use aoefs::target::Image;
+use aoefs::wire::{Addr, Mac};
+
+const KIB4: usize = 4096;
+
+/// Writes of 4 KiB one behind the other, beginning with block `from`.
+fn writes(world: &mut World, from: u64, count: u64) -> Vec<u32> {
+    (from..from + count).map(|n| world.ask(0, Ask::Write { offset: n * KIB4 as u64, len: KIB4 })).collect()
+}
+
+/// The target comes back, as another disk if there is one.
+fn back(world: &mut World, disk: Option<Disk>, announce: bool) {
+    if let Some(disk) = disk {
+        let old = world.targets[0].swap(disk);
+        world.shelf.push(old);
+    }
+    world.targets[0].alive = true;
+    world.targets[0].restarted = Some(world.now.0);
+    if announce {
+        world.announce(0);
+    }
+}
+
+fn executions(world: &World) -> u64 {
+    world.targets[0].look().executions
+}
+
+fn errors(world: &World, error: Error) -> usize {
+    world.done.iter().filter(|d| d.1 == Err(error)).count()
+}
+
+/// M2: the target dies, and 300 ms later another disk of the same size and model answers under its address.
+#[test]
+fn identity_swap_within_300ms_with_100_writes_queued() {
+    for seed in 0..50 {
+        let mut world = Stage { seed, ..Stage::default() }.set();
+        writes(&mut world, 0, 8);
+        world.pass(1);
+        world.done.clear();
+        writes(&mut world, 8, 100);
+        world.run_until(world.later(Duration::from_micros(200 + 10 * seed)));
+        world.targets[0].die();
+        world.pass(300);
+        back(&mut world, Some(Disk::new(1, 4096, seed)), true);
+        assert!(world.settle(2000), "everybody is told");
+        assert_eq!(executions(&world), 0, "0 bytes reach the other disk");
+        assert!(errors(&world, Error::Stale) > 50, "old handles are stale");
+        assert_eq!(world.units[0].device.generation(), 2);
+        world.done.clear();
+        world.ask(0, Ask::Write { offset: 0, len: 700 });
+        assert!(world.settle(100));
+        assert_eq!(world.done[0].1, Ok(700), "new handles see the new disk");
+        world.curtain();
+    }
+}
+
+/// M2: nobody announces, but there was silence.
+#[test]
+fn identity_swap_in_silence_is_noticed_before_the_first_write() {
+    let mut world = Stage::default().set();
+    writes(&mut world, 0, 8);
+    world.pass(10);
+    world.targets[0].die();
+    world.pass(1100);
+    back(&mut world, Some(Disk::new(1, 4096, 7)), false);
+    world.done.clear();
+    writes(&mut world, 0, 100);
+    assert!(world.settle(1000));
+    assert_eq!((executions(&world), errors(&world, Error::Stale)), (0, 100));
+    world.curtain();
+}
+
+/// M1: a handle that is older than the disk reaches neither by reading nor by writing.
+#[test]
+fn m1_old_handles_are_stale_for_reads_and_writes() {
+    let mut world = Stage::default().set();
+    let old = world.units[0].device.handle(None);
+    let part = world.with_device(0, |d, _, _| d.add_partition("boot", 8, 16)).unwrap();
+    let boot = world.units[0].device.handle(Some(part));
+    world.targets[0].die();
+    world.pass(1100);
+    back(&mut world, Some(Disk::new(1, 4096, 7)), true);
+    world.pass(1000);
+    for handle in [old, boot] {
+        for ask in [Ask::Read { offset: 0, len: 512 }, Ask::Write { offset: 0, len: 512 }, Ask::Flush] {
+            world.submit(0, handle, false, ask);
+        }
+    }
+    assert_eq!((errors(&world, Error::Stale), executions(&world)), (6, 0));
+    assert_eq!(world.units[0].device.partitions().count(), 0);
+    world.curtain();
+}
+
+/// M4: a smaller disk is another disk; a larger one is taken over when the operator asks.
+#[test]
+fn m4_shrink_and_grow() {
+    let mut world = Stage { sectors: 1000, ..Stage::default() }.set();
+    world.targets[0].disk().resize(2000);
+    world.targets[0].resized = true;
+    world.pass(2000);
+    world.ask(0, Ask::Read { offset: 0, len: 512 });
+    assert!(world.settle(1000));
+    assert_eq!(world.units[0].device.generation(), 2, "after silence any change of size is another disk");
+    world.targets[0].disk().resize(3000);
+    world.with_device(0, |d, now, sink| d.identify(now, sink));
+    world.pass(10);
+    let d = &world.units[0].device;
+    assert_eq!((d.generation(), d.size()), (2, 3000 * 512), "the operator asked: the same disk, larger");
+    let part = world.with_device(0, |d, _, _| d.add_partition("end", 2000, 3000)).unwrap();
+    let end = world.units[0].device.handle(Some(part));
+    world.targets[0].disk().resize(1500);
+    world.with_device(0, |d, now, sink| d.identify(now, sink));
+    world.pass(10);
+    world.done.clear();
+    world.submit(0, end, false, Ask::Write { offset: 0, len: 512 });
+    assert_eq!(errors(&world, Error::Stale), 1);
+    assert_eq!(world.units[0].device.size(), 1500 * 512);
+    world.curtain();
+}
+
+/// IDENTITY: another target under the same address is not used while the disk that we know lives.
+#[test]
+fn identity_an_impostor_gets_nothing_while_the_disk_lives() {
+    let mut world = Stage { nets: 2, ..Stage::default() }.set();
+    let liar = Target::new(Addr::new(1, 0), vec![Mac([2, 0, 0, 0, 66, 0])], 9000, 16, Disk::new(1, 4096, 9));
+    world.targets.push(liar);
+    world.add_wire(1, 1, 0, 10);
+    world.announce(1);
+    for n in 0..200 {
+        writes(&mut world, n, 1);
+        world.ask(0, Ask::Read { offset: n * 512, len: 512 });
+        world.query(1);
+        world.pass(20);
+    }
+    assert_eq!(world.targets[1].look().executions, 0);
+    assert_eq!(world.targets[1].processor.counters().sectors_read, 0);
+    assert_eq!(world.units[0].device.generation(), 1);
+    // When it is the only one left, it is the disk.
+    world.targets[0].die();
+    writes(&mut world, 0, 4);
+    for _ in 0..20 {
+        world.query(1);
+        world.pass(500);
+    }
+    assert_eq!(world.units[0].device.generation(), 2);
+    world.curtain();
+}
+
+/// L2: the target never returns; every request, queued or outstanding, fails between its deadline and 250 ms later.
+#[test]
+fn deadline_a_dead_target_answers_everybody_in_time() {
+    let mut world = Stage { buffers: 4, ..Stage::default() }.set();
+    world.set_deadline(0, Some(Duration::from_secs(3)));
+    world.targets[0].die();
+    let mut asked = Vec::new();
+    for n in 0..1000u64 {
+        let ask = match n % 3 {
+            0 => Ask::Read { offset: n * 512, len: KIB4 },
+            1 => Ask::Write { offset: n * 700, len: 700 },
+            _ => Ask::Flush,
+        };
+        asked.push((world.ask(0, ask), world.now));
+        world.run_until(world.later(Duration::from_micros(500)));
+    }
+    let mut answered = Vec::new();
+    while answered.len() < 1000 && world.violation.is_none() {
+        world.run_until(world.later(Duration::from_millis(1)));
+        let now = world.now;
+        answered.extend(world.done.drain(..).map(|(seq, end)| (seq, end, now)));
+        assert!(now < Time(20_000_000), "{} of 1000 answered", answered.len());
+    }
+    for ((seq, at), (_, end, when)) in
+        asked.iter().filter_map(|a| Some((a, answered.iter().find(|d| d.0 == a.0)?)))
+    {
+        let took = *when - *at;
+        let span = Duration::from_secs(3)..=Duration::from_millis(3251);
+        assert!(span.contains(&took) && *end == Err(Error::Io), "#{seq} {end:?} after {took:?}");
+    }
+    assert!(!world.units[0].device.is_up());
+    world.ask(0, Ask::Read { offset: 0, len: 512 });
+    assert_eq!(world.done.last().unwrap().1, Err(Error::Io), "new requests fail at once");
+    back(&mut world, None, true);
+    // One IDENTIFY a second.
+    world.pass(1001);
+    assert!(world.units[0].device.is_up());
+    world.curtain();
+}
+
+/// L1: killed for five seconds in the middle of writing; no error, and work within a second of the return.
+#[test]
+fn return_within_a_second_of_the_announcement_and_without_one() {
+    for announce in [true, false] {
+        let mut world = Stage::default().set();
+        writes(&mut world, 0, 300);
+        world.run_until(world.later(Duration::from_millis(1)));
+        world.targets[0].die();
+        world.pass(5000);
+        back(&mut world, None, announce);
+        world.done.clear();
+        world.pass(if announce { 50 } else { 1000 });
+        assert!(!world.done.is_empty(), "work within a second (announced: {announce})");
+        assert!(world.settle(1000));
+        assert!(world.done.iter().all(|d| d.1 == Ok(KIB4)));
+        world.curtain();
+    }
+}
+
+/// xdisk's promise: with nofail nothing fails for lost contact, but who opened with O_NONBLOCK is told at once.
+#[test]
+fn nofail_waits_for_ever_and_failio_frees_everybody() {
+    let mut world = Stage::default().set();
+    world.set_deadline(0, Some(Duration::from_secs(1)));
+    world.set_nofail(0, true);
+    let handle = world.units[0].device.handle(None);
+    world.targets[0].die();
+    writes(&mut world, 0, 20);
+    let probe = world.submit(0, handle, true, Ask::Read { offset: 0, len: 512 });
+    world.pass(600_000);
+    assert_eq!(world.done, [(probe, Err(Error::Io))], "only the one that does not block");
+    let probe = world.submit(0, handle, true, Ask::Read { offset: 0, len: 512 });
+    assert_eq!(world.done.last(), Some(&(probe, Err(Error::Io))), "at once while the target is down");
+    back(&mut world, None, false);
+    world.done.clear();
+    assert!(world.settle(2000));
+    assert!(world.done.iter().all(|d| d.1 == Ok(KIB4)) && world.done.len() == 20);
+    world.targets[0].die();
+    writes(&mut world, 0, 20);
+    world.pass(60_000);
+    world.done.clear();
+    world.tick += 1;
+    world.units[0].failio = world.tick;
+    world.with_device(0, |d, now, sink| d.fail_all(now, sink));
+    assert_eq!(errors(&world, Error::Io), 20);
+    back(&mut world, None, true);
+    world.pass(2000);
+    assert!(world.units[0].device.is_up());
+    world.curtain();
+}
+
+/// L5: half a second a reply, one after the other: no error, no copies in storms.
+#[test]
+fn l5_a_slow_target_is_not_a_dead_one() {
+    let mut world = Stage::default().set();
+    world.targets[0].service.base = 500_000;
+    let before = world.figures.transfers;
+    for n in 0..40 {
+        world.ask(0, Ask::Read { offset: n * 8192, len: 8192 });
+    }
+    assert!(world.settle(60_000), "{} left", world.judge.pending.len());
+    assert!(world.done.iter().all(|d| d.1 == Ok(8192)));
+    let copies = (world.figures.transfers - before) as f64 / 40.0;
+    println!("l5: {copies:.2} copies of each frame");
+    assert!(copies <= 3.0, "{copies}");
+    world.curtain();
+}
+
+/// L6: 200 ms up, 800 ms down, for a minute: something is done in each turn, and nothing fails.
+#[test]
+fn l6_flapping_makes_progress() {
+    let mut world = Stage::default().set();
+    let mut asked = 0;
+    for turn in 0..60 {
+        writes(&mut world, asked % 400, 4);
+        asked += 4;
+        world.targets[0].die();
+        world.pass(800);
+        world.done.clear();
+        back(&mut world, None, turn % 2 == 0);
+        world.pass(200);
+        if turn % 2 == 0 && turn < 8 {
+            assert!(!world.done.is_empty(), "nothing done in turn {turn}");
+        }
+    }
+    back(&mut world, None, true);
+    assert!(world.settle(5000));
+    assert_eq!(world.judge.failed, 0);
+    world.curtain();
+}
+
+/// M5: an IDENTIFY that makes no sense keeps the target down; nothing is sent to it.
+#[test]
+fn m5_garbage_identify_is_down_with_a_reason() {
+    let mut world = Stage::default().set();
+    world.set_deadline(0, Some(Duration::from_secs(5)));
+    world.targets[0].die();
+    world.pass(1100);
+    world.targets[0].garbage = true;
+    back(&mut world, None, true);
+    world.pass(100);
+    assert!(!world.units[0].device.is_up());
+    let before = executions(&world);
+    writes(&mut world, 0, 4);
+    assert_eq!(errors(&world, Error::Io), 4);
+    assert_eq!(executions(&world), before);
+    world.targets[0].garbage = false;
+    world.pass(2000);
+    writes(&mut world, 0, 1);
+    world.pass(2000);
+    world.done.clear();
+    writes(&mut world, 0, 1);
+    assert!(world.settle(1000));
+    assert_eq!(world.done[0].1, Ok(KIB4));
+    world.curtain();
+}
+
+/// P1: an idle target needs no attention.
+#[test]
+fn alive_an_idle_target_wakes_nobody() {
+    let mut world = Stage::default().set();
+    writes(&mut world, 0, 100);
+    assert!(world.settle(100));
+    world.pass(20_000);
+    let before = world.figures.sweeps;
+    world.pass(60_000);
+    assert!(world.figures.sweeps - before <= 2, "{} sweeps in a minute", world.figures.sweeps - before);
+    assert_eq!(world.targets[0].look().sectors(), 4096);
+    world.curtain();
+}

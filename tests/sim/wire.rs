@@ -1,0 +1,318 @@
+//! Scenes from the wire: stale copies, black holes, silence, strangers. Names begin with the catalogue's id or the promise.
+
+use std::time::Duration;
+
+use super::ask::Ask;
+use super::disk::Faults;
+use super::rng::Rng;
+use super::stage::Stage;
+use super::world::World;
+use aoefs::engine::{Error, Time};
+use aoefs::target::Image;
+use aoefs::wire::{Addr, CONFIG_LEN, Command, Config, Header, MIN_FRAME, Mac, Refusal, Tag, Verb};
+
+const KIB4: usize = 4096;
+
+/// T10: the first copy of a write takes 0.9 s; the second is fast; a newer write of the same sectors waits for the stale copy.
+#[test]
+fn quarantine_stale_copy_cannot_undo_newer_write() {
+    for nets in [1, 2] {
+        for late in [100_000, 500_000, 900_000] {
+            let mut world = Stage { nets, ..Stage::default() }.set();
+            world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+            world.pass(5);
+            for wire in &mut world.wires {
+                wire.to.reorder = true;
+                wire.to.delay = (late, late);
+            }
+            let old = world.ask(0, Ask::Write { offset: 0, len: KIB4 });
+            world.pass(10);
+            for wire in &mut world.wires {
+                wire.to.delay = (30, 30);
+            }
+            world.pass(40);
+            assert!(world.done.iter().any(|d| d.0 == old), "the second copy was fast");
+            let began = world.now;
+            let new = world.ask(0, Ask::Write { offset: 1024, len: 700 });
+            let other = world.ask(0, Ask::Write { offset: 64 * 1024, len: 700 });
+            world.pass(5);
+            assert!(world.done.iter().any(|d| d.0 == other), "what does not overlap is not held back");
+            assert!(!world.done.iter().any(|d| d.0 == new), "a stale copy is on its way");
+            assert!(world.settle(1100), "for a second at most");
+            // As soon as the stale copy is answered nothing is left to wait for.
+            assert!(world.now - began < Duration::from_micros(late), "after {:?}", world.now - began);
+            world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+            world.curtain();
+        }
+    }
+}
+
+/// The same for a write that failed by its deadline: its copies may still come.
+#[test]
+fn quarantine_holds_for_failed_writes_too() {
+    let mut world = Stage::default().set();
+    world.set_deadline(0, Some(Duration::from_millis(300)));
+    world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+    world.pass(5);
+    world.wires[0].to.reorder = true;
+    world.wires[0].to.delay = (700_000, 700_000);
+    let old = world.ask(0, Ask::Write { offset: 0, len: KIB4 });
+    world.pass(310);
+    assert_eq!(world.done.last(), Some(&(old, Err(Error::Io))));
+    world.wires[0].to.delay = (30, 30);
+    world.set_deadline(0, None);
+    world.ask(0, Ask::Read { offset: 0, len: 512 });
+    for _ in 0..20 {
+        world.pass(10);
+        world.ask(0, Ask::Read { offset: 0, len: 512 });
+    }
+    let new = world.ask(0, Ask::Write { offset: 0, len: KIB4 });
+    world.pass(50);
+    assert!(!world.done.iter().any(|d| d.0 == new));
+    assert!(world.settle(2000));
+    assert_eq!(world.done.last(), Some(&(new, Ok(KIB4))));
+    world.curtain();
+}
+
+/// L4: one buffer, an error at the last frame of one request, three in the queue.
+#[test]
+fn window_1_error_on_last_frame() {
+    for writes in [false, true] {
+        let mut world = Stage { buffers: 1, mtu: 1500, ..Stage::default() }.set();
+        let ask = |offset: u64| {
+            if writes { Ask::Write { offset, len: 8 * 512 } } else { Ask::Read { offset, len: 8 * 512 } }
+        };
+        let first = world.ask(0, ask(0));
+        let rest: Vec<u32> = (1..4).map(|n| world.ask(0, ask(n * KIB4 as u64))).collect();
+        // Until the last frame of the first request is on its way.
+        while world.targets[0].look().reads + world.targets[0].look().executions < 6 {
+            assert!(world.step());
+        }
+        let all = Faults { read: 1.0, write: 1.0, flush: 1.0 };
+        world.targets[0].disk().faults = all;
+        while world.done.is_empty() {
+            assert!(world.step());
+        }
+        world.targets[0].disk().faults = Faults::default();
+        assert_eq!(world.done[0], (first, Err(Error::Io)));
+        assert!(world.settle(1000));
+        assert_eq!(world.done[1..], rest.iter().map(|n| (*n, Ok(KIB4))).collect::<Vec<_>>());
+        assert!(world.units[0].device.is_up(), "an error is no loss of contact");
+        world.curtain();
+    }
+}
+
+/// D4: a quarter of all reads fails; each error reaches exactly its request.
+#[test]
+fn d4_every_error_reaches_its_own_request() {
+    let mut world = Stage { sectors: 4096, ..Stage::default() }.set();
+    world.targets[0].disk().faults.read = 0.25;
+    let asked: Vec<(u32, u64)> = (0..500)
+        .map(|n| {
+            let seq = world.ask(0, Ask::Read { offset: n * KIB4 as u64, len: KIB4 });
+            world.run_until(world.later(Duration::from_micros(100)));
+            (seq, n * 8)
+        })
+        .collect();
+    assert!(world.settle(1000));
+    let failed = &world.targets[0].look().failed;
+    for (seq, at) in asked {
+        let fault = failed.iter().any(|f| f.1 < at + 8 && at < f.2);
+        let end = world.done.iter().find(|d| d.0 == seq).unwrap().1;
+        assert_eq!(end, if fault { Err(Error::Io) } else { Ok(KIB4) }, "#{seq}");
+    }
+    assert!(failed.len() > 80);
+    world.targets[0].disk().faults = Faults::default();
+    world.curtain();
+}
+
+/// P3: sixteen frames out, ten seconds of silence. devaoe would send about 1,500 copies.
+#[test]
+fn p3_retransmit_discipline_target_silent_10s() {
+    let mut world = Stage::default().set();
+    for n in 0..200 {
+        world.ask(0, Ask::Read { offset: n * 8192, len: 8192 });
+    }
+    assert!(world.settle(1000));
+    for n in 0..100 {
+        world.ask(0, Ask::Read { offset: n * 8192, len: 8192 });
+    }
+    world.run_until(world.later(Duration::from_micros(400)));
+    world.targets[0].die();
+    let before = world.figures;
+    world.pass(10_000);
+    let copies = world.figures.transfers - before.transfers;
+    let questions = world.figures.frames - before.frames - copies;
+    // log2 of ten seconds over 20 ms, and two.
+    println!("p3: {copies} copies and {questions} questions in ten seconds");
+    assert!(copies <= 16 * 11, "{copies} copies");
+    assert!(questions <= 25, "{questions} IDENTIFYs and queries");
+    world.targets[0].alive = true;
+    world.announce(0);
+    assert!(world.settle(1000));
+    world.curtain();
+}
+
+fn hole(world: &mut World, bytes: usize) {
+    for wire in &mut world.wires {
+        wire.to.hole = bytes;
+        wire.from.hole = bytes;
+    }
+}
+
+/// T7: after ten seconds of jumbo frames, frames above 1514 bytes vanish; after a while they pass again.
+#[test]
+fn t7_jumbo_black_hole_falls_back_within_2s() {
+    for (len, depth) in [(1 << 20, 4), (KIB4, 1), (KIB4, 32), (700, 1)] {
+        let mut world = Stage { sectors: 1 << 16, ..Stage::default() }.set();
+        let pump = |world: &mut World, from: Time, millis: u64| {
+            let until = from + Duration::from_millis(millis);
+            let mut n = 0;
+            while world.now < until {
+                while world.judge.pending.len() < depth {
+                    n += 1;
+                    let offset = n * 65536 % (30 << 20);
+                    let ask = if n % 2 == 0 { Ask::Read { offset, len } } else { Ask::Write { offset, len } };
+                    world.ask(0, ask);
+                }
+                world.run_until((world.now + Duration::from_millis(1)).min(until));
+            }
+        };
+        let now = world.now;
+        pump(&mut world, now, 200);
+        hole(&mut world, 1514);
+        world.done.clear();
+        let now = world.now;
+        pump(&mut world, now, 2000);
+        let done = world.done.len();
+        world.done.clear();
+        let now = world.now;
+        pump(&mut world, now, 500);
+        println!(
+            "t7: {len} bytes, depth {depth}: {done} in the two seconds, {} in half a second after",
+            world.done.len()
+        );
+        assert!(!world.done.is_empty(), "{len} bytes, depth {depth}: nothing passes after two seconds");
+        if len > 1024 {
+            assert_eq!(world.units[0].device.status().maxbcnt, 1024);
+        }
+        hole(&mut world, usize::MAX);
+        world.settle(5000);
+        world.pass(60_000);
+        assert_eq!(world.units[0].device.status().maxbcnt, 8192, "back to jumbo within a minute");
+        world.curtain();
+    }
+}
+
+/// N5: two links, one dies: the other carries at least 90 % of what one link carries within three seconds.
+#[test]
+fn n5_one_of_two_links_dies() {
+    let run = |nets, cut: bool| {
+        let mut world = Stage { nets, sectors: 1 << 16, ..Stage::default() }.set();
+        let mut n = 0;
+        let mut pump = |world: &mut World, millis: u64| {
+            let until = world.later(Duration::from_millis(millis));
+            while world.now < until && world.step() {
+                while world.judge.pending.len() < 4 {
+                    n += 1;
+                    world.ask(0, Ask::Read { offset: (n % 16) << 20, len: 1 << 20 });
+                }
+            }
+        };
+        world.ask(0, Ask::Read { offset: 0, len: 512 });
+        pump(&mut world, 500);
+        if cut {
+            (world.wires[0].to.cut, world.wires[0].from.cut) = (true, true);
+            pump(&mut world, 3000);
+        }
+        world.done.clear();
+        pump(&mut world, 1000);
+        let done = world.done.len();
+        (world.wires[0].to.cut, world.wires[0].from.cut) = (false, false);
+        world.curtain();
+        done
+    };
+    let (one, two) = (run(1, false), run(2, true));
+    println!("n5: {one} MiB/s over one link, {two} over two of which one died");
+    assert!(two as f64 >= 0.9 * one as f64);
+}
+
+/// A frame that nobody sent.
+fn forged(
+    world: &World,
+    src: Mac,
+    addr: Addr,
+    tag: Tag,
+    command: Command,
+    error: Option<Refusal>,
+) -> Vec<u8> {
+    let dst = world.nets[0].mac;
+    let mut frame = vec![0; MIN_FRAME];
+    Header { dst, src, version: 1, response: true, error, addr, command, tag }.emit(&mut frame);
+    if command == Command::Config {
+        let lie = Config { buffers: 1, sectors: 1, firmware: 1, ..Config::request(Verb::Read, &[]) };
+        lie.emit(&mut frame[24..24 + CONFIG_LEN]);
+    }
+    frame
+}
+
+/// X4: 65,536 targets announce themselves in ten seconds that do not exist. Work goes on, memory is bounded.
+#[test]
+fn x4_a_flood_of_forged_targets_is_bounded() {
+    let mut world = Stage::default().set();
+    let mut rng = Rng::new(4);
+    for n in 0..65_536u32 {
+        let src = Mac([2, 9, 0, 0, (n >> 8) as u8, n as u8]);
+        let addr = Addr::new((n >> 4) as u16, n as u8 & 15);
+        if addr != Addr::new(1, 0) {
+            let frame = forged(&world, src, addr, Tag::UNSOLICITED, Command::Config, None);
+            world.forge(0, frame);
+        }
+        if n % 64 == 0 {
+            world.ask(0, Ask::Write { offset: rng.below(4000) * 512, len: KIB4 });
+        }
+        world.run_until(world.later(Duration::from_micros(150)));
+        assert!(world.discovery.candidates() <= 4096);
+    }
+    assert!(world.settle(100));
+    assert_eq!(world.judge.failed, 0);
+    assert!(world.units.len() == 1 && world.figures.frames < 65_536 * 2);
+    world.pass(120_000);
+    assert_eq!(world.discovery.candidates(), 0, "forgotten after a minute");
+    world.curtain();
+}
+
+/// S1, S2, S3: perfect-looking answers from strangers, guessed tags from the target's MAC, lies about its limits.
+#[test]
+fn s_strangers_and_guesses_change_nothing() {
+    let mut world = Stage::default().set();
+    let mut rng = Rng::new(5);
+    let (live, own) = (Addr::new(1, 0), world.targets[0].macs[0]);
+    let stranger = Mac([2, 9, 9, 9, 9, 9]);
+    for n in 0..20_000u64 {
+        if n % 10 == 0 {
+            world.ask(0, Ask::Read { offset: n % 4000 * 512, len: KIB4 });
+            world.ask(0, Ask::Write { offset: n % 4000 * 512, len: KIB4 });
+        }
+        let guess = Tag(rng.next() as u32 | Tag::OURS);
+        let seen = world.last_tag;
+        let frame = match rng.below(6) {
+            0 => forged(&world, stranger, live, seen, Command::Ata, Some(Refusal::Unavailable)),
+            1 => forged(&world, stranger, live, seen, Command::Ata, None),
+            2 => forged(&world, own, live, guess, Command::Ata, Some(Refusal::Unavailable)),
+            3 => forged(&world, stranger, live, guess, Command::Config, None),
+            4 => forged(&world, own, live, guess, Command::Config, None),
+            _ => forged(&world, stranger, live, Tag::UNSOLICITED, Command::Config, None),
+        };
+        world.forge(0, frame);
+        world.run_until(world.later(Duration::from_micros(50)));
+    }
+    assert!(world.settle(100));
+    assert_eq!(world.judge.failed, 0);
+    let s = world.units[0].device.status();
+    assert_eq!((s.nframes, s.maxbcnt), (16, 8192), "limits are believed only when they were asked for");
+    world.pass(20_000);
+    assert_eq!(world.units[0].device.paths().len(), 1);
+    assert_eq!(world.targets[0].look().sectors(), 4096);
+    world.curtain();
+}
