@@ -142,7 +142,6 @@ impl<R> Device<R> {
     /// I/O was refused because the target is down: see whether it is back, at most once a second.
     pub(super) fn revive(&mut self, now: Time, sink: &mut Sink<R>) {
         if now >= self.identify_at {
-            self.announced = false;
             self.identify_at = now + IDENTIFY_EVERY;
             self.ask(now, sink);
         }
