@@ -1,0 +1,93 @@
+//! The speed that the mount must have beside the wire's own and beside what people would use instead. Only rows of one run of
+//! `benches/compare/run` are compared; since other work on the machine spoils runs, the best of a few counts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper fails the test")]
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs of which the best counts for each goal.
+const RUNS: usize = 4;
+/// The jobs that are compared.
+const JOBS: &str = "^seq(read|write)(-1m-dio-qd4)?$|^rand(read|write)-4k-qd32$";
+
+/// A goal: the first row's figure must be this many times the best of the others'.
+struct Goal {
+    job: &'static str,
+    by_rate: bool,
+    beside: &'static [(&'static str, &'static str)],
+    ratio: f64,
+}
+
+const PEERS_READ: &[(&str, &str)] = &[("nbdfuse", "randread-4k-qd32"), ("qemu", "randread-4k-qd32")];
+const PEERS_WRITE: &[(&str, &str)] = &[("nbdfuse", "randwrite-4k-qd32"), ("qemu", "randwrite-4k-qd32")];
+
+const GOALS: [Goal; 4] = [
+    Goal { job: "seqread-1m-dio-qd4", by_rate: false, beside: &[("raw", "seqread")], ratio: 0.8 },
+    Goal { job: "seqwrite-1m-dio-qd4", by_rate: false, beside: &[("raw", "seqwrite")], ratio: 0.8 },
+    Goal { job: "randread-4k-qd32", by_rate: true, beside: PEERS_READ, ratio: 1.5 },
+    Goal { job: "randwrite-4k-qd32", by_rate: true, beside: PEERS_WRITE, ratio: 1.5 },
+];
+
+/// MB/s and IOPS by who and job.
+type Rows = HashMap<(String, String), (f64, f64)>;
+
+fn run(script: &Path) -> Rows {
+    let out = Command::new(script).args(["-s", "1", "-m", "9000", "-j", JOBS]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    print!("{text}");
+    let mut rows = Rows::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split('\t').collect();
+        if let [_, _, who, job, rate, iops, ..] = words[..]
+            && let (Ok(rate), Ok(iops)) = (rate.parse(), iops.parse())
+        {
+            rows.insert((who.to_owned(), job.to_owned()), (rate, iops));
+        }
+    }
+    rows
+}
+
+fn ratio(rows: &Rows, goal: &Goal) -> Option<f64> {
+    let figure = |who: &str, job: &str| {
+        let (rate, iops) = *rows.get(&(who.to_owned(), job.to_owned()))?;
+        Some(if goal.by_rate { iops } else { rate })
+    };
+    let beside = goal.beside.iter().map(|(who, job)| figure(who, job)).collect::<Option<Vec<f64>>>()?;
+    Some(figure("aoefs", goal.job)? / beside.into_iter().fold(0.0, f64::max))
+}
+
+#[test]
+fn speed_beside_raw_frames_and_the_peers() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: speed_beside_raw_frames_and_the_peers: needs root for network namespaces");
+        return;
+    }
+    for tool in ["vblade", "fio", "nbdkit", "nbdfuse", "qemu-storage-daemon", "ip", "nsenter"] {
+        let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
+        if !found.status.success() {
+            println!("skipped: speed_beside_raw_frames_and_the_peers: {tool} is not installed");
+            return;
+        }
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare/run");
+    let mut best = [0.0f64; GOALS.len()];
+    for _ in 0..RUNS {
+        let rows = run(&script);
+        for (best, goal) in best.iter_mut().zip(&GOALS) {
+            let found = ratio(&rows, goal).expect("every job has its row");
+            *best = best.max(found);
+        }
+        if best.iter().zip(&GOALS).all(|(best, goal)| *best >= goal.ratio) {
+            break;
+        }
+    }
+    for (best, goal) in best.iter().zip(&GOALS) {
+        println!("{}: {best:.2} of the best beside it, at least {} asked for", goal.job, goal.ratio);
+    }
+    for (best, goal) in best.iter().zip(&GOALS) {
+        assert!(*best >= goal.ratio, "{}: {best:.2}, at least {}", goal.job, goal.ratio);
+    }
+}
