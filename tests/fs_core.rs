@@ -6,6 +6,10 @@
 #[path = "fs_core/bed.rs"]
 mod bed;
 
+#[path = "bed/rng.rs"]
+#[allow(dead_code, reason = "each test binary uses the part of it that it needs")]
+mod rng;
+
 #[path = "fs_core/commands.rs"]
 mod commands;
 #[path = "fs_core/counters.rs"]
@@ -22,3 +26,5 @@ mod names;
 mod partscan;
 #[path = "fs_core/raw.rs"]
 mod raw;
+#[path = "fs_core/words.rs"]
+mod words;

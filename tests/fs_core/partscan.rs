@@ -7,7 +7,7 @@ use aoefs::fs::errno::Errno;
 use crate::bed::Bed;
 
 /// A disk with an MBR of two partitions, the second of which is `second`.
-fn write_table(bed: &Bed, (start, count): (u32, u32)) {
+pub fn write_table(bed: &Bed, (start, count): (u32, u32)) {
     write_record(bed, 0, &[(0x83, 8, 100), (0x83, start, count)]);
 }
 
