@@ -13,6 +13,8 @@ mod tools;
 mod atomicity;
 #[path = "netns/bed_itself.rs"]
 mod bed_itself;
+#[path = "netns/claims.rs"]
+mod claims;
 #[path = "netns/control.rs"]
 mod control;
 #[path = "netns/database.rs"]
@@ -62,6 +64,7 @@ fn main() -> std::process::ExitCode {
         files::TESTS,
         partitions::TESTS,
         control::TESTS,
+        claims::TESTS,
         atomicity::TESTS,
         loops::TESTS,
         life::TESTS,
