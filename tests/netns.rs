@@ -19,6 +19,8 @@ mod claims;
 mod control;
 #[path = "netns/database.rs"]
 mod database;
+#[path = "netns/demo.rs"]
+mod demo;
 #[path = "netns/faults.rs"]
 mod faults;
 #[path = "netns/files.rs"]
@@ -65,6 +67,7 @@ fn main() -> std::process::ExitCode {
         partitions::TESTS,
         control::TESTS,
         claims::TESTS,
+        demo::TESTS,
         atomicity::TESTS,
         loops::TESTS,
         life::TESTS,
