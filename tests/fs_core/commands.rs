@@ -71,7 +71,7 @@ fn lines_run_in_order_and_the_first_that_fails_ends_the_write() {
     for (line, errno) in [
         ("part a 0 9", Errno::EEXIST),
         ("delpart zz", Errno::ENOENT),
-        ("part ctl 0 8", Errno::EINVAL),
+        ("part ctl 0 8", Errno::EEXIST),
         ("setsize 513", Errno::EINVAL),
         ("setsize 99999999999744", Errno::EINVAL),
         ("frobnicate", Errno::EINVAL),
