@@ -282,6 +282,14 @@ fn write(bed: &Bed, file: &str, bytes: &[u8]) -> (Result<u32, Errno>, Vec<String
     (answer, lines.map(|(_, words)| words.to_string()).collect())
 }
 
+/// Waits for what `flush` and its like began and did not wait for.
+fn settle(bed: &Bed) {
+    bed.eventually(|| {
+        let units = bed.runtime.units();
+        units.iter().all(|unit| bed.runtime.look(unit, |device| device.requests() == 0))
+    });
+}
+
 /// Every row on a bed of its own: one word's mess is not another's, and the log's rate limit is far.
 fn check(file: &str, usages: &[String], rows: Vec<Row>) {
     let name = |usage: &String| usage.split(' ').next().unwrap().to_string();
@@ -319,6 +327,7 @@ fn check(file: &str, usages: &[String], rows: Vec<Row>) {
         for bytes in [&b" \xff\xfe"[..], b" on\xc3", b"\x80"] {
             refused(&[word.as_bytes(), bytes].concat(), EINVAL, "not UTF-8");
         }
+        settle(&bed);
         bed.end();
     }
 }
@@ -484,5 +493,6 @@ fn random_writes_change_nothing_where_they_are_refused() {
     bed.echo("1.0/ctl", "setsize\ndeadline\nmtu\nmaxbno\nmaxout\njumbo on\nnofail off").unwrap();
     bed.fill(7);
     assert!(bed.disk().iter().all(|byte| *byte == 7));
+    settle(&bed);
     bed.end();
 }
