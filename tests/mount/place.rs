@@ -124,7 +124,10 @@ fn a_source_with_commas_is_one_source() {
     let point = room.point();
     room.started(&[&this_program(), "--daemon", point.to_str().unwrap(), "1", "eth0,ro,fd=0"]);
     let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-    let line = table.lines().find(|line| line.contains(" fuse.aoefs ")).unwrap();
+    let line = table
+        .lines()
+        .find(|line| line.contains(" fuse.aoefs ") && line.contains(&*room.point().to_string_lossy()))
+        .unwrap();
     assert!(line.contains(" fuse.aoefs eth0,ro,fd=0 rw,"), "{line}");
 }
 
@@ -167,7 +170,10 @@ fn through_fusermount(capabilities: Option<&str>) {
     assert_eq!(daemon.fact("helper"), "true");
     assert!(daemon.fact("read_ahead").starts_with("Err"), "{}", daemon.daemon.said());
     let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-    let line = table.lines().find(|line| line.contains(" fuse.aoefs ")).unwrap();
+    let line = table
+        .lines()
+        .find(|line| line.contains(" fuse.aoefs ") && line.contains(&*room.point().to_string_lossy()))
+        .unwrap();
     assert!(line.contains(" fuse.aoefs eth0,allow_other\\134,x rw,user_id=65534"), "{line}");
 
     // Killed, and its unmounter goes through fusermount3.
