@@ -1,7 +1,7 @@
 //! Who may write where: range locks over sectors, first come first served among overlaps, and the ranges that a
 //! stale copy of an older write could still reach.
 //!
-//! A range is taken whole and at once. An entry waits for every earlier entry that overlaps it, granted or not, so
+//! A write takes its range whole and at once. An entry waits for every earlier entry that overlaps it, granted or not, so
 //! nobody starves. A *quarantine* is a range whose write is answered or given up while copies of it may still be
 //! on their way: newer writes wait until every copy was answered or the time in which it could arrive has passed.
 
@@ -21,6 +21,8 @@ pub struct LockId(u64);
 enum Kind {
     /// A write: waits for earlier overlaps, later overlaps wait for it.
     Write,
+    /// A read: waits for earlier writes that it overlaps, nobody waits for it.
+    Read,
     /// A flush: waits for every earlier write, nobody waits for it.
     Barrier,
     /// Copies of a finished write may still arrive.
@@ -46,7 +48,8 @@ impl Entry {
 
     fn blocks(&self, later: &Entry) -> bool {
         match (self.kind, later.kind) {
-            (Kind::Barrier, _) | (Kind::Quarantine { .. }, Kind::Barrier) => false,
+            (Kind::Read | Kind::Barrier, _) => false,
+            (Kind::Quarantine { .. }, Kind::Read | Kind::Barrier) => false,
             (_, Kind::Quarantine { .. }) => false,
             _ => self.overlaps(later.start, later.end),
         }
@@ -92,6 +95,14 @@ impl Locks {
     /// Asks for `[start, end)`. True: it is yours. False: it will come out of [`Locks::next_granted`] with `owner`.
     pub fn write(&mut self, start: u64, end: u64, owner: usize) -> (LockId, bool) {
         self.take(start, end, Kind::Write, owner)
+    }
+
+    /// Asks to read `[start, end)`. None: nothing is in the way, and there is nothing to give back. Else it waits, for the answer
+    /// would be older than a write that may be answered first, and the kernel would keep it in its page cache.
+    pub fn read(&mut self, start: u64, end: u64, owner: usize) -> Option<LockId> {
+        let newcomer = Entry { id: LockId(0), start, end, kind: Kind::Read, blockers: 0, owner };
+        let blocked = self.entries.iter().any(|e| e.blocks(&newcomer));
+        blocked.then(|| self.take(start, end, Kind::Read, owner).0)
     }
 
     /// Asks to be told when every write that is known now has ended.
@@ -236,6 +247,27 @@ mod tests {
         assert_eq!(l.next_granted(), Some((f, 0)));
         l.release(f);
         l.release(b);
+    }
+
+    #[test]
+    fn a_read_waits_for_earlier_writes_and_nobody_for_it() {
+        let mut l = Locks::default();
+        assert_eq!(l.read(0, 8, 1), None, "nothing to give back");
+        let (a, _) = l.write(0, 8, 0);
+        let r = l.read(7, 9, 1);
+        assert_eq!(l.read(8, 9, 2), None);
+        let (b, ok) = l.write(8, 9, 0);
+        assert!(ok, "a write does not wait for a read that waits");
+        l.release(a);
+        assert_eq!(l.next_granted().map(|(id, owner)| (Some(id), owner)), Some((r, 1)));
+        l.quarantine(0, 8, 1, Time(1000));
+        assert_eq!(
+            l.read(0, 8, 3),
+            None,
+            "a stale copy must not change what is written, but may be read over"
+        );
+        r.into_iter().chain([b]).for_each(|id| l.release(id));
+        assert_eq!(l.held(), 0);
     }
 
     #[test]

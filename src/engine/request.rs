@@ -202,7 +202,7 @@ impl Span {
 /// What a request has to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    Read { span: Span, skip: usize, len: usize, buf: Option<Buf> },
+    Read { span: Span, skip: usize, len: usize, buf: Option<Buf>, lock: Option<LockId> },
     Write { span: Span, len: usize, bytes: Bytes, lock: LockId },
     Trim { span: Span, lock: LockId },
     Flush { lock: LockId, left: bool, done: bool },
@@ -270,6 +270,7 @@ impl<R> Req<R> {
         match self.job {
             Job::Write { lock, .. } | Job::Trim { lock, .. } | Job::Flush { lock, .. } => Some(lock),
             Job::Ata(ref raw) => raw.lock,
+            Job::Read { lock, .. } => lock,
             _ => None,
         }
     }

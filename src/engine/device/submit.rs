@@ -100,7 +100,8 @@ impl<R> Device<R> {
         if len == 0 {
             return Ok(Prepared::Now(Output::Data(crate::engine::Data::empty())));
         }
-        Ok(Prepared::Later(Job::Read { span: Span::new(Sector(at), sectors), skip, len, buf: None }))
+        let span = Span::new(Sector(at), sectors);
+        Ok(Prepared::Later(Job::Read { span, skip, len, buf: None, lock: None }))
     }
 
     fn prepare_write(&mut self, extent: &Extent, offset: u64, mut data: WriteBuf) -> Result<Prepared, Error> {
@@ -205,6 +206,10 @@ impl<R> Device<R> {
                 let (taken, granted) = self.locks.write(span.at.0, span.at.0 + span.sectors, id);
                 *lock = taken;
                 granted
+            }
+            Job::Read { span, lock, .. } => {
+                *lock = self.locks.read(span.at.0, span.at.0 + span.sectors, id);
+                lock.is_none()
             }
             Job::Flush { lock, .. } => {
                 let (taken, granted) = self.locks.barrier(id);
