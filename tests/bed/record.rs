@@ -46,15 +46,21 @@ impl Recorder {
         let flag = stop.clone();
         let thread = std::thread::spawn(move || {
             let (mut frames, mut batch) = (Vec::new(), Batch::new());
-            while !flag.load(Relaxed) {
-                wait(&[port.as_fd()], Duration::from_millis(20));
+            loop {
+                // Read before the frames are: what arrived until then is recorded all the same.
+                let last = flag.load(Relaxed);
+                wait(&[port.as_fd()], Duration::from_millis(if last { 0 } else { 20 }));
                 port.recv_batch(&mut batch);
                 let at = Instant::now();
+                let before = frames.len();
                 frames.extend(batch.frames().filter_map(|frame| {
                     let (header, body) = Header::parse(frame).ok()?;
                     let ata = (header.command == Command::Ata).then(|| Ata::parse(body).ok()).flatten();
                     Some(Frame { at, header, ata: ata.map(|(ata, _)| ata), len: frame.len() })
                 }));
+                if last && frames.len() == before {
+                    break;
+                }
             }
             frames
         });
