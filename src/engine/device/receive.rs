@@ -13,6 +13,9 @@ use crate::wire::{
 
 /// A stale copy lives at most this long in a network that was never seen slower, and longer in one that was.
 const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(1);
+/// But no longer than this: one target that was stopped for a minute and then answered must not make every later overlap
+/// wait past its deadline. Four of the longest timeouts.
+const QUARANTINE_MAX: std::time::Duration = std::time::Duration::from_secs(32);
 
 /// How often answers that came in doubt are asked for again. More would never end with a target that takes seconds each time.
 pub(super) const REDO_MAX: u8 = 3;
@@ -276,7 +279,7 @@ impl<R> Device<R> {
             let (start, end) = self.reach(id);
             if (copies > 0 || more) && start < end {
                 let slowest = self.paths.iter().flatten().map(|p| p.rtt.largest()).max().unwrap_or_default();
-                let mut until = now + QUARANTINE.max(slowest * 4);
+                let mut until = now + QUARANTINE.max((slowest * 4).min(QUARANTINE_MAX));
                 // Under loss there are hundreds a second: they end together, not each by a wake-up of its own.
                 until.0 = until.0.next_multiple_of(TOGETHER);
                 self.arm(until);
