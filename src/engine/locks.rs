@@ -21,6 +21,8 @@ pub struct LockId(u64);
 enum Kind {
     /// A write: waits for earlier overlaps, later overlaps wait for it.
     Write,
+    /// A raw command that may write: as a write, but reads do not wait for what may take the disk minutes.
+    Raw,
     /// A read: waits for earlier writes that it overlaps, nobody waits for it.
     Read,
     /// A flush: waits for every earlier write, nobody waits for it.
@@ -48,7 +50,7 @@ impl Entry {
 
     fn blocks(&self, later: &Entry) -> bool {
         match (self.kind, later.kind) {
-            (Kind::Read | Kind::Barrier, _) => false,
+            (Kind::Read | Kind::Barrier, _) | (Kind::Raw, Kind::Read) => false,
             (Kind::Quarantine { .. }, Kind::Read | Kind::Barrier) => false,
             (_, Kind::Quarantine { .. }) => false,
             _ => self.overlaps(later.start, later.end),
@@ -95,6 +97,11 @@ impl Locks {
     /// Asks for `[start, end)`. True: it is yours. False: it will come out of [`Locks::next_granted`] with `owner`.
     pub fn write(&mut self, start: u64, end: u64, owner: usize) -> (LockId, bool) {
         self.take(start, end, Kind::Write, owner)
+    }
+
+    /// The same for a raw command.
+    pub fn raw(&mut self, start: u64, end: u64, owner: usize) -> (LockId, bool) {
+        self.take(start, end, Kind::Raw, owner)
     }
 
     /// Asks to read `[start, end)`. None: nothing is in the way, and there is nothing to give back. Else it waits, for the answer

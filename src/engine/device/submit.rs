@@ -219,7 +219,7 @@ impl<R> Device<R> {
             Job::Ata(raw) if !raw.effect.sectors.is_empty() => {
                 // If nobody knows what it does, it excludes every write.
                 let Range { start, end } = raw.effect.sectors;
-                let (taken, granted) = self.locks.write(start, end, id);
+                let (taken, granted) = self.locks.raw(start, end, id);
                 raw.lock = Some(taken);
                 granted
             }
