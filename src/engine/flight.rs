@@ -152,6 +152,8 @@ pub struct Frame {
     pub count: u8,
     /// Copies that expired; the timeout doubles with each.
     pub expiries: u8,
+    /// Copies given up before the timer because nothing at all was answered.
+    pub tails: u8,
     /// When the flying copy expires.
     pub due: Time,
     /// Waits in a lane to be sent again.
@@ -303,6 +305,7 @@ impl Flight {
             at,
             count,
             expiries: 0,
+            tails: 0,
             due: Time::NEVER,
             queued: false,
             copies: [None; COPIES],

@@ -32,6 +32,10 @@ const TOLERANCE_FIRST: u32 = 1;
 const TOLERANCE_LAST: u32 = 12;
 /// Losses by overtaking, none of them wrong, after which the tolerance shrinks again (RFC 8985's persistence).
 const JUDGED_WELL: u32 = 16;
+/// How much longer than two round trips and four deviations nothing may be answered before one copy is sent again, and how
+/// often it is, each time after twice as long.
+const TAIL: Duration = Duration::from_millis(1);
+pub const TAILS: u8 = 3;
 /// Expiries without an answer in between after which a path is silent, where another could carry its work.
 const SILENT: u32 = 2;
 /// First and last distance of the probes that ask a silent path whether it is back.
@@ -121,6 +125,9 @@ pub struct Path {
     order: VecDeque<Sent>,
     first: u64,
     younger_answers: u32,
+    /// Copies sent again because nothing came, since something did, and when the last one was.
+    tails: u8,
+    tailed_at: Time,
     /// How much later than the mean an overtaken copy may be, in quarters of the mean; what proved wrong raises it.
     tolerance: u32,
     /// Losses by overtaking since the tolerance proved too small.
@@ -150,6 +157,8 @@ impl Path {
             order: VecDeque::new(),
             first: 0,
             younger_answers: 0,
+            tails: 0,
+            tailed_at: Time::default(),
             tolerance: TOLERANCE_FIRST,
             well_judged: 0,
         }
@@ -254,6 +263,30 @@ impl Path {
         self.order.front().map(|oldest| oldest.frame)
     }
 
+    /// When one copy is sent again because nothing at all was answered for longer than it should take: of the last frames
+    /// out no younger ones can tell that they are lost, and the timer is a hundred round trips away on a LAN.
+    /// `tails`: how often that happened to the oldest frame, which is the one.
+    pub fn tail_at(&self, tails: u8) -> Option<Time> {
+        let tails = tails.max(self.tails);
+        if self.younger_answers > 0 || tails >= TAILS {
+            return None;
+        }
+        let since = self.order.back()?.at.max(self.last_heard).max(self.tailed_at);
+        let wait = (self.rtt.smoothed()? * 2 + self.rtt.deviation() * 4 + TAIL) * (1 << tails);
+        (wait < self.rtt.timeout()).then_some(since + wait)
+    }
+
+    /// The oldest flying frame is sent again now because nothing was answered.
+    pub fn tailed(&mut self, now: Time) {
+        self.tails += 1;
+        self.tailed_at = now;
+    }
+
+    /// The oldest flying frame.
+    pub fn oldest(&self) -> Option<FrameId> {
+        self.order.front().map(|oldest| oldest.frame)
+    }
+
     /// A copy was given up because younger ones were answered.
     pub fn overtook(&mut self) {
         self.stats.overtaken += 1;
@@ -275,6 +308,7 @@ impl Path {
     /// Something valid came back over this path.
     pub fn heard(&mut self, now: Time) {
         self.last_heard = now;
+        self.tails = 0;
         self.silent_expiries = 0;
         self.probe_interval = PROBE_FIRST;
         self.probe_at = Time::NEVER;

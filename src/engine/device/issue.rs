@@ -78,10 +78,12 @@ impl<R> Device<R> {
                 self.lanes[lane].again.pop_front();
                 continue;
             };
-            let (work, last) = (frame.work, frame.last().copied());
+            let (work, last, expiries) = (frame.work, frame.last().copied(), frame.expiries);
             if work.needs_trust() && last.is_some_and(|c| self.last_heard <= c.sent) {
                 // Nothing was heard since that copy left: whoever is there now may not be who it was sent to.
-                self.doubt(now, Some("a write was not answered"), sink);
+                // What is only a little late is not worth a line in the log.
+                let why = (expiries > 0).then_some("a write was not answered");
+                self.doubt(now, why, sink);
                 return false;
             }
             let whole = self.whole(work);
@@ -302,6 +304,9 @@ impl<R> Device<R> {
         path.stats.resent += u64::from(again);
         let due = now + patience;
         self.arm(due);
+        if let Place::Ordered(_) = place {
+            self.watch(to);
+        }
         let Some(tag) = self.flight.depart(id, to, place, now, due) else { return };
         if let Some(transmit) = self.describe(id, to, tag) {
             sink.frames.push(transmit);

@@ -3,7 +3,7 @@
 use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
-use crate::engine::path::{NetId, PathId, Trust};
+use crate::engine::path::{NetId, PathId, TAILS, Trust};
 use crate::engine::request::{Error, Job};
 use crate::engine::time::Time;
 use crate::wire::{
@@ -232,9 +232,25 @@ impl<R> Device<R> {
             }
             self.lose(old, true, now, sink);
         }
-        if let Some(at) = self.path(path_id).and_then(|p| p.overtaken_at()) {
+        self.watch(path_id);
+    }
+
+    /// Comes back when the path's oldest copy counts as overtaken, or its last ones as lost.
+    pub(super) fn watch(&mut self, path_id: PathId) {
+        let overtaken = self.path(path_id).and_then(|p| p.overtaken_at());
+        if let Some(at) = overtaken.or_else(|| self.tail(path_id).map(|tail| tail.1)) {
             self.arm(at);
         }
+    }
+
+    /// The frame of a path that is sent again because nothing at all is answered, and when.
+    pub(super) fn tail(&self, path_id: PathId) -> Option<(FrameId, Time)> {
+        let path = self.path(path_id)?;
+        let id = path.oldest()?;
+        let frame = self.flight.get(id)?;
+        // With the timer's first expiry it is the timer's.
+        let tails = if frame.expiries > 0 { TAILS } else { frame.tails };
+        Some((id, path.tail_at(tails)?))
     }
 
     /// A frame's flying copy is lost: the path pays for it, and the frame waits to be sent again.

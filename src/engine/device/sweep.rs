@@ -173,6 +173,19 @@ impl<R> Device<R> {
         let ids: Vec<PathId> = self.path_ids().map(|(id, _)| id).collect();
         for id in ids {
             self.give_up_overtaken(id, now, sink);
+            if let Some((frame, at)) = self.tail(id)
+                && at <= now
+            {
+                if let Some(f) = self.flight.get_mut(frame) {
+                    f.tails += 1;
+                }
+                if let Some(p) = self.path_mut(id) {
+                    p.tailed(now);
+                }
+                self.release_place(frame);
+                self.line_up(frame);
+            }
+            self.watch(id);
             let Some(p) = self.path(id) else { continue };
             let most = self.most_sectors(p);
             let (tainted, up) = (p.trust == Trust::Tainted, p.up);
