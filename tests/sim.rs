@@ -11,14 +11,19 @@ mod sim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, setrlimit};
 use sim::speed::{Job, LOSSES};
 use sim::stage::Stage;
 use sim::swarm::{Report, run};
 
 /// Seeds in an ordinary run.
 const SEEDS: u64 = 10_000;
+/// Violations after which a run ends; AOEFS_SIM_STOP changes it.
+const STOP: u64 = 20;
+/// Bytes of address space that the tests may take.
+const MEMORY: u64 = 6 << 30;
 /// Lines of trace that a failure shows.
 const LINES: usize = 120;
 
@@ -50,15 +55,22 @@ struct Sum {
 }
 
 fn run_all(seeds: impl Fn(u64) -> Option<u64> + Sync) -> Sum {
+    // A run that never ends must not take the machine with it.
+    let _ = setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY);
     let sum = Mutex::new(Sum::default());
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
+    let most = env("AOEFS_SIM_STOP").unwrap_or(STOP) as usize;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let clocks: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(IDLE)).collect();
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
+        scope.spawn(|| watch(&clocks));
+        for clock in &clocks {
+            let (seeds, sum, next, stop) = (&seeds, &sum, &next, &stop);
+            scope.spawn(move || {
                 while !stop.load(Relaxed) {
                     let Some(seed) = seeds(next.fetch_add(1, Relaxed)) else { break };
+                    clock.store(seed, Relaxed);
                     let report = guarded(seed, false);
                     let mut sum = sum.lock().unwrap();
                     sum.seeds += 1;
@@ -69,15 +81,40 @@ fn run_all(seeds: impl Fn(u64) -> Option<u64> + Sync) -> Sum {
                     sum.shielded += report.figures.shielded;
                     if let Some(what) = report.violation {
                         sum.failed.push((seed, what));
-                        if sum.failed.len() >= 20 {
+                        if sum.failed.len() >= most {
                             stop.store(true, Relaxed);
                         }
                     }
                 }
+                clock.store(OVER, Relaxed);
             });
         }
     });
     sum.into_inner().unwrap()
+}
+
+/// What a thread's clock says when it runs no seed (yet, any more).
+const IDLE: u64 = u64::MAX;
+const OVER: u64 = u64::MAX - 1;
+/// A seed takes milliseconds. One that takes this long never ends, and may take all memory with it.
+const ENDLESS: Duration = Duration::from_secs(60);
+
+/// Ends the process if a seed does not.
+fn watch(clocks: &[AtomicU64]) {
+    let mut seen: Vec<(u64, Instant)> = clocks.iter().map(|_| (IDLE, Instant::now())).collect();
+    while !clocks.iter().all(|clock| clock.load(Relaxed) == OVER) {
+        std::thread::sleep(Duration::from_millis(50));
+        for (seen, clock) in seen.iter_mut().zip(clocks) {
+            let seed = clock.load(Relaxed);
+            if seen.0 != seed {
+                *seen = (seed, Instant::now());
+            } else if seed < OVER && seen.1.elapsed() > ENDLESS {
+                println!("seed {seed}: does not end");
+                eprintln!("seed {seed}: does not end");
+                std::process::abort();
+            }
+        }
+    }
 }
 
 fn report(sum: Sum, began: Instant) {

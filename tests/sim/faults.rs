@@ -254,7 +254,13 @@ impl Troubles {
     /// Every fault ends now.
     pub fn end(&mut self, world: &mut World) {
         world.note(|| "ALL FAULTS END".into());
-        for (_, remedy) in std::mem::take(&mut self.remedies) {
+        let mut remedies = std::mem::take(&mut self.remedies);
+        remedies.sort_by_key(|r| r.0);
+        for (at, remedy) in remedies {
+            // Another disk that comes up within a second would be nobody's to know.
+            if let Remedy::Return { .. } = remedy {
+                world.run_until(at);
+            }
             self.remedy(world, remedy);
         }
         for wire in &mut world.wires {

@@ -27,6 +27,8 @@ pub struct Load {
     raw: bool,
     words: bool,
     trims: bool,
+    /// Now and then nobody asks for anything, long enough to be silence.
+    pauses: bool,
     handles: Vec<(usize, Handle)>,
     names: u32,
 }
@@ -46,6 +48,7 @@ impl Load {
             raw: rng.chance(0.15),
             words: rng.chance(0.3),
             trims: rng.chance(0.4),
+            pauses: rng.chance(0.3),
             handles: Vec::new(),
             names: 0,
         }
@@ -57,6 +60,9 @@ impl Load {
 
     pub fn act(&mut self, world: &mut World, rng: &mut Rng) {
         self.next = world.now + Duration::from_micros(1 + rng.below(2 * self.pace));
+        if self.pauses && rng.chance(0.05) {
+            self.next = self.next + Duration::from_micros(1_000_000 + rng.below(2_000_000));
+        }
         let u = rng.below(world.units.len() as u64) as usize;
         if self.operator && rng.chance(0.1) {
             self.operate(world, rng, u);
@@ -140,7 +146,7 @@ impl Load {
     /// Something that an operator may type at any time.
     fn operate(&mut self, world: &mut World, rng: &mut Rng, u: usize) {
         let sectors = world.units[u].device.status().sectors;
-        let what = rng.below(13);
+        let what = rng.below(15);
         world.note(|| format!("u{u} operator {what}"));
         match what {
             0 => {
@@ -183,6 +189,11 @@ impl Load {
             11 => {
                 let name = format!("p{}", rng.below(4));
                 let _ = world.with_device(u, |d, _, _| d.delete_partition(&name));
+            }
+            12 => world.with_device(u, |d, now, sink| d.slept(now, sink)),
+            13 => {
+                // An open file keeps a target that is down being asked.
+                let _ = world.with_device(u, |d, _, _| d.open());
             }
             _ => world.with_device(u, |d, now, sink| d.probe(now, sink)),
         }

@@ -246,7 +246,10 @@ fn audit(world: &mut World) {
 
 /// The faults are over: everything completes, and nothing stays behind.
 fn finish(world: &mut World, plan: &Plan) {
-    let mut quiet = world.now + DRAIN;
+    // With one buffer, 20 ms away, a sector a frame.
+    let bytes: u64 = world.judge.pending.values().map(|p| p.end - p.start).sum();
+    let drain = DRAIN + Duration::from_millis(50) * (bytes / SECTOR as u64) as u32;
+    let mut quiet = world.now + drain;
     let mut left = usize::MAX;
     while world.now < quiet && !world.judge.pending.is_empty() && world.violation.is_none() {
         if (quiet - world.now).as_secs().is_multiple_of(5) {
@@ -257,13 +260,13 @@ fn finish(world: &mut World, plan: &Plan) {
         world.run_until(world.later(Duration::from_millis(500)));
         if world.judge.pending.len() < left {
             left = world.judge.pending.len();
-            quiet = world.now + DRAIN;
+            quiet = world.now + drain;
         }
         audit(world);
     }
     if let Some((seq, p)) = world.judge.pending.iter().next() {
         let what = format!(
-            "RETURN: #{seq} {:?} of {:?} is not answered {DRAIN:?} after the last fault",
+            "RETURN: #{seq} {:?} of {:?} is not answered {drain:?} after the last fault",
             p.kind, p.submitted
         );
         world.violate(|| what);

@@ -57,9 +57,10 @@ fn quarantine_holds_for_failed_writes_too() {
     world.wires[0].to.reorder = true;
     world.wires[0].to.delay = (700_000, 700_000);
     let old = world.ask(0, Ask::Write { offset: 0, len: KIB4 });
-    world.pass(310);
-    assert_eq!(world.done.last(), Some(&(old, Err(Error::Io))));
+    world.pass(200);
     world.wires[0].to.delay = (30, 30);
+    world.pass(110);
+    assert_eq!(world.done.last(), Some(&(old, Err(Error::Io))));
     world.set_deadline(0, None);
     world.ask(0, Ask::Read { offset: 0, len: 512 });
     for _ in 0..20 {

@@ -26,6 +26,8 @@ use aoefs::wire::{Addr, Command, Config, Header, Mac, SECTOR, Tag, cmd};
 const SILENCE: u64 = 1_000_000;
 const ALARMS: usize = 3;
 const ALARM_SPAN: u64 = 9_000_000;
+/// More than ever happens in one run.
+const STEPS: u64 = 20_000_000;
 
 /// A netlink of the initiator.
 pub struct Net {
@@ -84,6 +86,7 @@ impl Ord for Entry {
 /// Figures of one run.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Figures {
+    pub steps: u64,
     pub frames: u64,
     /// Of these, the ones that read or write.
     pub transfers: u64,
@@ -197,6 +200,11 @@ impl World {
     }
 
     fn step_until(&mut self, until: Time) -> bool {
+        self.figures.steps += 1;
+        if self.figures.steps > STEPS {
+            self.violate(|| format!("{STEPS} things happened: this does not end"));
+            return false;
+        }
         let event = self.queue.peek().map_or(u64::MAX, |Reverse(e)| e.0);
         let timers = self.units.iter().filter_map(|u| u.device.next_deadline());
         let timer =

@@ -1,0 +1,99 @@
+//! Deliberate bugs, and whether the simulator catches them: the list is `mutants.txt`.
+//!
+//! In an ordinary run every mutation must still find its place in the source text. With AOEFS_MUTANTS=1 each is built in a copy of the
+//! repository and the simulator runs on it; with AOEFS_MUTANTS=NAME only that one. A mutant that survives 10,000 seeds fails the test.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Mutant {
+    name: String,
+    file: String,
+    seed: u64,
+    from: String,
+    to: String,
+}
+
+fn list() -> Vec<Mutant> {
+    let text = include_str!("mutants.txt");
+    let blocks = text.split("\n== ").skip(1);
+    blocks
+        .map(|block| {
+            let (head, rest) = block.split_once('\n').unwrap();
+            let mut words = head.split_whitespace();
+            let (name, file) = (words.next().unwrap(), words.next().unwrap());
+            assert_eq!(words.next(), Some("seed"), "{name}");
+            let seed = words.next().unwrap().parse().unwrap();
+            let (_, rest) = rest.split_once("--- from\n").unwrap();
+            let (from, to) = rest.split_once("--- to\n").unwrap();
+            let to = format!("{}\n", to.trim_end());
+            Mutant { name: name.into(), file: file.into(), seed, from: from.into(), to }
+        })
+        .collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_mutation_finds_its_place() {
+    let mutants = list();
+    assert!(mutants.len() >= 12);
+    for m in &mutants {
+        let text = std::fs::read_to_string(root().join(&m.file)).unwrap();
+        let found = text.matches(&m.from).count();
+        assert_eq!(found, 1, "{}: its text occurs {found} times in {}; adapt mutants.txt", m.name, m.file);
+        assert_ne!(m.from, m.to, "{}", m.name);
+    }
+}
+
+/// A copy of what the simulator is built from, with a target directory of its own.
+fn copy() -> PathBuf {
+    let to = root().join("target/mutants");
+    std::fs::create_dir_all(&to).unwrap();
+    let script = "for d in src tests benches; do rm -rf \"$1/$d\"; cp -a \"$d\" \"$1/$d\"; done; cp -a Cargo.toml Cargo.lock \"$1/\"";
+    let done = Command::new("sh").current_dir(root()).args(["-c", script, "sh"]).arg(&to).status().unwrap();
+    assert!(done.success());
+    to
+}
+
+/// The first seed that catches the mutant, and what it says.
+fn caught(at: &Path, m: &Mutant) -> Option<(u64, String)> {
+    let file = at.join(&m.file);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&m.from, &m.to)).unwrap();
+    let run = Command::new(env!("CARGO"))
+        .current_dir(at)
+        .args(["test", "--test", "sim", "sim_seeds", "--", "--nocapture"])
+        .envs([("AOEFS_SIM_STOP", "1"), ("RUST_BACKTRACE", "0"), ("RUSTFLAGS", "-Awarnings")])
+        .env("CARGO_TARGET_DIR", at.join("target"))
+        .output()
+        .unwrap();
+    std::fs::write(&file, text).unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+    assert!(said.contains("seeds in"), "{} did not run:\n{said}", m.name);
+    let line = said.lines().find(|line| line.starts_with("seed "))?;
+    let (seed, what) = line["seed ".len()..].split_once(": ")?;
+    Some((seed.parse().ok()?, what.chars().take(150).collect()))
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    let Some(which) = std::env::var("AOEFS_MUTANTS").ok().filter(|which| !which.is_empty()) else {
+        println!(
+            "skipped: every_mutant_is_caught: builds the simulator once a mutant, minutes; AOEFS_MUTANTS=1 runs it"
+        );
+        return;
+    };
+    let at = copy();
+    let mut survivors = Vec::new();
+    for m in list().iter().filter(|m| which == "1" || m.name == which) {
+        match caught(&at, m) {
+            Some((seed, what)) => println!("{}: caught by seed {seed} (recorded {}): {what}", m.name, m.seed),
+            None => survivors.push(m.name.clone()),
+        }
+    }
+    assert!(survivors.is_empty(), "not caught: {survivors:?}");
+}
