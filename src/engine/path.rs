@@ -33,8 +33,11 @@ const TOLERANCE_LAST: u32 = 12;
 /// Losses by overtaking, none of them wrong, after which the tolerance shrinks again (RFC 8985's persistence).
 const JUDGED_WELL: u32 = 16;
 /// How much longer than two round trips and four deviations nothing may be answered before one copy is sent again, and how
-/// often it is, each time after twice as long.
+/// often it is, each time after twice as long. The sweeper wakes this often while frames fly, so it is so short only
+/// for a while after a loss.
 const TAIL: Duration = Duration::from_millis(1);
+const TAIL_CALM: Duration = Duration::from_millis(5);
+const LOSSY: Duration = Duration::from_secs(1);
 pub const TAILS: u8 = 3;
 /// Expiries without an answer in between after which a path is silent, where another could carry its work.
 const SILENT: u32 = 2;
@@ -128,6 +131,8 @@ pub struct Path {
     /// Copies sent again because nothing came, since something did, and when the last one was.
     tails: u8,
     tailed_at: Time,
+    /// When a copy was lost here last.
+    lost_at: Option<Time>,
     /// How much later than the mean an overtaken copy may be, in quarters of the mean; what proved wrong raises it.
     tolerance: u32,
     /// Losses by overtaking since the tolerance proved too small.
@@ -159,6 +164,7 @@ impl Path {
             younger_answers: 0,
             tails: 0,
             tailed_at: Time::default(),
+            lost_at: None,
             tolerance: TOLERANCE_FIRST,
             well_judged: 0,
         }
@@ -272,7 +278,9 @@ impl Path {
             return None;
         }
         let since = self.order.back()?.at.max(self.last_heard).max(self.tailed_at);
-        let wait = (self.rtt.smoothed()? * 2 + self.rtt.deviation() * 4 + TAIL) * (1 << tails);
+        let calm = self.lost_at.is_none_or(|lost| since.since(lost) > LOSSY);
+        let slack = if calm { TAIL_CALM } else { TAIL };
+        let wait = (self.rtt.smoothed()? * 2 + self.rtt.deviation() * 4 + slack) * (1 << tails);
         (wait < self.rtt.timeout()).then_some(since + wait)
     }
 
@@ -280,6 +288,7 @@ impl Path {
     pub fn tailed(&mut self, now: Time) {
         self.tails += 1;
         self.tailed_at = now;
+        self.lost_at = Some(now);
     }
 
     /// The oldest flying frame.
@@ -288,7 +297,8 @@ impl Path {
     }
 
     /// A copy was given up because younger ones were answered.
-    pub fn overtook(&mut self) {
+    pub fn overtook(&mut self, now: Time) {
+        self.lost_at = Some(now);
         self.stats.overtaken += 1;
         self.well_judged += 1;
         if self.well_judged >= JUDGED_WELL {
@@ -386,7 +396,7 @@ mod tests {
             p.arrive(seq, 16);
         }
         assert!(p.overtaken(Time(130)).is_some());
-        p.overtook();
+        p.overtook(Time(2000));
         p.lose(old, true);
         assert_eq!(p.window.size(), size / 2);
         p.late();
@@ -399,9 +409,27 @@ mod tests {
         assert_eq!(p.overtaken(Time(1130)), None, "it waits longer now");
         p.cancel(old);
         for _ in 0..JUDGED_WELL * TOLERANCE_LAST {
-            p.overtook();
+            p.overtook(Time(2000));
         }
         assert_eq!(p.tolerance, TOLERANCE_FIRST);
+    }
+
+    #[test]
+    fn the_tail_is_awaited_closely_only_after_a_loss() {
+        let mut p = path();
+        assert_eq!(p.tail_at(0), None, "nothing flies");
+        p.rtt.sample(Duration::from_micros(100));
+        let place = p.depart(FrameId::for_test(0), true, Time(0));
+        // Two round trips and four deviations of 50 µs.
+        assert_eq!(p.tail_at(0), Some(Time(400 + 5000)));
+        assert_eq!(p.tail_at(TAILS), None, "then it is the timer's");
+        p.tailed(Time(5400));
+        assert_eq!(p.tail_at(0), Some(Time(5400 + 2 * (400 + 1000))), "twice as long each time");
+        p.heard(Time(6000));
+        assert_eq!(p.tail_at(0), Some(Time(6000 + 400 + 1000)));
+        p.cancel(place);
+        p.depart(FrameId::for_test(1), true, Time(2_000_000));
+        assert_eq!(p.tail_at(0), Some(Time(2_000_000 + 400 + 5000)), "calm again");
     }
 
     #[test]

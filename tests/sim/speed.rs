@@ -7,11 +7,12 @@ use super::world::World;
 /// The losses of the table, each way.
 pub const LOSSES: [f64; 7] = [0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3];
 
-/// One cell: MB/s, and copies sent for each frame needed.
+/// One cell: MB/s, copies sent for each frame needed, and how often a second the sweeper was awake.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
     pub rate: f64,
     pub copies: f64,
+    pub sweeps: f64,
 }
 
 /// How requests are made.
@@ -34,7 +35,7 @@ impl Job {
             wire.to.loss = loss;
             wire.from.loss = loss;
         }
-        let (start, frames) = (world.now, world.figures.frames);
+        let (start, frames, sweeps) = (world.now, world.figures.frames, world.figures.sweeps);
         self.pump(&mut world, self.requests);
         let took = (world.now - start).as_secs_f64();
         assert_eq!(world.violation, None);
@@ -42,8 +43,9 @@ impl Job {
         let size = world.units[0].device.status().maxbcnt as f64;
         let needed = bytes / size;
         let sent = (world.figures.frames - frames) as f64;
+        let sweeps = (world.figures.sweeps - sweeps) as f64;
         world.curtain();
-        Cell { rate: bytes / took / 1e6, copies: sent / needed }
+        Cell { rate: bytes / took / 1e6, copies: sent / needed, sweeps: sweeps / took }
     }
 
     fn pump(&self, world: &mut World, requests: u32) {

@@ -228,7 +228,7 @@ impl<R> Device<R> {
     pub(super) fn give_up_overtaken(&mut self, path_id: PathId, now: Time, sink: &mut Sink<R>) {
         while let Some(old) = self.path(path_id).and_then(|p| p.overtaken(now)) {
             if let Some(path) = self.path_mut(path_id) {
-                path.overtook();
+                path.overtook(now);
             }
             self.lose(old, true, now, sink);
         }
