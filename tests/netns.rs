@@ -39,6 +39,10 @@ mod loops;
 mod media;
 #[path = "netns/partitions.rs"]
 mod partitions;
+#[path = "netns/quirk_frames.rs"]
+mod quirk_frames;
+#[path = "netns/quirk_habits.rs"]
+mod quirk_habits;
 #[path = "netns/target.rs"]
 mod target;
 #[path = "netns/tools_themselves.rs"]
@@ -73,6 +77,8 @@ fn main() -> std::process::ExitCode {
         life::TESTS,
         hosts::TESTS,
         media::TESTS,
+        quirk_frames::TESTS,
+        quirk_habits::TESTS,
         faults::TESTS,
         hostile::TESTS,
         load::TESTS,

@@ -6,8 +6,9 @@
 use super::net::Ns;
 use super::raw::{Batch, FRAME_MAX, Port, wait};
 use aoefs::target::{Answer, Image, MemoryImage, Processor, TargetConfig};
-use aoefs::wire::{Addr, Ata, Command, DATA_OFFSET, HEADER_LEN, Header, Mac, SECTOR, Sector};
+use aoefs::wire::{Addr, Ata, Command, DATA_OFFSET, HEADER_LEN, Header, MIN_FRAME, Mac, SECTOR, Sector};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How long an idle target sleeps before it looks whether it shall end.
 const IDLE: Duration = Duration::from_millis(20);
 
+/// Bytes of a request that are kept: every argument, and the start of what is written.
+pub const HEAD: usize = 64;
+
 /// A request as it arrived.
 #[derive(Clone)]
 pub struct Request {
@@ -24,6 +28,8 @@ pub struct Request {
     pub header: Header,
     pub ata: Option<Ata>,
     pub len: usize,
+    /// Its first bytes as they came; zeros where it was shorter.
+    pub head: [u8; HEAD],
 }
 
 impl Request {
@@ -39,6 +45,14 @@ impl Request {
 
     pub fn is_write(&self) -> bool {
         self.is(0x30) || self.is(0x34)
+    }
+
+    /// The sectors that a read or a write with a 48-bit command is about.
+    pub fn sectors(&self) -> Range<u64> {
+        self.ata.map_or(0..0, |ata| {
+            let first = ata.sector48().0;
+            first..first + u64::from(ata.count)
+        })
     }
 }
 
@@ -61,10 +75,12 @@ pub enum Act {
     Late(Duration),
     /// Executed; the answer is changed before it leaves.
     Edit(Change),
+    /// Not executed; answered with the request's own registers, changed.
+    Instead(Change),
 }
 
 impl Act {
-    fn edit(change: impl FnOnce(&mut Vec<u8>) + Send + 'static) -> Self {
+    pub fn edit(change: impl FnOnce(&mut Vec<u8>) + Send + 'static) -> Self {
         Self::Edit(Box::new(change))
     }
 
@@ -80,22 +96,56 @@ impl Act {
 
     /// An AoE error of this number.
     pub fn refuse(code: u8) -> Self {
-        Self::edit(move |frame| {
-            frame[14] |= 4;
-            frame[15] = code;
-        })
+        Self::Edit(refusal(code))
     }
 
     /// An ATA error: status and error register.
     pub fn ata_error(status: u8, error: u8) -> Self {
+        Self::Edit(failure(status, error))
+    }
+
+    /// An AoE error, and nothing is done.
+    pub fn refuse_undone(code: u8) -> Self {
+        Self::Instead(refusal(code))
+    }
+
+    /// An ATA error, and nothing is done.
+    pub fn fail_undone(status: u8, error: u8) -> Self {
+        Self::Instead(failure(status, error))
+    }
+
+    /// An IDENTIFY with other words, and without the checksum that would give that away.
+    pub fn identity(change: impl FnOnce(&mut [u16; 256]) + Send + 'static) -> Self {
         Self::edit(move |frame| {
-            (frame[25], frame[27]) = (error, status);
-            frame.truncate(DATA_OFFSET.max(60));
+            let page = &mut frame[DATA_OFFSET..DATA_OFFSET + 512];
+            let mut words = [0; 256];
+            for (word, bytes) in words.iter_mut().zip(page.chunks(2)) {
+                *word = u16::from_le_bytes([bytes[0], bytes[1]]);
+            }
+            words[255] = 0;
+            change(&mut words);
+            for (word, bytes) in words.iter().zip(page.chunks_mut(2)) {
+                bytes.copy_from_slice(&word.to_le_bytes());
+            }
         })
     }
 }
 
 type Script = Box<dyn FnMut(&Request) -> Act + Send>;
+
+fn refusal(code: u8) -> Change {
+    Box::new(move |frame| {
+        frame[14] |= 4;
+        frame[15] = code;
+    })
+}
+
+fn failure(status: u8, error: u8) -> Change {
+    Box::new(move |frame| {
+        (frame[25], frame[27]) = (error, status);
+        frame.truncate(DATA_OFFSET.max(MIN_FRAME));
+    })
+}
 
 struct State {
     target: Processor<MemoryImage>,
@@ -129,10 +179,16 @@ impl Fake {
     /// A target on an interface, with this content. It announces itself.
     #[track_caller]
     pub fn start(ns: &Ns, port: &str, config: TargetConfig, content: &[u8]) -> Self {
+        Self::start_on(ns, port, config, MemoryImage::from_bytes(content))
+    }
+
+    /// The same with an image, which may be larger than memory.
+    #[track_caller]
+    pub fn start_on(ns: &Ns, port: &str, config: TargetConfig, image: MemoryImage) -> Self {
         let mtu = ns.mtu(port);
         let port = Arc::new(Port::open(ns, port));
         let state = Arc::new(Mutex::new(State {
-            target: Processor::new(config, MemoryImage::from_bytes(content)),
+            target: Processor::new(config, image),
             script: Box::new(|_| Act::Reply),
             alive: true,
             log: Vec::new(),
@@ -212,6 +268,13 @@ impl Fake {
         self.state().log.clear();
     }
 
+    /// What one sector holds now.
+    pub fn sector(&self, at: u64) -> [u8; SECTOR] {
+        let mut bytes = [0; SECTOR];
+        self.state().target.image_mut().read_at(Sector(at), &mut bytes).expect("a sector of the disk");
+        bytes
+    }
+
     /// What the disk holds now.
     pub fn content(&self) -> Vec<u8> {
         content(&mut self.state().target)
@@ -237,6 +300,17 @@ impl Drop for Fake {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request as its own answer: the argument without its data.
+fn turned(frame: &[u8], port: &Port) -> Vec<u8> {
+    let mut answer = frame[..frame.len().min(MIN_FRAME)].to_vec();
+    answer.copy_within(6..12, 0);
+    answer[6..12].copy_from_slice(&port.mac());
+    answer[14] |= 8;
+    answer.truncate(DATA_OFFSET);
+    answer.resize(MIN_FRAME, 0);
+    answer
 }
 
 fn serve(port: &Port, mtu: usize, state: &Mutex<State>, stop: &AtomicBool) {
@@ -283,12 +357,15 @@ impl State {
             return;
         }
         let ata = (header.command == Command::Ata).then(|| Ata::parse(body).ok()).flatten();
-        let request = Request { at: now, header, ata: ata.map(|(ata, _)| ata), len: frame.len() };
+        let mut head = [0; HEAD];
+        head.iter_mut().zip(frame).for_each(|(to, from)| *to = *from);
+        let request = Request { at: now, header, ata: ata.map(|(ata, _)| ata), len: frame.len(), head };
         let act = (self.script)(&request);
         self.log.push(request);
         let answers = match act {
             Act::Drop => return,
             Act::Late(delay) => return self.put_off(now + delay, Later::Execute(frame.to_vec())),
+            Act::Instead(_) => Some(turned(frame, port)),
             _ => self.execute(frame, port, mtu, reply),
         };
         let Some(mut answer) = answers else { return };
@@ -296,7 +373,7 @@ impl State {
             Act::Reply => out.push(answer),
             Act::Answers(n) => out.extend((0..n).map(|_| answer.clone())),
             Act::Delay(delay) => self.put_off(now + delay, Later::Send(answer)),
-            Act::Edit(change) => {
+            Act::Edit(change) | Act::Instead(change) => {
                 change(&mut answer);
                 out.push(answer);
             }
