@@ -1,4 +1,4 @@
-//! Every word of the two ctl languages against every sort of argument, and writes of random lines: what each answers,
+//! Every word of the two ctl languages, and of `mask` and `reserve`, against every sort of argument, and writes of random lines: what each answers,
 //! what the log says of it, and that a refused line has changed nothing.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,12 @@ use aoefs::wire::{Addr, Verb};
 use crate::bed::Bed;
 use crate::rng::Rng;
 
-/// An argument line that is refused: the line, the errno, and what the log says behind `ctl line 1: `.
+#[path = "words_of_lists.rs"]
+mod lists;
+
+use lists::{mask_rows, reserve_rows};
+
+/// An argument line that is refused: the line, the errno, and what the log says behind `FILE line 1: `.
 type Refused = (&'static str, Errno, &'static str);
 
 /// What one word answers to each sort of argument.
@@ -271,14 +276,15 @@ fn top_rows() -> Vec<Row> {
     ]
 }
 
-/// One write of any bytes to a ctl file, and what the log got of it.
+/// One write of any bytes to a file of lines, and what the log got of it.
 fn write(bed: &Bed, file: &str, bytes: &[u8]) -> (Result<u32, Errno>, Vec<String>) {
     let before = bed.log().len();
     let fh = bed.try_open(file, libc::O_WRONLY).unwrap();
     let answer = bed.write_at(fh, 0, bytes);
     bed.core.release(fh);
     let log = bed.log();
-    let lines = log[before..].lines().filter_map(|line| line.split_once(" ctl line "));
+    let mark = format!(" {} line ", file.rsplit('/').next().unwrap());
+    let lines = log[before..].lines().filter_map(|line| line.split_once(&mark));
     (answer, lines.map(|(_, words)| words.to_string()).collect())
 }
 
@@ -340,6 +346,12 @@ fn every_word_of_a_targets_ctl_answers_every_sort_of_argument() {
 #[test]
 fn every_word_of_the_top_ctl_answers_every_sort_of_argument() {
     check("ctl", &ctl::top_usage().collect::<Vec<_>>(), top_rows());
+}
+
+#[test]
+fn every_word_of_the_lists_answers_every_sort_of_argument() {
+    check("1.0/mask", &ctl::mask_usage().collect::<Vec<_>>(), mask_rows());
+    check("1.0/reserve", &ctl::reserve_usage().collect::<Vec<_>>(), reserve_rows());
 }
 
 /// Lines to begin with: each word as it is meant, and some that nothing takes.

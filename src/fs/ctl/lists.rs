@@ -64,6 +64,16 @@ static RESERVE: [Word<ReserveEdit>; 4] = [
     },
 ];
 
+/// The usage lines of `mask`.
+pub fn mask_usage() -> impl Iterator<Item = String> {
+    MASK.iter().map(Word::to_string)
+}
+
+/// The usage lines of `reserve`.
+pub fn reserve_usage() -> impl Iterator<Item = String> {
+    RESERVE.iter().map(Word::to_string)
+}
+
 /// Parses one line written to `mask`.
 pub fn parse_mask(line: &[u8]) -> Result<Option<MaskEdit>, CtlError> {
     parse(&MASK, line)
