@@ -75,7 +75,9 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
         |what: &'static str| move |error| Failure::start(format!("cannot {what}: {error}; try again"));
     let session = FuseSession::open(&core, mounted.device).map_err(cannot("talk to the kernel's FUSE"))?;
     if let Err(error) = mounted.mount.set_read_ahead(options.mount.readahead_kib) {
-        log::warn!("the kernel's read-ahead stays small: {error}; buffered reads will be slow");
+        // The demo is for those who have no privilege.
+        let level = if matches!(ground, Ground::Demo(_)) { log::Level::Debug } else { log::Level::Warn };
+        log::log!(level, "the kernel's read-ahead stays small: {error}; buffered reads will be slow");
     }
     let service = Arc::new(Attendant {
         runtime: runtime.clone(),

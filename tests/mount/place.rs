@@ -21,6 +21,7 @@ crate::tests![
     a_source_with_commas_is_one_source,
     without_privilege_through_fusermount,
     with_file_capabilities_through_fusermount,
+    the_demo_of_an_ordinary_user_says_one_line,
 ];
 
 fn a_mount_says_what_it_is() {
@@ -140,10 +141,12 @@ fn with_file_capabilities_through_fusermount() {
     through_fusermount(Some("cap_net_raw,cap_net_admin+ep"));
 }
 
-/// As nobody, in a namespace where /dev/fuse is for everybody, as it is on most machines.
-fn through_fusermount(capabilities: Option<&str>) {
-    let room = Room::new();
-    for program in ["fusermount3", "setpriv", "mknod"].into_iter().chain(capabilities.map(|_| "setcap")) {
+/// What a command line begins with that nobody runs.
+const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+
+/// A copy of the program, /dev/fuse and the mount point: all within the reach of nobody. Skips where a program is missing.
+fn for_nobody(room: &Room, program: &str, also: Option<&str>) -> std::path::PathBuf {
+    for program in ["fusermount3", "setpriv", "mknod"].into_iter().chain(also) {
         if !proc::have(program) {
             crate::bed::skip(&format!("the program {program} is not installed"));
         }
@@ -151,16 +154,35 @@ fn through_fusermount(capabilities: Option<&str>) {
     let node = room.dir().join("fuse");
     proc::ok(SOON, &["mknod", "-m", "666", node.to_str().unwrap(), "c", "10", "229"]);
     mount(Some(&node), "/dev/fuse", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
-    // The program and the way to the mount point have to be within the reach of nobody.
-    let program = room.dir().join("small");
-    std::fs::copy(this_program(), &program).unwrap();
-    proc::ok(SOON, &["chmod", "755", room.dir().to_str().unwrap(), program.to_str().unwrap()]);
+    let copy = room.dir().join("program");
+    std::fs::copy(program, &copy).unwrap();
+    proc::ok(SOON, &["chmod", "755", room.dir().to_str().unwrap(), copy.to_str().unwrap()]);
+    nix::unistd::chown(&room.point(), Some(65534.into()), Some(65534.into())).unwrap();
+    copy
+}
+
+/// Who has no privilege is not told at each start what cannot be done without one.
+fn the_demo_of_an_ordinary_user_says_one_line() {
+    let room = Room::new();
+    let program = for_nobody(&room, env!("CARGO_BIN_EXE_aoefs"), None);
+    let (program, point) = (program.to_str().unwrap(), room.point());
+    let point = point.to_str().unwrap();
+    let started = proc::run(SOON, &[NOBODY.as_slice(), &[program, "--demo", point]].concat());
+    let said = format!("{}{}", started.stdout, started.stderr);
+    let unmounted = proc::run(SOON, &[NOBODY.as_slice(), &["fusermount3", "-u", point]].concat());
+    assert_eq!(said, format!("{point}: bound demo; targets 1.0\n"));
+    assert!(started.ok() && unmounted.ok(), "{}", unmounted.stderr);
+    until("it has ended", SOON, || room.mounts().is_empty());
+}
+
+/// As nobody, in a namespace where /dev/fuse is for everybody, as it is on most machines.
+fn through_fusermount(capabilities: Option<&str>) {
+    let room = Room::new();
+    let program = for_nobody(&room, &this_program(), capabilities.map(|_| "setcap"));
     if let Some(capabilities) = capabilities {
         proc::ok(SOON, &["setcap", capabilities, program.to_str().unwrap()]);
     }
-    let point = room.point();
-    nix::unistd::chown(&point, Some(65534.into()), Some(65534.into())).unwrap();
-    let nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    let (point, nobody) = (room.point(), NOBODY);
     let source = "eth0,allow_other\\,x";
     let start = || {
         let argv = [program.to_str().unwrap(), "--daemon", point.to_str().unwrap(), "1", source];
