@@ -43,6 +43,8 @@ mod partitions;
 mod quirk_frames;
 #[path = "netns/quirk_habits.rs"]
 mod quirk_habits;
+#[path = "netns/scale.rs"]
+mod scale;
 #[path = "netns/target.rs"]
 mod target;
 #[path = "netns/tools_themselves.rs"]
@@ -82,6 +84,7 @@ fn main() -> std::process::ExitCode {
         faults::TESTS,
         hostile::TESTS,
         load::TESTS,
+        scale::TESTS,
         database::TESTS,
     ])
 }

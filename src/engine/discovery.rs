@@ -16,7 +16,7 @@ use crate::wire::{Addr, Ata, CONFIG_LEN, Command, Config, Header, IDENTIFY_LEN, 
 /// Addresses that have answered or announced themselves and are not devices: as many as there may be targets.
 pub const CANDIDATES_MAX: usize = 4096;
 /// Questions outstanding on one netlink (design.md §6): more would overflow somebody's buffers.
-const ASKING_MAX: u32 = 64;
+const ASKING_MAX: usize = 64;
 /// Ways to one candidate that are remembered besides the first.
 const MORE_MAX: usize = 8;
 /// A candidate that has not become a device is forgotten after this.
@@ -65,20 +65,34 @@ struct Candidate {
     forget_at: Time,
 }
 
+/// Whose turn it is on one netlink.
+#[derive(Debug, Default)]
+struct Turns {
+    waiting: VecDeque<Addr>,
+    /// At most [`ASKING_MAX`].
+    asking: Vec<Addr>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Discovery {
     candidates: HashMap<Addr, Candidate>,
-    /// Those that wait for their turn to be asked.
-    waiting: VecDeque<Addr>,
-    /// Those that are being asked, by netlink.
-    asking: HashMap<NetId, u32>,
+    /// Those that wait for their turn to be asked and those that are being asked, by netlink: so that what happens to one
+    /// costs the same however many there are.
+    turns: HashMap<NetId, Turns>,
     queries: VecDeque<(Tag, NetId, Time)>,
     space: TagSpace,
     counter: u32,
     /// Candidates that were not taken for want of room.
     pub refused: u64,
+    /// Not later than the first that is forgotten.
+    forget_at: Time,
     timer: Time,
+}
+
+/// When a candidate of now is forgotten: with all others of its second.
+fn forgotten_at(now: Time) -> Time {
+    Time((now + FORGET).0.next_multiple_of(1_000_000))
 }
 
 impl Discovery {
@@ -86,12 +100,12 @@ impl Discovery {
     pub fn new(space: TagSpace, seed: u32) -> Discovery {
         Discovery {
             candidates: HashMap::new(),
-            waiting: VecDeque::new(),
-            asking: HashMap::new(),
+            turns: HashMap::new(),
             queries: VecDeque::new(),
             space,
             counter: seed,
             refused: 0,
+            forget_at: Time::NEVER,
             timer: Time::NEVER,
         }
     }
@@ -184,7 +198,7 @@ impl Discovery {
             tags: Vec::new(),
             asked: 0,
             due: Time::NEVER,
-            forget_at: now + FORGET,
+            forget_at: forgotten_at(now),
         });
         if asked {
             c.buffers = config.buffers;
@@ -195,9 +209,11 @@ impl Discovery {
         c.stage = if asked { Stage::Identity } else { Stage::Limits };
         c.asked = 0;
         c.tags.clear();
-        self.waiting.push_back(addr);
-        self.timer = self.timer.min(now + FORGET);
-        self.ask_more(now, frames);
+        let at = c.forget_at;
+        self.forget_at = self.forget_at.min(at);
+        self.timer = self.timer.min(at);
+        self.turns.entry(net).or_default().waiting.push_back(addr);
+        self.ask_more(now, net, frames);
     }
 
     fn stop_asking(&mut self, addr: Addr) {
@@ -206,27 +222,23 @@ impl Discovery {
         {
             c.asked = 0;
             c.due = Time::NEVER;
-            if let Some(n) = self.asking.get_mut(&c.net) {
-                *n = n.saturating_sub(1);
+            if let Some(turns) = self.turns.get_mut(&c.net) {
+                turns.asking.retain(|asked| *asked != addr);
             }
         }
     }
 
-    /// Asks those that wait, as far as there is room.
-    fn ask_more(&mut self, now: Time, frames: &mut Vec<Transmit>) {
-        for _ in 0..self.waiting.len() {
-            let Some(addr) = self.waiting.pop_front() else { return };
-            let Some(c) = self.candidates.get(&addr) else { continue };
-            if c.stage == Stage::Quiet || c.asked > 0 {
-                continue;
+    /// Asks those that wait for a netlink, as far as there is room.
+    fn ask_more(&mut self, now: Time, net: NetId, frames: &mut Vec<Transmit>) {
+        while let Some(turns) = self.turns.get_mut(&net)
+            && turns.asking.len() < ASKING_MAX
+            && let Some(addr) = turns.waiting.pop_front()
+        {
+            let wanted = |c: &&Candidate| c.net == net && c.stage != Stage::Quiet && c.asked == 0;
+            if self.candidates.get(&addr).filter(wanted).is_some() {
+                turns.asking.push(addr);
+                self.ask(now, addr, frames);
             }
-            let n = self.asking.entry(c.net).or_default();
-            if *n >= ASKING_MAX {
-                self.waiting.push_back(addr);
-                continue;
-            }
-            *n += 1;
-            self.ask(now, addr, frames);
         }
     }
 
@@ -268,7 +280,7 @@ impl Discovery {
         if ata.failed() {
             return None;
         }
-        let parsed = Identify::parse(raw);
+        let (parsed, net) = (Identify::parse(raw), c.net);
         self.stop_asking(addr);
         let found = match parsed {
             Err(_) => {
@@ -299,7 +311,7 @@ impl Discovery {
                 }
             }),
         };
-        self.ask_more(now, frames);
+        self.ask_more(now, net, frames);
         found
     }
 
@@ -308,34 +320,34 @@ impl Discovery {
         if now < self.timer {
             return;
         }
-        self.timer = Time::NEVER;
-        let mut again = Vec::new();
-        let mut given_up = Vec::new();
-        let mut forgotten = Vec::new();
-        for (addr, c) in &self.candidates {
-            if c.forget_at <= now {
-                forgotten.push(*addr);
-            } else if c.asked > 0 && c.due <= now {
-                if c.asked >= ATTEMPTS { given_up.push(*addr) } else { again.push(*addr) }
+        // Only those that are being asked have something due; those that are forgotten go once a second, all of a second together.
+        let due = |addr: &Addr| self.candidates.get(addr).is_some_and(|c| c.asked > 0 && c.due <= now);
+        let asking = self.turns.values().flat_map(|turns| turns.asking.iter());
+        let due: Vec<Addr> = asking.copied().filter(|addr| due(addr)).collect();
+        for addr in due {
+            match self.candidates.get_mut(&addr) {
+                Some(c) if c.asked >= ATTEMPTS => {
+                    c.stage = Stage::Quiet;
+                    self.stop_asking(addr);
+                }
+                _ => self.ask(now, addr, frames),
             }
         }
-        for addr in again {
-            self.ask(now, addr, frames);
-        }
-        for addr in given_up {
-            self.stop_asking(addr);
-            if let Some(c) = self.candidates.get_mut(&addr) {
-                c.stage = Stage::Quiet;
+        if self.forget_at <= now {
+            self.candidates.retain(|_, c| c.forget_at > now);
+            for turns in self.turns.values_mut() {
+                turns.waiting.retain(|addr| self.candidates.contains_key(addr));
+                turns.asking.retain(|addr| self.candidates.contains_key(addr));
             }
+            self.forget_at = self.candidates.values().map(|c| c.forget_at).min().unwrap_or(Time::NEVER);
         }
-        for addr in forgotten {
-            self.stop_asking(addr);
-            self.candidates.remove(&addr);
+        let nets: Vec<NetId> = self.turns.keys().copied().collect();
+        for net in nets {
+            self.ask_more(now, net, frames);
         }
-        self.ask_more(now, frames);
-        let next =
-            self.candidates.values().map(|c| if c.asked > 0 { c.due.min(c.forget_at) } else { c.forget_at });
-        self.timer = next.min().unwrap_or(Time::NEVER);
+        let asking = self.turns.values().flat_map(|turns| turns.asking.iter());
+        let next = asking.filter_map(|addr| self.candidates.get(addr)).map(|c| c.due);
+        self.timer = next.min().unwrap_or(Time::NEVER).min(self.forget_at);
     }
 
     /// A netlink is gone, and with it those that were reached by it.
@@ -344,7 +356,7 @@ impl Discovery {
         for c in self.candidates.values_mut() {
             c.more.retain(|m| m.0 != net);
         }
-        self.asking.remove(&net);
+        self.turns.remove(&net);
         self.queries.retain(|q| q.1 != net);
     }
 }

@@ -1,13 +1,15 @@
 //! The test bed: namespaces, links, targets, mounts and faults, made for one test and gone after it.
 //!
 //! `Bed` owns what one test makes. A module a job: `harness` runs tests, `sweep` cleans up, `proc` runs programs, `net` makes
-//! links, `raw` speaks AoE by hand, `relay` spoils frames on their way, `fake` is a target that follows a script.
+//! links, `raw` speaks AoE by hand, `relay` spoils frames on their way, `fake` is a target that follows a script, `many` are thousands
+//! that do not.
 #![allow(dead_code, reason = "each test binary uses the part of the bed that it needs")]
 
 pub mod client;
 pub mod fake;
 pub mod fio;
 pub mod harness;
+pub mod many;
 pub mod mount;
 pub mod net;
 pub mod proc;
