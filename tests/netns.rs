@@ -17,6 +17,8 @@ mod bed_itself;
 mod claims;
 #[path = "netns/control.rs"]
 mod control;
+#[path = "netns/crowd.rs"]
+mod crowd;
 #[path = "netns/database.rs"]
 mod database;
 #[path = "netns/demo.rs"]
@@ -37,14 +39,22 @@ mod load;
 mod loops;
 #[path = "netns/media.rs"]
 mod media;
+#[path = "netns/pace.rs"]
+mod pace;
 #[path = "netns/partitions.rs"]
 mod partitions;
+#[path = "netns/pressure.rs"]
+mod pressure;
 #[path = "netns/quirk_frames.rs"]
 mod quirk_frames;
 #[path = "netns/quirk_habits.rs"]
 mod quirk_habits;
 #[path = "netns/scale.rs"]
 mod scale;
+#[path = "netns/stops.rs"]
+mod stops;
+#[path = "netns/tap.rs"]
+mod tap;
 #[path = "netns/target.rs"]
 mod target;
 #[path = "netns/tools_themselves.rs"]
@@ -86,5 +96,10 @@ fn main() -> std::process::ExitCode {
         load::TESTS,
         scale::TESTS,
         database::TESTS,
+        pace::TESTS,
+        tap::TESTS,
+        crowd::TESTS,
+        pressure::TESTS,
+        stops::TESTS,
     ])
 }

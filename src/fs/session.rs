@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use fuser::{Config, Session, SessionACL};
+use nix::errno::Errno;
 
 use super::core::Core;
 use super::handlers::AoeFs;
@@ -29,6 +30,11 @@ impl FuseSession {
 
     /// Serves until the mount is gone.
     pub fn run(self) -> io::Result<()> {
-        self.0.run()
+        match self.0.run() {
+            // What a read returns that the end of the mount overtook while it carried a request, such as the last
+            // close's RELEASE, to us; all other reads return ENODEV then. Both are the end that was asked for.
+            Err(error) if error.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
+            result => result,
+        }
     }
 }

@@ -1,15 +1,15 @@
-//! A target that follows a script: it behaves like the product's own one until the script says otherwise.
+//! A target that follows a script: it behaves like the product's own one until the script says otherwise. Or a crowd of
+//! them behind one address: a shelf.
 //!
 //! Promises: every request is logged before it is answered, with what the script did; a request that the script drops is not
 //! executed; the script runs on the target's thread, in order of arrival.
 
 use super::net::Ns;
-use super::raw::{Batch, FRAME_MAX, Port, wait};
+use super::raw::{Batch, Carrier, FRAME_MAX, Port, wait};
 use aoefs::target::{Answer, Image, MemoryImage, Processor, TargetConfig};
 use aoefs::wire::{Addr, Ata, Command, DATA_OFFSET, HEADER_LEN, Header, MIN_FRAME, Mac, SECTOR, Sector};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -25,6 +25,8 @@ pub const HEAD: usize = 64;
 #[derive(Clone)]
 pub struct Request {
     pub at: Instant,
+    /// The target that it reached; `header` may be addressed to all.
+    pub to: Addr,
     pub header: Header,
     pub ata: Option<Ata>,
     pub len: usize,
@@ -148,7 +150,8 @@ fn failure(status: u8, error: u8) -> Change {
 }
 
 struct State {
-    target: Processor<MemoryImage>,
+    /// At least one.
+    targets: Vec<Processor<MemoryImage>>,
     script: Script,
     alive: bool,
     log: Vec<Request>,
@@ -159,7 +162,8 @@ struct State {
 
 enum Later {
     Send(Vec<u8>),
-    Execute(Vec<u8>),
+    /// By the target of this number.
+    Execute(usize, Vec<u8>),
 }
 
 /// A scripted target at work; dropping it ends it.
@@ -185,10 +189,20 @@ impl Fake {
     /// The same with an image, which may be larger than memory.
     #[track_caller]
     pub fn start_on(ns: &Ns, port: &str, config: TargetConfig, image: MemoryImage) -> Self {
-        let mtu = ns.mtu(port);
-        let port = Arc::new(Port::open(ns, port));
+        Self::on(Arc::new(Port::open(ns, port)), ns.mtu(port), vec![Processor::new(config, image)])
+    }
+
+    /// Many targets on an interface, each with this content, one script and one log for all.
+    #[track_caller]
+    pub fn crowd(ns: &Ns, port: &str, configs: Vec<TargetConfig>, content: &[u8]) -> Self {
+        let target = |config| Processor::new(config, MemoryImage::from_bytes(content));
+        Self::on(Arc::new(Port::open(ns, port)), ns.mtu(port), configs.into_iter().map(target).collect())
+    }
+
+    /// The same on anything that carries frames.
+    pub fn on(port: Arc<dyn Carrier>, mtu: usize, targets: Vec<Processor<MemoryImage>>) -> Self {
         let state = Arc::new(Mutex::new(State {
-            target: Processor::new(config, image),
+            targets,
             script: Box::new(|_| Act::Reply),
             alive: true,
             log: Vec::new(),
@@ -201,14 +215,16 @@ impl Fake {
             Arc::new(move || {
                 let mut frame = vec![0; FRAME_MAX];
                 let mac = Mac(port.mac());
-                if let Some(len) = lock(&state).target.announcement(0, mac, mtu, &mut frame) {
-                    let _ = port.send_batch(&[&frame[..len]]);
+                for target in &mut lock(&state).targets {
+                    if let Some(len) = target.announcement(0, mac, mtu, &mut frame) {
+                        let _ = port.send_batch(&[&frame[..len]]);
+                    }
                 }
             })
         };
         let thread = {
             let (state, stop) = (state.clone(), stop.clone());
-            std::thread::spawn(move || serve(&port, mtu, &state, &stop))
+            std::thread::spawn(move || serve(&*port, mtu, &state, &stop))
         };
         let fake = Self { state, stop, announce, thread: Some(thread) };
         fake.announce();
@@ -249,14 +265,17 @@ impl Fake {
         (self.announce)();
     }
 
-    /// Another disk behind the same address; the one it replaces is returned.
+    /// Another disk behind the (first) address; the one it replaces is returned.
     pub fn swap(&self, config: TargetConfig, content: &[u8]) -> Processor<MemoryImage> {
-        std::mem::replace(&mut self.state().target, Processor::new(config, MemoryImage::from_bytes(content)))
+        std::mem::replace(
+            &mut self.state().targets[0],
+            Processor::new(config, MemoryImage::from_bytes(content)),
+        )
     }
 
     /// More or fewer sectors, behind the initiator's back.
     pub fn resize(&self, sectors: u64) {
-        self.state().target.image_mut().resize(sectors);
+        self.state().targets[0].image_mut().resize(sectors);
     }
 
     /// Every request so far.
@@ -268,16 +287,16 @@ impl Fake {
         self.state().log.clear();
     }
 
-    /// What one sector holds now.
+    /// What one sector of the (first) disk holds now.
     pub fn sector(&self, at: u64) -> [u8; SECTOR] {
         let mut bytes = [0; SECTOR];
-        self.state().target.image_mut().read_at(Sector(at), &mut bytes).expect("a sector of the disk");
+        self.state().targets[0].image_mut().read_at(Sector(at), &mut bytes).expect("a sector of the disk");
         bytes
     }
 
-    /// What the disk holds now.
+    /// What the (first) disk holds now.
     pub fn content(&self) -> Vec<u8> {
-        content(&mut self.state().target)
+        content(&mut self.state().targets[0])
     }
 }
 
@@ -303,7 +322,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 /// A request as its own answer: the argument without its data.
-fn turned(frame: &[u8], port: &Port) -> Vec<u8> {
+fn turned(frame: &[u8], port: &dyn Carrier) -> Vec<u8> {
     let mut answer = frame[..frame.len().min(MIN_FRAME)].to_vec();
     answer.copy_within(6..12, 0);
     answer[6..12].copy_from_slice(&port.mac());
@@ -313,7 +332,15 @@ fn turned(frame: &[u8], port: &Port) -> Vec<u8> {
     answer
 }
 
-fn serve(port: &Port, mtu: usize, state: &Mutex<State>, stop: &AtomicBool) {
+/// Where the targets are.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    port: &'a dyn Carrier,
+    mtu: usize,
+}
+
+fn serve(port: &dyn Carrier, mtu: usize, state: &Mutex<State>, stop: &AtomicBool) {
+    let place = Place { port, mtu };
     let mut batch = Batch::new();
     let mut reply = vec![0; FRAME_MAX];
     let mut out: Vec<Vec<u8>> = Vec::new();
@@ -325,12 +352,12 @@ fn serve(port: &Port, mtu: usize, state: &Mutex<State>, stop: &AtomicBool) {
         let mut state = lock(state);
         let now = Instant::now();
         for frame in batch.frames() {
-            state.take(frame, port, mtu, now, &mut reply, &mut out);
+            state.arrived(frame, place, now, &mut reply, &mut out);
         }
         while let Some(entry) = state.later.first_entry().filter(|entry| entry.key().0 <= now) {
             match entry.remove() {
                 Later::Send(frame) => out.push(frame),
-                Later::Execute(frame) => out.extend(state.execute(&frame, port, mtu, &mut reply)),
+                Later::Execute(which, frame) => out.extend(state.execute(which, &frame, place, &mut reply)),
             }
         }
         drop(state);
@@ -343,30 +370,48 @@ fn serve(port: &Port, mtu: usize, state: &Mutex<State>, stop: &AtomicBool) {
 }
 
 impl State {
-    fn take(
+    fn arrived(
         &mut self,
         frame: &[u8],
-        port: &Port,
-        mtu: usize,
+        place: Place<'_>,
         now: Instant,
         reply: &mut [u8],
         out: &mut Vec<Vec<u8>>,
     ) {
         let Ok((header, body)) = Header::parse(frame) else { return };
-        if !self.alive || header.response || !header.addr.matches(self.target.addr()) {
+        if !self.alive || header.response {
             return;
         }
         let ata = (header.command == Command::Ata).then(|| Ata::parse(body).ok()).flatten();
+        let ata = ata.map(|(ata, _)| ata);
         let mut head = [0; HEAD];
         head.iter_mut().zip(frame).for_each(|(to, from)| *to = *from);
-        let request = Request { at: now, header, ata: ata.map(|(ata, _)| ata), len: frame.len(), head };
+        for which in 0..self.targets.len() {
+            let to = self.targets[which].addr();
+            if header.addr.matches(to) {
+                let request = Request { at: now, to, header, ata, len: frame.len(), head };
+                self.take(request, which, frame, place, reply, out);
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        request: Request,
+        which: usize,
+        frame: &[u8],
+        place: Place<'_>,
+        reply: &mut [u8],
+        out: &mut Vec<Vec<u8>>,
+    ) {
+        let now = request.at;
         let act = (self.script)(&request);
         self.log.push(request);
         let answers = match act {
             Act::Drop => return,
-            Act::Late(delay) => return self.put_off(now + delay, Later::Execute(frame.to_vec())),
-            Act::Instead(_) => Some(turned(frame, port)),
-            _ => self.execute(frame, port, mtu, reply),
+            Act::Late(delay) => return self.put_off(now + delay, Later::Execute(which, frame.to_vec())),
+            Act::Instead(_) => Some(turned(frame, place.port)),
+            _ => self.execute(which, frame, place, reply),
         };
         let Some(mut answer) = answers else { return };
         match act {
@@ -386,8 +431,8 @@ impl State {
         self.later.insert((at, self.order), what);
     }
 
-    fn execute(&mut self, frame: &[u8], port: &Port, mtu: usize, reply: &mut [u8]) -> Option<Vec<u8>> {
-        match self.target.handle(frame, Mac(port.mac()), mtu, reply) {
+    fn execute(&mut self, which: usize, frame: &[u8], place: Place<'_>, reply: &mut [u8]) -> Option<Vec<u8>> {
+        match self.targets[which].handle(frame, Mac(place.port.mac()), place.mtu, reply) {
             Answer::Reply(len) => Some(reply[..len.max(HEADER_LEN)].to_vec()),
             Answer::Silence(_) => None,
         }

@@ -2,14 +2,16 @@
 //!
 //! `Bed` owns what one test makes. A module a job: `harness` runs tests, `sweep` cleans up, `proc` runs programs, `net` makes
 //! links, `raw` speaks AoE by hand, `relay` spoils frames on their way, `fake` is a target that follows a script, `many` are thousands
-//! that do not.
+//! that do not, `tap` is the network card of a virtual machine.
 #![allow(dead_code, reason = "each test binary uses the part of the bed that it needs")]
 
+pub mod cgroup;
 pub mod client;
 pub mod fake;
 pub mod fio;
 pub mod harness;
 pub mod many;
+pub mod meter;
 pub mod mount;
 pub mod net;
 pub mod proc;
@@ -18,6 +20,7 @@ pub mod record;
 pub mod relay;
 pub mod rng;
 pub mod sweep;
+pub mod tap;
 
 pub use harness::skip;
 pub use net::Ns;

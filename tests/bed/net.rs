@@ -105,6 +105,11 @@ impl Ns {
         fd
     }
 
+    /// Whether there is an interface of this name.
+    pub fn has(&self, port: &str) -> bool {
+        self.run(STEP, &["ip", "link", "show", port]).ok()
+    }
+
     /// The hardware address of an interface, as `ip` prints it.
     pub fn mac(&self, port: &str) -> String {
         self.shown(port, "link/ether")

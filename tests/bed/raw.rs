@@ -14,6 +14,16 @@ pub const BATCH: usize = 64;
 /// Room for a second of full-size frames at the speed of a veth pair.
 const BUFFER: libc::c_int = 64 << 20;
 
+/// What carries the frames of somebody who speaks AoE by hand: an interface, or the far end of a tap device.
+pub trait Carrier: AsFd + Send + Sync {
+    /// The address to send from.
+    fn mac(&self) -> [u8; 6];
+    /// Sends the frames in order; how many were taken.
+    fn send_batch(&self, frames: &[&[u8]]) -> io::Result<usize>;
+    /// Fills the batch with what is there now, without waiting.
+    fn recv_batch(&self, batch: &mut Batch);
+}
+
 /// A packet socket bound to the AoE ethertype on one interface.
 pub struct Port {
     fd: OwnedFd,
@@ -130,6 +140,20 @@ impl Port {
     }
 }
 
+impl Carrier for Port {
+    fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    fn send_batch(&self, frames: &[&[u8]]) -> io::Result<usize> {
+        Self::send_batch(self, frames)
+    }
+
+    fn recv_batch(&self, batch: &mut Batch) {
+        Self::recv_batch(self, batch);
+    }
+}
+
 impl AsFd for Port {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -146,6 +170,16 @@ pub struct Batch {
 impl Batch {
     pub fn new() -> Self {
         Self { slots: vec![vec![0; FRAME_MAX]; BATCH], sizes: [0; BATCH], len: 0 }
+    }
+
+    /// Fills it one frame after the other until there is none, or no room.
+    pub fn fill(&mut self, mut next: impl FnMut(&mut [u8]) -> Option<usize>) {
+        self.len = 0;
+        while let Some(slot) = self.slots.get_mut(self.len) {
+            let Some(size) = next(slot) else { return };
+            self.sizes[self.len] = size;
+            self.len += 1;
+        }
     }
 
     pub fn frames(&self) -> impl Iterator<Item = &[u8]> {

@@ -22,6 +22,7 @@ pub enum Mess {
     Mount(PathBuf),
     Loop(String),
     Process(Arc<Daemon>),
+    Cgroup(PathBuf),
 }
 
 static MESS: Mutex<Vec<Mess>> = Mutex::new(Vec::new());
@@ -75,6 +76,7 @@ fn undo(item: &Mess) {
     match item {
         Mess::Process(daemon) => daemon.kill9(),
         Mess::Mount(path) => detach(path),
+        Mess::Cgroup(dir) => super::cgroup::remove(dir),
         Mess::Loop(dev) => drop(proc::run(STEP, &["losetup", "-d", dev])),
         Mess::Netns(name) => {
             // Whoever lives in it is ours: a daemon that went to the background is nobody's child.
@@ -98,7 +100,7 @@ fn detach(path: &Path) {
     while umount2(path, MntFlags::MNT_DETACH).is_ok() {}
 }
 
-/// Takes away what earlier runs left that were killed before they could: namespaces, mounts, loop devices, files.
+/// Takes away what earlier runs left that were killed before they could: namespaces, mounts, loop devices, control groups, files.
 pub fn leftovers() {
     if !nix::unistd::geteuid().is_root() {
         return;
@@ -118,6 +120,11 @@ pub fn leftovers() {
             && file.split('/').any(is_orphan)
         {
             undo(&Mess::Loop(dev.to_string()));
+        }
+    }
+    for root in super::cgroup::roots() {
+        for name in names_in(root.to_str().unwrap_or_default()) {
+            undo(&Mess::Cgroup(root.join(name)));
         }
     }
     for base in bases() {

@@ -22,6 +22,7 @@ crate::tests![
     return_n2_own_interface_goes_down(90),
     return_n3_interface_deleted_and_made_again(90),
     return_n4_bind_and_unbind_a_hundred_times(120),
+    bound_n4_bind_and_unbind_a_thousand_times(120),
     integrity_n6_mtu_changes_under_load(120),
     return_l6_flapping_target(120),
 ];
@@ -293,6 +294,40 @@ fn return_n4_bind_and_unbind_a_hundred_times() {
     spoiled.done();
 }
 
+fn bound_n4_bind_and_unbind_a_thousand_times() {
+    let mut bed = Bed::cable(&["vblade"], 9000);
+    let image = bed.image("disk", MIB);
+    bed.vblade("1.0", "v1", &image);
+    let mount = bed.mount(&[]);
+    mount.wait_for("1.0", 3 * SECOND);
+    let pid = mount.daemon.pid();
+    let fds = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let (threads, open) = (mount.daemon.threads(), fds());
+    let (mut worst, mut after_a_hundred) = (Duration::ZERO, 0);
+    for n in 0..1000 {
+        for line in ["unbind v0", "bind v0"] {
+            let start = Instant::now();
+            mount.ctl(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            worst = worst.max(start.elapsed());
+        }
+        if n == 100 {
+            after_a_hundred = rss(&mount);
+        }
+    }
+    let took = until("threads as before", 2 * SECOND, || mount.daemon.threads() <= threads);
+    until("descriptors as before", 2 * SECOND, || fds() <= open);
+    let end = rss(&mount);
+    print!(
+        "[slowest {worst:.1?}, threads as before after {took:.1?}; RSS {after_a_hundred} KiB after 100, {end} KiB after 1000] "
+    );
+    assert!(worst < Duration::from_millis(500), "{worst:?}");
+    assert!(end < after_a_hundred + 1024, "{after_a_hundred} KiB grew to {end} KiB");
+    // Still of use.
+    mount.wait_for("1.0", 3 * SECOND);
+    assert!(std::fs::read(mount.unit("1.0").data()).unwrap() == std::fs::read(&image).unwrap());
+    mount.stop();
+}
+
 fn integrity_n6_mtu_changes_under_load() {
     let spoiled = spoiled(9000, 206);
     during(&spoiled, || {
@@ -307,13 +342,15 @@ fn integrity_n6_mtu_changes_under_load() {
     spoiled.done();
 }
 
+/// Resident memory of the daemon, in KiB.
+fn rss(mount: &Mount) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", mount.daemon.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_string();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 fn return_l6_flapping_target() {
     let spoiled = spoiled(9000, 306);
-    let rss = |mount: &Mount| {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", mount.daemon.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_string();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
     let file = spoiled.unit.open_with("data", libc::O_DIRECT);
     let mut block = Aligned::new(64 << 10);
     let mut after_five = 0;

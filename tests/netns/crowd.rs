@@ -1,0 +1,189 @@
+//! Many targets, some of them dead: the living, the names and the ctl files notice nothing. Speeds are compared in turns of one run.
+
+use crate::bed::fake::{self, Act, Fake};
+use crate::bed::meter::{Meter, median};
+use crate::bed::mount::{Mount, Unit, errno};
+use crate::bed::{Bed, MIB, proc, until};
+use crate::tools::fsx::Aligned;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+crate::tests![
+    noblock_l7_a_tenth_of_255_targets_is_dead(180),
+    deadline_dead_target_costs_the_others_nothing(180)
+];
+
+const SECOND: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_secs(30);
+/// What other targets must keep of their speed.
+const KEPT: f64 = 0.9;
+/// Turns of a comparison: at least, and at most while noise says no.
+const TURNS: std::ops::RangeInclusive<usize> = 3..=9;
+
+/// Reads of 4 KiB from one file after the other, 8 at a time, for so long: how many a second, and the longest.
+fn round(files: &[File], window: Duration) -> (f64, Duration) {
+    let (next, worst, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let (mut seconds, start) = (0.0, Instant::now());
+    let done: u64 = std::thread::scope(|scope| {
+        let reader = || {
+            let (mut block, mut done) = (Aligned::new(4096), 0);
+            while !stop.load(Relaxed) {
+                let n = next.fetch_add(1, Relaxed);
+                let began = Instant::now();
+                let at = n % 64 * 4096;
+                files[n as usize % files.len()].read_exact_at(block.bytes(), at).expect("a living target");
+                worst.fetch_max(began.elapsed().as_micros() as u64, Relaxed);
+                done += 1;
+            }
+            done
+        };
+        let readers: Vec<_> = (0..8).map(|_| scope.spawn(reader)).collect();
+        std::thread::sleep(window);
+        stop.store(true, Relaxed);
+        seconds = start.elapsed().as_secs_f64();
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum()
+    });
+    (done as f64 / seconds, Duration::from_micros(worst.load(Relaxed)))
+}
+
+/// How long `ls -lR` of the whole mount, and the top ctl, take.
+fn look(mount: &Mount) -> (Duration, Duration) {
+    let list = proc::run(STEP, &["ls", "-lR", mount.path().to_str().unwrap()]);
+    assert!(list.ok(), "{}", list.stderr);
+    let start = Instant::now();
+    mount.read("ctl");
+    (list.took, start.elapsed())
+}
+
+fn noblock_l7_a_tenth_of_255_targets_is_dead() {
+    let mut bed = Bed::cable(&[], 9000);
+    let (dead, killed) = (Arc::new(AtomicBool::new(false)), |slot: usize| slot % 10 == 5);
+    let configs = (0..255).map(|n| fake::config(&format!("7.{n}"), &format!("crowd-{n}"))).collect();
+    let crowd = Fake::crowd(&bed.tgt, "v1", configs, &vec![3; MIB / 4]);
+    let now = dead.clone();
+    crowd.script(move |request| {
+        let silent = now.load(Relaxed) && killed(request.to.slot.0.into());
+        if silent { Act::Drop } else { Act::Reply }
+    });
+    let mount = bed.mount(&[]);
+    let all = until("255 targets are up", 10 * SECOND, || {
+        mount.read("ctl").lines().filter(|line| line.starts_with("7.") && line.ends_with(" up")).count()
+            == 255
+    });
+    let direct = |n: usize| mount.unit(&format!("7.{n}")).open_with("data", libc::O_DIRECT);
+    let (mut mute, mut files): (Vec<File>, Vec<File>) = (Vec::new(), Vec::new());
+    (0..255).for_each(|n| if killed(n) { mute.push(direct(n)) } else { files.push(direct(n)) });
+    let (mut before, mut during) = (Vec::new(), Vec::new());
+    let (mut worst, mut list, mut list_then, mut ctl) = (Duration::ZERO, STEP, STEP, STEP);
+    let mut kept = 0.0;
+    for turn in 1..=*TURNS.end() {
+        crowd.forget_log();
+        before.push(round(&files, SECOND / 2).0);
+        list = list.min(look(&mount).0);
+        dead.store(true, Relaxed);
+        std::thread::scope(|scope| {
+            // Two wait for each of the dead, and get their answer when it lives again.
+            for file in mute.iter().chain(&mute) {
+                scope.spawn(|| file.read_exact_at(Aligned::new(4096).bytes(), 0).unwrap());
+            }
+            std::thread::sleep(SECOND / 5);
+            let (rate, longest) = round(&files, SECOND / 2);
+            during.push(rate);
+            worst = worst.max(longest);
+            let took = look(&mount);
+            (list_then, ctl) = (list_then.min(took.0), ctl.min(took.1));
+            dead.store(false, Relaxed);
+        });
+        kept = median(during.clone()) / median(before.clone());
+        if turn >= *TURNS.start() && kept >= KEPT {
+            break;
+        }
+    }
+    print!(
+        "[255 up after {all:.1?}; {} dead: {:.0} of {:.0} reads/s = {:.0} %, slowest {worst:.1?}; ls -lR {list_then:.1?}, before {list:.1?}; ctl {ctl:.1?}] ",
+        mute.len(),
+        median(during),
+        median(before),
+        kept * 100.0
+    );
+    assert!(kept >= KEPT, "the living keep {kept:.2}");
+    assert!(worst < SECOND / 2, "a living target's read took {worst:?}");
+    assert!(list_then < list * 2 + Duration::from_millis(250), "ls {list_then:?}, before {list:?}");
+    assert!(ctl < Duration::from_millis(50), "{ctl:?}");
+    // What they carried was right, and all of them are well.
+    for name in ["7.0", "7.5", "7.254"] {
+        assert!(std::fs::read(mount.wait_for(name, 5 * SECOND).data()).unwrap() == vec![3; MIB / 4]);
+    }
+    drop((mute, files));
+    mount.stop();
+    drop(crowd);
+}
+
+/// Half reads, half writes, more than a window of them, to a target that answers nothing: when each got its error.
+fn failures(unit: &Unit) -> impl FnOnce() -> Vec<Duration> + use<> {
+    let start = Instant::now();
+    let one = |n: usize| {
+        let file = unit.open_with("data", libc::O_DIRECT);
+        std::thread::spawn(move || {
+            let (mut block, at) = (Aligned::new(256 << 10), (n << 18) as u64);
+            let result = match n % 2 {
+                0 => file.read_at(block.bytes(), at),
+                _ => file.write_at(block.bytes(), at),
+            };
+            assert_eq!(errno(result), libc::EIO);
+            start.elapsed()
+        })
+    };
+    let threads: Vec<_> = (0..32).map(one).collect();
+    || threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+}
+
+fn deadline_dead_target_costs_the_others_nothing() {
+    let mut bed = Bed::cable(&["vblade"], 9000);
+    let fake = Fake::start(&bed.tgt, "v1", fake::config("1.0", "mortal"), &vec![1; 8 * MIB]);
+    let image = bed.image("other", 32 * MIB);
+    bed.vblade("2.0", "v1", &image);
+    let mount = bed.mount(&[]);
+    let [mortal, other] = ["1.0", "2.0"].map(|unit| mount.wait_for(unit, 3 * SECOND));
+    let deadline = 3 * SECOND;
+    mortal.ctl_ok("deadline 3");
+    let file = other.open_with("data", libc::O_DIRECT);
+    let meter = Meter { file: &file, block: MIB, depth: 4, span: 32 * MIB as u64 };
+    let (mut before, mut during, mut late, mut lists) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut kept, mut first) = (0.0, STEP);
+    for turn in 1..=*TURNS.end() {
+        before.push(meter.run(SECOND * 4 / 5).rate);
+        fake.die();
+        let failed = failures(&mortal);
+        std::thread::sleep(SECOND / 5);
+        during.push(meter.run(SECOND * 4 / 5).rate);
+        (0..3).for_each(|_| lists.push(look(&mount).0));
+        let took = failed();
+        first = first.min(*took.iter().min().unwrap());
+        late.push(took.iter().max().unwrap().saturating_sub(deadline));
+        fake.revive(true);
+        mount.wait_for("1.0", 3 * SECOND);
+        kept = median(during.clone()) / median(before.clone());
+        if turn >= *TURNS.start() && kept >= KEPT {
+            break;
+        }
+    }
+    let ms = |list: &[Duration]| median(list.iter().map(|took| took.as_secs_f64() * 1e3).collect());
+    print!(
+        "[D = 3 s: 32 requests each after {first:.2?} to D + {:.0} ms; ls -lR {:.0} ms; the other {:.0} of {:.0} MB/s = {:.0} %] ",
+        ms(&late),
+        ms(&lists),
+        median(during) / 1e6,
+        median(before) / 1e6,
+        kept * 100.0
+    );
+    assert!(first >= deadline, "{first:?}");
+    assert!(ms(&late) <= 250.0 && late.iter().all(|late| *late < 5 * SECOND / 4), "{late:?}");
+    assert!(ms(&lists) <= 50.0, "{lists:?}");
+    assert!(kept >= KEPT, "the other target keeps {kept:.2}");
+    drop(file);
+    mount.stop();
+}
