@@ -81,6 +81,7 @@ fn noblock_l7_a_tenth_of_255_targets_is_dead() {
     let mut kept = 0.0;
     for turn in 1..=*TURNS.end() {
         crowd.forget_log();
+        round(&files, SECOND / 5);
         before.push(round(&files, SECOND / 2).0);
         list = list.min(look(&mount).0);
         dead.store(true, Relaxed);
@@ -89,7 +90,7 @@ fn noblock_l7_a_tenth_of_255_targets_is_dead() {
             for file in mute.iter().chain(&mute) {
                 scope.spawn(|| file.read_exact_at(Aligned::new(4096).bytes(), 0).unwrap());
             }
-            std::thread::sleep(SECOND / 5);
+            round(&files, SECOND / 5);
             let (rate, longest) = round(&files, SECOND / 2);
             during.push(rate);
             worst = worst.max(longest);
@@ -155,10 +156,11 @@ fn deadline_dead_target_costs_the_others_nothing() {
     let (mut before, mut during, mut late, mut lists) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut kept, mut first) = (0.0, STEP);
     for turn in 1..=*TURNS.end() {
+        meter.run(SECOND / 5);
         before.push(meter.run(SECOND * 4 / 5).rate);
         fake.die();
         let failed = failures(&mortal);
-        std::thread::sleep(SECOND / 5);
+        meter.run(SECOND / 5);
         during.push(meter.run(SECOND * 4 / 5).rate);
         (0..3).for_each(|_| lists.push(look(&mount).0));
         let took = failed();
