@@ -11,7 +11,6 @@ pub mod fake;
 pub mod fio;
 pub mod harness;
 pub mod many;
-pub mod meter;
 pub mod mount;
 pub mod net;
 pub mod proc;

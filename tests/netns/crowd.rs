@@ -1,10 +1,10 @@
 //! Many targets, some of them dead: the living, the names and the ctl files notice nothing. Speeds are compared in turns of one run.
 
 use crate::bed::fake::{self, Act, Fake};
-use crate::bed::meter::{Meter, median};
 use crate::bed::mount::{Mount, Unit, errno};
 use crate::bed::{Bed, MIB, proc, until};
 use crate::tools::fsx::Aligned;
+use crate::tools::meter::{Meter, median};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;

@@ -6,4 +6,5 @@
 
 pub mod fsx;
 pub mod lost_update;
+pub mod meter;
 pub mod register;

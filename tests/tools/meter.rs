@@ -2,7 +2,7 @@
 //!
 //! Figures of a machine that does other things at the same time are only good beside each other: measure in turns, compare medians.
 
-use crate::tools::fsx::Aligned;
+use super::fsx::Aligned;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
