@@ -106,7 +106,7 @@ fn busy(bed: &mut Bed, after: Duration, work: fn(&Mount, u64) -> std::io::Result
 }
 
 fn write_and_read(mount: &Mount, n: u64) -> std::io::Result<()> {
-    let file = try_open(&mount.unit("1.0").data(), if n % 2 == 0 { 0 } else { libc::O_DIRECT })?;
+    let file = try_open(&mount.unit("1.0").data(), if n.is_multiple_of(2) { 0 } else { libc::O_DIRECT })?;
     let mut block = crate::tools::fsx::Aligned::new(256 << 10);
     for at in 0..4 {
         file.write_all_at(block.bytes(), (n << 21) + (at << 18))?;
