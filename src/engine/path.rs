@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn three_younger_answers_overtake_soon_and_one_later() {
         let mut p = path();
-        p.rtt.sample(Duration::from_micros(100));
+        p.rtt.sample(Time(0), Duration::from_micros(100));
         let seqs: Vec<Place> =
             (0..5).map(|i| p.depart(FrameId::for_test(i), true, Time(u64::from(i)))).collect();
         assert_eq!(p.overtaken(Time(9000)), None, "nothing says that it is lost");
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn what_was_only_late_makes_patient_and_gives_the_window_back() {
         let mut p = path();
-        p.rtt.sample(Duration::from_micros(100));
+        p.rtt.sample(Time(0), Duration::from_micros(100));
         // Above what early loss leaves.
         let first: Vec<Place> = (100..116).map(|i| p.depart(FrameId::for_test(i), true, Time(0))).collect();
         for place in first {
@@ -418,7 +418,7 @@ mod tests {
     fn the_tail_is_awaited_closely_only_after_a_loss() {
         let mut p = path();
         assert_eq!(p.tail_at(0), None, "nothing flies");
-        p.rtt.sample(Duration::from_micros(100));
+        p.rtt.sample(Time(0), Duration::from_micros(100));
         let place = p.depart(FrameId::for_test(0), true, Time(0));
         // Two round trips and four deviations of 50 µs.
         assert_eq!(p.tail_at(0), Some(Time(400 + 5000)));

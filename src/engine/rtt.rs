@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::time::Time;
+
 /// Before the first sample. A target on a LAN answers within microseconds; half a second covers a disk spinning up
 /// without making the first lost frame cost what the kernel driver's 16 s do.
 const FIRST: Duration = Duration::from_millis(500);
@@ -13,19 +15,31 @@ const FIRST: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_millis(20);
 /// The most a frame waits between two copies, backed off or not.
 pub const RTO_MAX: Duration = Duration::from_secs(8);
+/// The largest round trip is forgotten after this long, or after twice as long: one slow minute must not hold back what is
+/// written for the rest of the day.
+const MEMORY: Duration = Duration::from_secs(300);
 
 /// Smoothed round-trip time of one path, in microseconds.
 #[derive(Clone, Debug, Default)]
 pub struct Rtt {
     smoothed: Option<u64>,
     deviation: u64,
+    /// The largest since `since`, and in the [`MEMORY`] before that.
     largest: u64,
+    before: u64,
+    since: Time,
 }
 
 impl Rtt {
     /// Takes the time between a copy's departure and its answer.
-    pub fn sample(&mut self, rtt: Duration) {
+    pub fn sample(&mut self, now: Time, rtt: Duration) {
         let us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX).min(60_000_000);
+        let age = now.since(self.since);
+        if age >= MEMORY {
+            self.before = if age < 2 * MEMORY { self.largest } else { 0 };
+            self.largest = 0;
+            self.since = now;
+        }
         self.largest = self.largest.max(us);
         match self.smoothed {
             None => {
@@ -49,9 +63,9 @@ impl Rtt {
         Duration::from_micros(self.deviation)
     }
 
-    /// The largest round trip ever seen: how long a copy may live in this network.
+    /// The largest round trip of the last minutes: how long a copy may live in this network.
     pub fn largest(&self) -> Duration {
-        Duration::from_micros(self.largest)
+        Duration::from_micros(self.largest.max(self.before))
     }
 
     /// How long the first copy of a frame may stay unanswered.
@@ -82,12 +96,12 @@ mod tests {
         let mut rtt = Rtt::default();
         assert_eq!(rtt.timeout(), FIRST);
         for _ in 0..100 {
-            rtt.sample(Duration::from_micros(200));
+            rtt.sample(Time(0), Duration::from_micros(200));
         }
         assert_eq!(rtt.smoothed(), Some(Duration::from_micros(200)));
         assert_eq!(rtt.timeout(), Duration::from_micros(200) + SLACK);
         assert_eq!(rtt.backed_off(200), RTO_MAX);
-        rtt.sample(Duration::from_secs(1000));
+        rtt.sample(Time(0), Duration::from_secs(1000));
         assert!(rtt.timeout() <= RTO_MAX);
     }
 
@@ -95,14 +109,31 @@ mod tests {
     fn recovers_after_a_spike() {
         let mut rtt = Rtt::default();
         for _ in 0..50 {
-            rtt.sample(Duration::from_micros(200));
+            rtt.sample(Time(0), Duration::from_micros(200));
         }
         let base = rtt.timeout();
-        rtt.sample(Duration::from_secs(2));
+        rtt.sample(Time(0), Duration::from_secs(2));
         let samples = (0..).take_while(|_| {
-            rtt.sample(Duration::from_micros(200));
+            rtt.sample(Time(0), Duration::from_micros(200));
             rtt.timeout() > 3 * base
         });
         assert!(samples.count() < 60);
+    }
+
+    #[test]
+    fn the_largest_is_forgotten_after_a_while() {
+        let mut rtt = Rtt::default();
+        let (slow, fast) = (Duration::from_secs(5), Duration::from_micros(200));
+        let start = Time(7_000_000);
+        rtt.sample(start, slow);
+        for age in [Duration::from_secs(1), MEMORY, 2 * MEMORY - Duration::from_secs(1)] {
+            rtt.sample(start + age, fast);
+            assert_eq!(rtt.largest(), slow, "{age:?} later");
+        }
+        rtt.sample(start + 2 * MEMORY + Duration::from_secs(1), fast);
+        assert_eq!(rtt.largest(), fast);
+        rtt.sample(start + 3 * MEMORY, slow);
+        rtt.sample(start + 9 * MEMORY, fast);
+        assert_eq!(rtt.largest(), fast, "nothing was heard for longer than that");
     }
 }

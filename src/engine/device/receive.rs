@@ -65,7 +65,7 @@ impl<R> Device<R> {
                 if let Some(path) = stray.path.and_then(|id| self.path_mut(id)) {
                     path.late();
                     if stray.ordered {
-                        path.rtt.sample(now.since(stray.sent));
+                        path.rtt.sample(now, now.since(stray.sent));
                     }
                 }
                 if let Some(quarantine) = stray.quarantine {
@@ -200,7 +200,7 @@ impl<R> Device<R> {
             }
         }
         if work.slow() {
-            self.slow.sample(now.since(copy.sent));
+            self.slow.sample(now, now.since(copy.sent));
         }
         let size = match work {
             Work::Read { .. } | Work::Write { .. } => self.flight.get(id).map_or(1, |f| f.count),
@@ -210,7 +210,7 @@ impl<R> Device<R> {
         let Some(path) = self.path_mut(path_id) else { return };
         path.ladder.passed(size);
         if !work.slow() {
-            path.rtt.sample(now.since(copy.sent));
+            path.rtt.sample(now, now.since(copy.sent));
         }
         path.stats.answered += 1;
         if let Some(op) = work.op() {
