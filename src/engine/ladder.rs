@@ -11,7 +11,7 @@ use super::time::Time;
 /// Copies lost in a row before their size is doubted.
 const LOST: u32 = 8;
 /// Copies of one frame that expired: as telling as [`LOST`] different ones, and with few frames outstanding much sooner there.
-const SAME: u8 = 4;
+pub const SAME: u8 = 4;
 /// Smaller frames that must have passed meanwhile: without them the whole path is silent, not its large frames.
 const PASSED: u32 = 3;
 /// First and last distance of the probes for the next size up. The first comes soon: bad luck may look like a black hole.

@@ -6,9 +6,10 @@
 //! * a write that takes effect after a younger one of the same sector: a stale copy. The engine grants overlapping writes in
 //!   the order in which they were submitted, so the order at the disk must be that order, retransmissions included.
 //!
-//! A read is right if each of its sectors is what the disk held at some moment between submission and answer.
+//! A read is right if each of its sectors is what the disk held at some moment between submission and answer, but not before a
+//! write took effect that was submitted before the read and acknowledged before its answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::rng::Rng;
 use aoefs::target::{Cause, Fault, Image, MemoryImage};
@@ -87,8 +88,12 @@ pub struct Faults {
     pub flush: f64,
 }
 
-/// What a sector held, and until which tick.
-type Held = (u64, Box<[u8]>);
+/// What a sector held, until which tick, and which write ended that.
+struct Held {
+    until: u64,
+    by: u32,
+    bytes: Box<[u8]>,
+}
 
 /// See the module.
 pub struct Disk {
@@ -111,6 +116,8 @@ pub struct Disk {
     /// By sector: the youngest write that took effect.
     youngest: Vec<u32>,
     writes: Vec<Write>,
+    /// Writes that were acknowledged and that reads wait for.
+    ended: HashSet<u32>,
     readers: usize,
     /// By sector: what it held until when, as long as somebody reads.
     past: HashMap<u64, Vec<Held>>,
@@ -133,6 +140,7 @@ impl Disk {
             mem: MemoryImage::new(sectors),
             youngest: vec![0; sectors as usize],
             writes: Vec::new(),
+            ended: HashSet::new(),
             readers: 0,
             past: HashMap::new(),
         }
@@ -157,8 +165,11 @@ impl Disk {
         self.writes.push(Write { seq, start, end, fill, executed: vec![false; sectors as usize] });
     }
 
-    /// Write `seq` was acknowledged: every sector of it must have taken effect.
-    pub fn acknowledged(&mut self, seq: u32) {
+    /// Write `seq` was acknowledged: every sector of it must have taken effect. `raw`: reads did not have to wait for it.
+    pub fn acknowledged(&mut self, seq: u32, raw: bool) {
+        if !raw {
+            self.ended.insert(seq);
+        }
         let Some(at) = self.writes.iter().position(|w| w.seq == seq) else { return };
         let w = self.writes.swap_remove(at);
         if let Some(sector) = w.executed.iter().position(|done| !done) {
@@ -180,8 +191,8 @@ impl Disk {
         }
     }
 
-    /// `data` was read from byte `start` on by a request submitted at `since`.
-    pub fn check_read(&mut self, start: u64, data: &[u8], since: u64) -> Result<(), String> {
+    /// `data` was read from byte `start` on by request `seq`, which was submitted at `since`.
+    pub fn check_read(&mut self, seq: u32, start: u64, data: &[u8], since: u64) -> Result<(), String> {
         let mut at = start;
         let mut rest = data;
         while !rest.is_empty() {
@@ -190,7 +201,8 @@ impl Disk {
             let n = rest.len().min(SECTOR - skip);
             let (now, later) = rest.split_at(n);
             let held = self.past.get(&sector).is_some_and(|past| {
-                past.iter().any(|(until, bytes)| *until > since && bytes[skip..skip + n] == *now)
+                let fresh = |h: &Held| h.until > since && !(h.by < seq && self.ended.contains(&h.by));
+                past.iter().any(|h| fresh(h) && h.bytes[skip..skip + n] == *now)
             });
             if !held && self.sector(sector)[skip..skip + n] != *now {
                 let shape = if now.iter().all(|b| *b == 0) { "zeros" } else { "data" };
@@ -215,7 +227,9 @@ impl Disk {
 
     fn remember(&mut self, sector: u64, held: &[u8]) {
         if self.readers > 0 {
-            self.past.entry(sector).or_default().push((self.tick, held.into()));
+            let by = self.youngest[sector as usize];
+            let held = Held { until: self.tick, by, bytes: held.into() };
+            self.past.entry(sector).or_default().push(held);
         }
     }
 
@@ -237,6 +251,8 @@ impl Disk {
         }
         match oldest_match {
             Some(seq) => self.youngest[sector as usize] = seq,
+            // The search for what it is takes a while.
+            None if self.problem.is_some() => {}
             None => {
                 let like = self.writes.iter().find(|w| w.explains(base, new, new)).map(|w| w.seq);
                 let bytes = (1..=20_000).find(|seq| {

@@ -264,8 +264,7 @@ impl Troubles {
             self.remedy(world, remedy);
         }
         for wire in &mut world.wires {
-            wire.to.heal();
-            wire.from.heal();
+            wire.heal();
         }
         for n in 0..world.nets.len() {
             world.query(n);

@@ -4,6 +4,7 @@
 //! `judge` holds every answer against the promises, `swarm` draws a run from a seed.
 
 pub mod ask;
+mod catalogue;
 pub mod disk;
 pub mod fate;
 pub mod faults;

@@ -17,6 +17,8 @@ pub struct Way {
     pub reorder: bool,
     /// The least and the most time on the way, in µs.
     pub delay: (u64, u64),
+    /// µs that a frame occupies the wire before the next one can follow.
+    pub apart: u64,
     /// How often a frame takes up to `spike.1` µs longer.
     pub spike: (f64, u64),
     pub garble: f64,
@@ -24,7 +26,10 @@ pub struct Way {
     pub cut: bool,
     /// Frames longer than this vanish.
     pub hole: usize,
+    /// Answers: so many more copies of each come, one after the other.
+    pub echoes: u64,
     last: u64,
+    free: u64,
 }
 
 /// What became of a frame: when it arrives, and when a second copy does.
@@ -41,23 +46,27 @@ impl Way {
             duplicate: 0.0,
             reorder: false,
             delay: (us, us),
+            apart: 0,
             spike: (0.0, 0),
             garble: 0.0,
             cut: false,
             hole: usize::MAX,
+            echoes: 0,
             last: 0,
+            free: 0,
         }
     }
 
     /// Ends every fault; the delay stays.
     pub fn heal(&mut self) {
         let least = self.delay.0;
-        *self = Way { last: self.last, delay: (least, least), ..Way::clean(least) };
+        *self = Way { last: self.last, free: self.free, delay: (least, least), ..Way::clean(least) };
     }
 
     fn time(&mut self, rng: &mut Rng, now: u64) -> u64 {
         let (least, most) = self.delay;
-        let mut at = now + least + rng.below(most - least + 1);
+        self.free = now.max(self.free + self.apart);
+        let mut at = self.free + least + rng.below(most - least + 1);
         if self.spike.1 > 0 && rng.chance(self.spike.0) {
             at += rng.below(self.spike.1);
         }

@@ -24,6 +24,9 @@ const DRAIN: Duration = Duration::from_secs(20);
 const CALM: Duration = Duration::from_secs(70);
 /// RETURN: a fresh request works within this time.
 const RETURN: Duration = Duration::from_millis(1200);
+/// Frames longer than this vanish in a switch without jumbo frames, and how long it may take to find that out.
+const HOLE: usize = 1514;
+const FALLBACK: Duration = Duration::from_secs(2);
 
 /// How a run went.
 pub struct Report {
@@ -303,6 +306,9 @@ fn finish(world: &mut World, plan: &Plan) {
             world.violate(|| format!("disk {id} has {real} bytes and IDENTIFY did not tell"));
         }
     }
+    if plan.holes && !lies {
+        shrink(world);
+    }
     world.run_until(world.later(Duration::from_secs(200)));
     for u in 0..world.units.len() {
         // A path that lost its large frames is probed for ever.
@@ -319,6 +325,24 @@ fn finish(world: &mut World, plan: &Plan) {
             world
                 .violate(|| format!("u{u}: frames, requests, locks, inflight, quarantines left: {gauges:?}"));
         }
+    }
+}
+
+/// T7: from now on large frames vanish, for good. What is asked then is answered within two seconds, where timeouts are short.
+fn shrink(world: &mut World) {
+    for wire in &mut world.wires {
+        wire.to.hole = HOLE;
+        wire.from.hole = HOLE;
+    }
+    for u in 0..world.units.len() {
+        for ask in [Ask::Write { offset: 0, len: 4096 }, Ask::Read { offset: 0, len: 4096 }] {
+            // Four timeouts, each twice as long as the one before, tell that it is the size. They grow where a queue empties.
+            let timeout = world.units[u].device.paths().iter().map(|p| p.timeout).max().unwrap_or_default();
+            fresh(world, u, &ask, FALLBACK + 30 * timeout);
+        }
+    }
+    for wire in &mut world.wires {
+        wire.heal();
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Arrived {
     pub wire: usize,
     pub copies: u8,
     pub origin: Origin,
+    /// Frames that had left by then.
+    pub number: u64,
 }
 
 /// What was known when a copy left the initiator. Forgeries and queries to all have no unit.

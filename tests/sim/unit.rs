@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::target::Origin;
 use super::world::buffer_of;
-use aoefs::engine::{Device, Time, Transmit};
-use aoefs::wire::{Tag, cmd};
+use aoefs::engine::{Device, NetId, Time, Transmit};
+use aoefs::wire::{Mac, Tag, cmd};
 
 /// Sweeps in one virtual second that need no explanation, and how many more each frame explains.
 const SWEEPS: u64 = 600;
@@ -14,6 +14,9 @@ const SWEEPS_A_FRAME: u64 = 6;
 /// A timer that was due may show the same instant again this often.
 const REPEATS: u32 = 3;
 const SILENCE: u64 = 1_000_000;
+
+/// A netlink and the MAC that a frame went to.
+type Way = (NetId, Mac);
 
 /// See the module.
 pub struct Unit {
@@ -34,7 +37,10 @@ pub struct Unit {
     heard: u64,
     /// There was silence, and no IDENTIFY was answered since.
     unconfirmed: bool,
-    tags: HashSet<u32>,
+    /// Every tag: when it left, and which way.
+    tags: HashMap<u32, (u64, Way)>,
+    /// The least and the most that a round trip took.
+    trips: HashMap<Way, (u64, u64)>,
     asked_identity: HashSet<u32>,
     /// By sector: the buffer that left for it last, and when.
     departures: HashMap<u64, (usize, u64)>,
@@ -58,7 +64,8 @@ impl Unit {
             maxout: None,
             heard: now.0,
             unconfirmed: false,
-            tags: HashSet::new(),
+            tags: HashMap::new(),
+            trips: HashMap::new(),
             asked_identity: HashSet::new(),
             departures: HashMap::new(),
             sent: 0,
@@ -68,12 +75,12 @@ impl Unit {
     }
 
     /// A frame leaves: what is wrong with it?
-    pub fn departs(&mut self, t: &Transmit) -> Option<String> {
+    pub fn departs(&mut self, t: &Transmit, now: Time) -> Option<String> {
         self.sent += 1;
         if !t.tag.is_ours() || t.tag.0 == u32::MAX {
             return Some(format!("tag {:08x} is not one of ours", t.tag.0));
         }
-        if !self.tags.insert(t.tag.0) {
+        if self.tags.insert(t.tag.0, (now.0, (t.net, t.dst))).is_some() {
             return Some(format!("tag {:08x} used twice", t.tag.0));
         }
         if t.addr != self.device.addr() {
@@ -135,6 +142,15 @@ impl Unit {
         self.heard = now.0;
     }
 
+    /// The answer to this copy was taken: so long was its round trip, and not as long as any other copy's of its frame.
+    pub fn returned(&mut self, now: Time, tag: Tag) {
+        if let Some((sent, way)) = self.tags.get(&tag.0) {
+            let trip = now.0 - sent;
+            let (least, most) = self.trips.entry(*way).or_insert((trip, trip));
+            (*least, *most) = (trip.min(*least), trip.max(*most));
+        }
+    }
+
     /// A sweep ended: is the timer sane?
     pub fn swept(&mut self, now: Time) -> Option<String> {
         let second = now.0 / 1_000_000;
@@ -179,6 +195,16 @@ impl Unit {
         let over = self.device.paths().into_iter().find(|p| p.inflight > 128);
         if let Some(p) = over {
             return Some(format!("{} frames outstanding on one path", p.inflight));
+        }
+        for p in self.device.paths() {
+            if let (Some(mean), Some((least, most))) = (p.rtt, self.trips.get(&(p.net, p.mac)))
+                && !(*least..=*most).contains(&(mean.as_micros() as u64))
+            {
+                return Some(format!(
+                    "KARN: a mean round trip of {mean:?} where they took {least} to {most} µs ({:?} {})",
+                    p.net, p.mac
+                ));
+            }
         }
         if s.quarantined > 4096 {
             return Some(format!("{} quarantines", s.quarantined));

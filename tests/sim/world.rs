@@ -6,7 +6,7 @@
 mod hear;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use super::disk::Disk;
@@ -26,6 +26,12 @@ use aoefs::wire::{Addr, Command, Config, Header, Mac, SECTOR, Tag, cmd};
 const SILENCE: u64 = 1_000_000;
 const ALARMS: usize = 3;
 const ALARM_SPAN: u64 = 9_000_000;
+/// µs from one copy of an answer to the next, where there are many.
+const ECHO: u64 = 20;
+/// Requests of a wire that one request is compared with, where their order is watched.
+const PLACES: usize = 64;
+/// Lines of a trace that are kept at least. A run that does not end must not take all memory.
+const LINES: usize = 1 << 19;
 /// More than ever happens in one run.
 const STEPS: u64 = 20_000_000;
 
@@ -45,6 +51,26 @@ pub struct Wire {
     pub port: usize,
     pub to: Way,
     pub from: Way,
+    /// The numbers of the requests that arrived last.
+    arrived: VecDeque<u64>,
+}
+
+impl Wire {
+    /// Ends every fault of both ways.
+    pub fn heal(&mut self) {
+        self.to.heal();
+        self.from.heal();
+    }
+
+    /// Requests that arrived before this one and had left later.
+    fn displaced(&mut self, number: u64) -> usize {
+        let younger = self.arrived.iter().filter(|n| **n > number).count();
+        self.arrived.push_back(number);
+        if self.arrived.len() > PLACES {
+            self.arrived.pop_front();
+        }
+        younger
+    }
 }
 
 enum Happening {
@@ -94,6 +120,8 @@ pub struct Figures {
     pub lost: u64,
     pub sweeps: u64,
     pub shielded: u64,
+    /// The most requests that came before one that had left earlier, where that was watched.
+    pub displaced: usize,
 }
 
 /// See the module.
@@ -158,6 +186,9 @@ impl World {
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:?} {}", self.now, text()));
+            if trace.len() >= 2 * LINES {
+                trace.drain(..LINES);
+            }
         }
     }
 
@@ -184,7 +215,14 @@ impl World {
     }
 
     pub fn add_wire(&mut self, net: usize, target: usize, port: usize, us: u64) -> usize {
-        self.wires.push(Wire { net, target, port, to: Way::clean(us), from: Way::clean(us) });
+        self.wires.push(Wire {
+            net,
+            target,
+            port,
+            to: Way::clean(us),
+            from: Way::clean(us),
+            arrived: VecDeque::new(),
+        });
         self.wires.len() - 1
     }
 
@@ -312,7 +350,7 @@ impl World {
     fn send(&mut self, unit: Option<usize>, frames: &mut Vec<Transmit>) {
         for t in frames.drain(..) {
             if let Some(u) = unit
-                && let Some(problem) = self.units[u].departs(&t)
+                && let Some(problem) = self.units[u].departs(&t, self.now)
             {
                 self.violate(|| problem);
             }
@@ -369,13 +407,25 @@ impl World {
                     garble_request(&mut self.rng, &mut frame);
                 }
                 let copies = if passage.second.is_some() { 2 } else { 1 };
-                self.at(first, Happening::Arrive(Arrived { frame, wire: w, copies, origin }));
+                self.at(
+                    first,
+                    Happening::Arrive(Arrived {
+                        frame,
+                        wire: w,
+                        copies,
+                        origin,
+                        number: self.figures.frames,
+                    }),
+                );
             }
         }
     }
 
     fn arrive(&mut self, arrived: Arrived) {
-        let wire = &self.wires[arrived.wire];
+        let wire = &mut self.wires[arrived.wire];
+        if wire.to.reorder {
+            self.figures.displaced = self.figures.displaced.max(wire.displaced(arrived.number));
+        }
         let t = wire.target;
         let target = &mut self.targets[t];
         if !target.alive || arrived.frame.len() > target.mtu + 14 || !self.nets[wire.net].up {
@@ -463,7 +513,9 @@ impl World {
             Some(decided) => decided,
             None => wire.from.carry(&mut self.rng, self.now.0, answer.len()),
         };
-        for at in [passage.first, passage.second].into_iter().flatten() {
+        let echoes = wire.from.echoes;
+        let echoes = passage.first.into_iter().flat_map(|at| (1..=echoes).map(move |n| at + n * ECHO));
+        for at in [passage.first, passage.second].into_iter().flatten().chain(echoes) {
             let mut frame = answer.clone();
             if self.rng.chance(self.wires[w].from.garble) {
                 garble_answer(&mut self.rng, &mut frame);

@@ -3,6 +3,7 @@
 use super::{Device, Lane, READS, SILENCE, Sink, State, WRITES};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Frame, FrameId, Place, ReqId, Work};
+use crate::engine::ladder::SAME;
 use crate::engine::path::{Path, PathId, Trust};
 use crate::engine::request::{Bytes, Error, Job, Req, Reservation};
 use crate::engine::time::Time;
@@ -253,9 +254,13 @@ impl<R> Device<R> {
 
     /// Sends a frame, or what it consists of if the path carries less than it holds.
     fn launch_in_pieces(&mut self, id: FrameId, path: PathId, now: Time, sink: &mut Sink<R>) {
-        let most = self.path(path).map_or(1, |p| self.sectors(p));
+        let mut most = self.path(path).map_or(1, |p| self.sectors(p));
         let Some(frame) = self.flight.get(id) else { return };
         let (work, at, count, expiries) = (frame.work, frame.at, frame.count, frame.expiries);
+        if expiries >= SAME {
+            // Every path learns by itself what it carries; this frame must not wait until the last one has.
+            most = most.min(PLAIN);
+        }
         if !matches!(work, Work::Read { .. } | Work::Write { .. }) || count <= most {
             self.launch(id, path, now, sink);
             return;

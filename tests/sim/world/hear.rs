@@ -60,6 +60,9 @@ impl World {
         } else {
             let before = self.proven(u, net, header.src);
             let verdict = self.units[u].device.receive(now, net, header, body, &mut self.sink);
+            if verdict == Verdict::Taken {
+                self.units[u].returned(now, header.tag);
+            }
             if verdict == Verdict::Taken && (before || self.proven(u, net, header.src)) {
                 self.units[u].hears(now, header.tag);
             }
@@ -157,13 +160,15 @@ impl World {
         let disk = self.disk(p.disk);
         let mut problem = None;
         match (p.kind, &outcome) {
-            (Kind::Read, Ok(Output::Data(data))) => problem = disk.check_read(p.start, data, p.tick).err(),
+            (Kind::Read, Ok(Output::Data(data))) => {
+                problem = disk.check_read(seq, p.start, data, p.tick).err()
+            }
             (Kind::RawRead, Ok(Output::Ata { ata, data })) if !ata.failed() => {
                 let len = (p.end - p.start) as usize;
-                problem = disk.check_read(p.start, data.get(..len).unwrap_or(&[]), p.tick).err();
+                problem = disk.check_read(seq, p.start, data.get(..len).unwrap_or(&[]), p.tick).err();
             }
-            (Kind::Write | Kind::Trim, Ok(_)) => disk.acknowledged(seq),
-            (Kind::RawWrite, Ok(Output::Ata { ata, .. })) if !ata.failed() => disk.acknowledged(seq),
+            (Kind::Write | Kind::Trim, Ok(_)) => disk.acknowledged(seq, false),
+            (Kind::RawWrite, Ok(Output::Ata { ata, .. })) if !ata.failed() => disk.acknowledged(seq, true),
             (Kind::Flush, Ok(_)) if flushes && earlier.is_some() => {
                 problem = Some(format!("SYNC: flush acknowledged before write #{earlier:?}"));
             }
