@@ -360,3 +360,53 @@ impl Discovery {
         self.queries.retain(|q| q.1 != net);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announced(addr: Addr) -> Header {
+        let (dst, src) = (Mac::BROADCAST, Mac([2, 0, 0, 0, 0, 9]));
+        let command = Command::Config;
+        Header { dst, src, version: 1, response: true, error: None, addr, command, tag: Tag::UNSOLICITED }
+    }
+
+    /// Somebody announces more addresses than there may be, again and again, and answers nothing.
+    #[test]
+    fn what_waits_is_bounded_and_asked_by_turns() {
+        let mut discovery = Discovery::new(TagSpace::new(0), 0);
+        let config = Config { buffers: 1, sectors: 2, ..Config::request(Verb::Read, &[]) };
+        let (mut now, mut frames, mut asked) = (Time(0), Vec::new(), 0);
+        for round in 0..40u32 {
+            for n in 0..6000u32 {
+                let addr = Addr::new((n / 200) as u16, (n % 200) as u8);
+                discovery.heard(now, NetId(n as u16 % 2), 1500, &announced(addr), &config, &mut frames);
+                now.0 += 1000;
+                if discovery.next_deadline().is_some_and(|at| at <= now) {
+                    discovery.sweep(now, &mut frames);
+                    assert!(
+                        discovery.next_deadline().is_none_or(|at| at > now),
+                        "a deadline that has passed"
+                    );
+                }
+                asked += frames.drain(..).count();
+            }
+            let waiting: usize = discovery.turns.values().map(|turns| turns.waiting.len()).sum();
+            let asking = discovery.turns.values().map(|turns| turns.asking.len()).max().unwrap_or(0);
+            assert!(
+                discovery.candidates() <= CANDIDATES_MAX && waiting <= CANDIDATES_MAX,
+                "round {round}: {waiting}"
+            );
+            assert!(asking <= ASKING_MAX, "round {round}: {asking}");
+        }
+        // Two netlinks, 64 at a time, five copies in 7.75 s each: about 80 a second.
+        let seconds = now.0 / 1_000_000;
+        assert!((40..100).contains(&(asked as u64 / seconds)), "{asked} questions in {seconds} s");
+        // And when they are gone for a minute, nothing is left.
+        for _ in 0..300 {
+            now.0 += 500_000;
+            discovery.sweep(now, &mut frames);
+        }
+        assert_eq!((discovery.candidates(), discovery.next_deadline()), (0, None));
+    }
+}

@@ -13,7 +13,7 @@ use aoefs::wire::{
 };
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ impl Default for Kind {
 /// The targets at work; dropping this ends them.
 pub struct Many {
     stop: Arc<AtomicBool>,
+    /// Every so manyth says nothing; 0: all live.
+    dead: Arc<AtomicUsize>,
     requests: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,12 +68,18 @@ impl Many {
     pub fn start(ns: &Ns, port: &str, count: usize, kind: Kind) -> Self {
         let mtu = ns.mtu(port);
         let port = Port::open(ns, port);
-        let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, dead) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let requests = Arc::new(AtomicU64::new(0));
         let thread = {
-            let (stop, requests) = (stop.clone(), requests.clone());
-            std::thread::spawn(move || Server::new(port, mtu, count, kind).run(&stop, &requests))
+            let (stop, dead, requests) = (stop.clone(), dead.clone(), requests.clone());
+            std::thread::spawn(move || Server::new(port, mtu, count, kind).run(&stop, &dead, &requests))
         };
-        Self { stop, requests, thread: Some(thread) }
+        Self { stop, dead, requests, thread: Some(thread) }
+    }
+
+    /// From now on every `nth` of them says nothing; 0: all live again.
+    pub fn kill_every(&self, nth: usize) {
+        self.dead.store(nth, Relaxed);
     }
 
     /// Reads and writes answered so far.
@@ -134,11 +142,13 @@ impl Server {
         }
     }
 
-    fn run(mut self, stop: &AtomicBool, requests: &AtomicU64) {
+    fn run(mut self, stop: &AtomicBool, dead: &AtomicUsize, requests: &AtomicU64) {
         let mut batch = Batch::new();
         while !stop.load(Relaxed) {
             wait(&[self.port.as_fd()], IDLE);
             self.port.recv_batch(&mut batch);
+            let dead = dead.load(Relaxed);
+            let is_dead = |n: usize| dead > 0 && n % dead == 0;
             for frame in batch.frames() {
                 let Ok((header, body)) = Header::parse(frame) else { continue };
                 if header.response {
@@ -146,11 +156,11 @@ impl Server {
                 }
                 if header.command == Command::Config && header.addr.is_wildcard() {
                     for n in 0..self.count {
-                        if header.addr.matches(addr(n)) {
+                        if header.addr.matches(addr(n)) && !is_dead(n) {
                             self.answer(&header, addr(n), body);
                         }
                     }
-                } else if (0..self.count).contains(&number(header.addr)) {
+                } else if number(header.addr) < self.count && !is_dead(number(header.addr)) {
                     let io = self.answer(&header, header.addr, body);
                     requests.fetch_add(u64::from(io), Relaxed);
                 }

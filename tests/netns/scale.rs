@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 crate::tests![
     bound_z1_four_thousand_targets(180),
+    deadline_l7_a_tenth_of_255_targets_dies(120),
     noblock_z2_a_busy_target_among_four_thousand(180),
     speed_z3_from_one_to_sixteen_targets(120),
     speed_z4_two_wires_to_one_target(120),
@@ -199,6 +200,75 @@ fn compare(
 
 fn data(mount: &Mount, n: usize) -> std::path::PathBuf {
     mount.unit(&addr(n).to_string()).data()
+}
+
+fn deadline_l7_a_tenth_of_255_targets_dies() {
+    const TARGETS: usize = 255;
+    const DEADLINE: Duration = Duration::from_secs(3);
+    let mut bed = Bed::cable(&[], 9000);
+    let far = Many::start(&bed.tgt, "v1", TARGETS, Kind::default());
+    let mount = bed.mount(&["-o", "deadline=3"]);
+    until("all are there", 5 * SECOND, || all_there(&mount, TARGETS));
+    let (stop, began) = (AtomicBool::new(false), Instant::now());
+    let cut = AtomicU64::new(u64::MAX);
+    // A reader each: when its last read ended and how, and the longest that one took.
+    type Seen = (usize, Duration, Duration, std::io::Result<()>);
+    let seen: Vec<Seen> = std::thread::scope(|scope| {
+        let reader = |n: usize| {
+            let (mount, stop) = (&mount, &stop);
+            move || {
+                let file = crate::bed::mount::try_open(&data(mount, n), libc::O_DIRECT).unwrap();
+                let (mut block, mut longest, mut at) = (Aligned::new(64 << 10), Duration::ZERO, 0);
+                loop {
+                    let start = Instant::now();
+                    let read = file.read_exact_at(block.bytes(), at);
+                    longest = longest.max(start.elapsed());
+                    if read.is_err() || stop.load(Relaxed) {
+                        return (n, longest, began.elapsed(), read);
+                    }
+                    assert_eq!(block.bytes()[..12], mark(addr(n), at / 512));
+                    at = (at + (64 << 10)) % (256 << 20);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        };
+        let threads: Vec<_> = (0..TARGETS).map(|n| scope.spawn(reader(n))).collect();
+        std::thread::sleep(SECOND);
+        cut.store(began.elapsed().as_millis() as u64, Relaxed);
+        far.kill_every(10);
+        std::thread::sleep(DEADLINE + SECOND);
+        // Names and states answer meanwhile, those of the dead included.
+        let start = Instant::now();
+        assert_eq!(mount.unit(&addr(10).to_string()).state(), "down");
+        assert_eq!(mount.unit(&addr(11).to_string()).state(), "up");
+        assert!(start.elapsed() < Duration::from_millis(20) * SLACK, "{:?}", start.elapsed());
+        stop.store(true, Relaxed);
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let cut = Duration::from_millis(cut.load(Relaxed));
+    let (mut living, mut ended) = (Duration::ZERO, Duration::ZERO);
+    for (n, longest, end, read) in seen {
+        if n % 10 == 0 {
+            assert_eq!(crate::bed::mount::errno(read), libc::EIO, "target {n} is dead");
+            assert!(longest >= DEADLINE, "target {n}: an error after {longest:?}");
+            ended = ended.max(end - cut);
+        } else {
+            read.unwrap_or_else(|error| panic!("target {n} lives: {error}"));
+            living = living.max(longest);
+        }
+    }
+    print!("[the dead fail within {ended:.2?}, no read of the others takes longer than {living:.1?}] ");
+    assert!(ended < DEADLINE + SECOND / 4 * SLACK, "{ended:?}");
+    assert!(living < SECOND, "{living:?}");
+    // And they come back.
+    far.kill_every(0);
+    mount.ctl("discover").unwrap();
+    mount.wait_for(&addr(250).to_string(), 2 * SECOND);
+    until("all are up", 3 * SECOND, || {
+        (0..TARGETS).step_by(10).all(|n| mount.unit(&addr(n).to_string()).state() == "up")
+    });
+    drop(far);
+    mount.stop();
 }
 
 fn noblock_z2_a_busy_target_among_four_thousand() {
