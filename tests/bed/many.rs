@@ -148,7 +148,7 @@ impl Server {
             wait(&[self.port.as_fd()], IDLE);
             self.port.recv_batch(&mut batch);
             let dead = dead.load(Relaxed);
-            let is_dead = |n: usize| dead > 0 && n % dead == 0;
+            let is_dead = |n: usize| dead > 0 && n.is_multiple_of(dead);
             for frame in batch.frames() {
                 let Ok((header, body)) = Header::parse(frame) else { continue };
                 if header.response {
