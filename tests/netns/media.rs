@@ -22,6 +22,9 @@ crate::tests![
     return_l5_slow_target(120),
     integrity_t4_late_answers_complete_nothing_else,
     bound_t9_window_follows_the_advertised_buffers,
+    once_l4_window_of_one_and_an_error_on_the_last_frame,
+    integrity_x6_ten_answers_or_the_wrong_one,
+    deadline_x7_answers_identify_but_no_io,
     fallocate_punches_where_trim_zeroes,
 ];
 
@@ -348,13 +351,18 @@ fn integrity_t4_late_answers_complete_nothing_else() {
     });
     let mut rng = crate::bed::Rng::new(5);
     let file = one.direct();
-    let mut block = Aligned::new(512);
+    let (mut block, mut reads) = (Aligned::new(512), 0);
     let end = Instant::now() + 5 * SECOND;
     while Instant::now() < end {
+        reads += 1;
         let sector = rng.below((DISK / 512) as u64);
         file.read_exact_at(block.bytes(), sector * 512).unwrap();
         assert_eq!(block.bytes()[..8], sector.to_le_bytes(), "the answer to another request");
     }
+    let stats = one.unit.read("stats");
+    let late = stats.lines().find_map(|line| line.strip_prefix("late: ")).unwrap();
+    print!("[{reads} reads, {late} late answers] ");
+    assert_ne!(late, "0");
     one.fake.behave();
     drop(file);
     one.done();
@@ -390,10 +398,109 @@ fn bound_t9_window_follows_the_advertised_buffers() {
         });
         let most = most.max().unwrap();
         let limit = usize::from(buffers).clamp(1, 128);
+        print!("[{buffers}: {most}] ");
         assert!(most <= limit, "{most} outstanding, {buffers} advertised");
         one.fake.behave();
         one.done();
     }
+}
+
+fn once_l4_window_of_one_and_an_error_on_the_last_frame() {
+    let mut config = fake::config("1.0", "disk-a");
+    config.buffers = 1;
+    let one = one_with(config);
+    const LEN: usize = 64 << 10;
+    for round in 0..50u64 {
+        // Four requests of eight frames each wait for one place; the last frame of one of them fails.
+        let bad = round % 4;
+        one.fake.script(move |request| {
+            let last = request.ata.is_some_and(|ata| {
+                let end = ata.sector48().0 + u64::from(ata.count);
+                end == (bad + 1) * (LEN / 512) as u64
+            });
+            if request.is_io() && last { Act::ata_error(0x41, 0x40) } else { Act::Reply }
+        });
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let file = one.direct();
+                scope.spawn(move || {
+                    let mut block = Aligned::new(LEN);
+                    let result = if (round / 4).is_multiple_of(2) {
+                        file.read_exact_at(block.bytes(), n * LEN as u64)
+                    } else {
+                        block.bytes().fill(0xaa);
+                        file.write_all_at(block.bytes(), n * LEN as u64)
+                    };
+                    let failed = result.map_err(|error| error.raw_os_error()).err();
+                    assert_eq!(failed, (n == bad).then_some(Some(libc::EIO)), "request {n} of round {round}");
+                });
+            }
+        });
+    }
+    print!("[200 requests, 50 failed] ");
+    one.fake.behave();
+    assert!(std::fs::read(one.unit.data()).unwrap() == vec![0xaa; DISK]);
+    one.done();
+}
+
+fn integrity_x6_ten_answers_or_the_wrong_one() {
+    let one = one();
+    one.unit.ctl_ok("part low 0 8000");
+    let mut n = 0;
+    one.fake.script(move |request| {
+        n += 1;
+        match n % 23 {
+            _ if !request.is_io() => Act::Reply,
+            0 => Act::wrong_tag(),
+            // A read's answer without its end, a write's with data that nobody asked for.
+            1 if request.is_write() => Act::wrong_size(512),
+            1 => Act::wrong_size(-512),
+            _ => Act::Answers(10),
+        }
+    });
+    let views = [("data", DISK as u64), ("low", 8000 * 512)].map(|(name, len)| {
+        let file = one.unit.open_with(name, libc::O_DIRECT);
+        crate::tools::fsx::View { file, start: 0, len }
+    });
+    let mut model = vec![0xaa; DISK];
+    let also = crate::tools::fsx::Also { align: 512, ..Default::default() };
+    crate::tools::fsx::run(&views, &mut model, 0..DISK as u64, 500, 66, also).unwrap();
+    let stats = one.unit.read("stats");
+    let count = |key: &str| {
+        let line =
+            stats.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("{key}\n{stats}"));
+        line.parse::<u64>().unwrap()
+    };
+    let (duplicates, others) =
+        (count("duplicates: ") + count("late: "), count("unexpected: ") + count("mismatched: "));
+    print!("[500 operations, {duplicates} answers too many, {others} that fit nothing] ");
+    assert!(duplicates + others > 1000, "{stats}");
+    one.fake.behave();
+    assert!(one.fake.content() == model);
+    drop(views);
+    one.done();
+}
+
+fn deadline_x7_answers_identify_but_no_io() {
+    let one = one();
+    one.unit.ctl_ok("deadline 2");
+    let file = one.direct();
+    one.fake.script(|request| if request.is_io() { Act::Drop } else { Act::Reply });
+    let mut block = Aligned::new(4096);
+    for write in [false, true] {
+        one.mount.wait_for("1.0", 3 * SECOND);
+        let start = Instant::now();
+        let result = if write { file.write_at(block.bytes(), 0) } else { file.read_at(block.bytes(), 0) };
+        assert_eq!(errno(result), libc::EIO);
+        let took = start.elapsed();
+        print!("[{} failed after {took:.2?}] ", if write { "write" } else { "read" });
+        assert!(took >= 2 * SECOND && took <= Duration::from_millis(2000 + 5 * 250), "{took:?}");
+    }
+    one.fake.behave();
+    one.mount.wait_for("1.0", 3 * SECOND);
+    file.read_exact_at(block.bytes(), 0).unwrap();
+    drop(file);
+    one.done();
 }
 
 fn fallocate_punches_where_trim_zeroes() {
