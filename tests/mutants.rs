@@ -49,13 +49,22 @@ fn every_mutation_finds_its_place() {
     }
 }
 
-/// A copy of what the simulator is built from, with a target directory of its own.
+/// A copy of what the simulator is built from, and nothing more, with a target directory of its own.
 fn copy() -> PathBuf {
     let to = root().join("target/mutants");
     std::fs::create_dir_all(&to).unwrap();
     let script = "for d in src tests benches; do rm -rf \"$1/$d\"; cp -a \"$d\" \"$1/$d\"; done; cp -a Cargo.toml Cargo.lock \"$1/\"";
     let done = Command::new("sh").current_dir(root()).args(["-c", script, "sh"]).arg(&to).status().unwrap();
     assert!(done.success());
+    // The layers that the simulator has, and no programs: each mutant is a build.
+    std::fs::write(to.join("src/lib.rs"), "//! A mutant.\npub mod engine;\npub mod target;\npub mod wire;\n")
+        .unwrap();
+    std::fs::remove_file(to.join("src/main.rs")).unwrap();
+    std::fs::remove_dir_all(to.join("src/bin")).unwrap();
+    let manifest = std::fs::read_to_string(to.join("Cargo.toml")).unwrap();
+    let sections: Vec<&str> =
+        manifest.split("\n[").filter(|section| !section.starts_with("[bin]]")).collect();
+    std::fs::write(to.join("Cargo.toml"), sections.join("\n[")).unwrap();
     to
 }
 

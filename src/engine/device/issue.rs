@@ -23,6 +23,8 @@ const SLOWER: u32 = 4;
 const SLOWER_BY: std::time::Duration = std::time::Duration::from_millis(1);
 /// Sectors a frame that need no jumbo frames: 1 KiB.
 const PLAIN: u8 = 2;
+/// Copies of a frame that expired before it leaves sector by sector. From [`SAME`] on it leaves in pieces of [`PLAIN`].
+const SINGLE: u8 = SAME + 2;
 
 impl<R> Device<R> {
     /// Lets everything leave that may leave now. Call it once after events and commands.
@@ -257,9 +259,11 @@ impl<R> Device<R> {
         let mut most = self.path(path).map_or(1, |p| self.sectors(p));
         let Some(frame) = self.flight.get(id) else { return };
         let (work, at, count, expiries) = (frame.work, frame.at, frame.count, frame.expiries);
-        if expiries >= SAME {
-            // Every path learns by itself what it carries; this frame must not wait until the last one has.
-            most = most.min(PLAIN);
+        // Every path learns by itself what it carries; this frame must not wait until the last one has.
+        match expiries {
+            0..SAME => {}
+            SAME..SINGLE => most = most.min(PLAIN),
+            _ => most = 1,
         }
         if !matches!(work, Work::Read { .. } | Work::Write { .. }) || count <= most {
             self.launch(id, path, now, sink);
