@@ -10,9 +10,14 @@ use nix::errno::Errno;
 use super::core::Core;
 use super::handlers::AoeFs;
 
-/// Threads that take requests from the kernel. They only parse and queue, so that two keep two cores busy; each
-/// reserves 16 MiB of address space.
-const THREADS: usize = 2;
+/// Threads that take requests from the kernel; each reserves 16 MiB of address space. They only parse, queue and send: where
+/// there are two cores, a second one has to share them with the netlink's, and is worth 5 % less (benches/compare/README.md).
+fn threads() -> usize {
+    match std::thread::available_parallelism() {
+        Ok(cores) if cores.get() > 2 => 2,
+        _ => 1,
+    }
+}
 
 /// A session whose INIT is done.
 pub struct FuseSession(Session<AoeFs>);
@@ -22,7 +27,7 @@ impl FuseSession {
     /// and by the modes of the files, not here.
     pub fn open(core: &Arc<Core>, device: OwnedFd) -> io::Result<Self> {
         let mut config = Config::default();
-        config.n_threads = Some(THREADS);
+        config.n_threads = Some(threads());
         let session = Session::from_fd(AoeFs(core.clone()), device, SessionACL::All, config)?;
         core.connect(session.notifier());
         Ok(Self(session))

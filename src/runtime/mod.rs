@@ -38,7 +38,7 @@ use self::clock::Clock;
 use self::events::EventLog;
 use self::instance::Instance;
 use self::link::{BATCH, Link, OutFrame};
-use self::netlink::Netlinks;
+use self::netlink::{Netlink, Netlinks};
 use self::packet::{PacketLink, Role};
 use self::sweeper::{Due, Timers};
 use self::table::Units;
@@ -143,6 +143,22 @@ thread_local! {
 /// A random number, for first tags. The system's source never fails on a kernel that runs us.
 fn seed() -> u32 {
     getrandom::u32().unwrap_or_else(|_| std::process::id().wrapping_mul(0x9e37_79b9))
+}
+
+/// Sends at most N frames over one netlink. Most sends are of one frame, for which room for a batch would take longer to
+/// clear than to use.
+fn send_run<const N: usize>(net: &Netlink, batch: &[Transmit]) {
+    let mac = net.link.mac();
+    let mut heads = [[0; HEAD_MAX]; N];
+    let mut lens = [0; N];
+    for ((frame, head), len) in batch.iter().zip(&mut heads).zip(&mut lens) {
+        *len = frame.head(mac, head);
+    }
+    let mut out = [OutFrame { head: &[], body: &[] }; N];
+    for ((out, frame), (head, len)) in out.iter_mut().zip(batch).zip(heads.iter().zip(&lens)) {
+        *out = OutFrame { head: &head[..*len], body: frame.payload() };
+    }
+    net.send(&out[..batch.len()]);
 }
 
 impl Runtime {
@@ -351,23 +367,16 @@ impl Runtime {
 
     /// Sends frames, in order, netlink by netlink. What a link does not take is lost; the engine finds out.
     fn send(&self, frames: &mut Vec<Transmit>) {
-        let mut heads = [[0; HEAD_MAX]; BATCH];
         let mut rest = &frames[..];
         while let Some(first) = rest.first() {
             let run = rest.iter().take(BATCH).take_while(|t| t.net == first.net).count();
             let (batch, later) = rest.split_at(run);
             rest = later;
             let Some(net) = self.nets.get(first.net) else { continue };
-            let mac = net.link.mac();
-            let mut lens = [0; BATCH];
-            for ((frame, head), len) in batch.iter().zip(&mut heads).zip(&mut lens) {
-                *len = frame.head(mac, head);
+            match batch {
+                [only] => send_run::<1>(&net, std::slice::from_ref(only)),
+                _ => send_run::<BATCH>(&net, batch),
             }
-            let mut out = [OutFrame { head: &[], body: &[] }; BATCH];
-            for (i, frame) in batch.iter().enumerate() {
-                out[i] = OutFrame { head: &heads[i][..lens[i]], body: frame.payload() };
-            }
-            net.send(&out[..batch.len()]);
         }
         frames.clear();
     }

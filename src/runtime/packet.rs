@@ -25,6 +25,9 @@ const RECEIVE_BUFFER: usize = 32 << 20;
 /// Bytes of send buffer asked for: 128 frames of 64 KiB, the largest window a target may have.
 const SEND_BUFFER: usize = 8 << 20;
 
+/// Most sends are of a frame or two, for which room for a whole batch would take longer to clear than to use.
+const FEW: usize = 4;
+
 /// Which side of the protocol a link serves: decides what its filter lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -182,7 +185,10 @@ impl Link for PacketLink {
         let mut taken = 0;
         let mut refused = None;
         for chunk in frames.chunks(BATCH) {
-            let (sent, error) = send_chunk(&self.socket, chunk);
+            let (sent, error) = match chunk.len() {
+                ..=FEW => send_chunk::<FEW>(&self.socket, chunk),
+                _ => send_chunk::<BATCH>(&self.socket, chunk),
+            };
             taken += sent;
             match error {
                 None => {}
@@ -299,14 +305,14 @@ fn is_about_one_frame(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
 }
 
-/// Sends at most [`BATCH`] frames; passes over those that the interface refuses for their size.
-fn send_chunk(socket: &Socket, frames: &[OutFrame<'_>]) -> (usize, Option<io::Error>) {
-    debug_assert!(frames.len() <= BATCH);
+/// Sends at most N frames; passes over those that the interface refuses for their size.
+fn send_chunk<const N: usize>(socket: &Socket, frames: &[OutFrame<'_>]) -> (usize, Option<io::Error>) {
+    debug_assert!(frames.len() <= N);
     // SAFETY: iovec and mmsghdr are plain C structures for which all zeros (null pointers with length zero) is
     // a valid value.
-    let mut vectors: [[libc::iovec; 2]; BATCH] = unsafe { std::mem::zeroed() };
+    let mut vectors: [[libc::iovec; 2]; N] = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
-    let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    let mut headers: [libc::mmsghdr; N] = unsafe { std::mem::zeroed() };
     for ((header, vector), frame) in headers.iter_mut().zip(&mut vectors).zip(frames) {
         let part = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
         *vector = [part(frame.head), part(frame.body)];

@@ -70,10 +70,18 @@ impl core::error::Error for Malformed {}
 /// How many sectors one frame carries on an interface of this MTU (Linux's sense: without the Ethernet header); 0 if none fits.
 ///
 /// The 36 counts the Ethernet header although the MTU does not: vblade, ggaoed and the kernel compute it so, kvblade
-/// drops what is longer. From 8 sectors up it is a multiple of 8, so that no frame straddles a 4 KiB block of the target.
+/// drops what is longer. See [`whole_blocks`] for the last few.
 pub fn sectors_per_frame(mtu: usize) -> u8 {
-    let fit = (mtu.saturating_sub(DATA_OFFSET) / SECTOR).min(u8::MAX as usize) as u8;
-    if fit >= 8 { fit & !7 } else { fit }
+    whole_blocks((mtu.saturating_sub(DATA_OFFSET) / SECTOR).min(u8::MAX as usize) as u8)
+}
+
+/// Of so many sectors, those that a frame should carry: a multiple of 8, so that no frame straddles a 4 KiB block of the
+/// target. Below 8 there is no block to keep whole, from 64 up fewer frames are worth more.
+pub fn whole_blocks(sectors: u8) -> u8 {
+    match sectors {
+        8..64 => sectors & !7,
+        _ => sectors,
+    }
 }
 
 #[cfg(test)]
@@ -93,9 +101,12 @@ mod tests {
             (8228, 16),
             (9000, 16),
             (9216, 16),
-            (65536, 120),
-            (131_000, 248),
-            (usize::MAX, 248),
+            (32_768, 56),
+            (32_804, 64),
+            (65_535, 127),
+            (65_536, 127),
+            (131_000, 255),
+            (usize::MAX, 255),
         ];
         for (mtu, sectors) in table {
             assert_eq!(sectors_per_frame(mtu), sectors, "mtu {mtu}");

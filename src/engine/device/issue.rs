@@ -11,7 +11,7 @@ use crate::engine::transmit::{Payload, Transmit, padded};
 use crate::wire::{
     Ata, CONFIG_LEN, Command, Config, Directive, FlushKind, MASK_LEN, Mac, Mask, MaskError, MaskVerb,
     RESERVE_LEN, Reserve, ReserveVerb, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, fill_trim,
-    sectors_per_frame,
+    sectors_per_frame, whole_blocks,
 };
 
 /// Frames of one request before the next one in its lane has its turn, so that a small request does not wait
@@ -149,8 +149,7 @@ impl<R> Device<R> {
         let advertised = match path.advertised {
             // Old targets advertise nothing and take two.
             0 => PLAIN,
-            n if n >= 8 => n & !7,
-            n => n,
+            n => whole_blocks(n),
         };
         let mut n = sectors_per_frame(mtu).min(advertised);
         if let Some(cap) = self.maxbno {
