@@ -4,7 +4,7 @@ use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Mount, Unit, errno};
 use crate::bed::{Bed, MIB, proc, until};
 use crate::tools::fsx::Aligned;
-use crate::tools::meter::{Meter, median};
+use crate::tools::meter::{Meter, kept, median};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ fn noblock_l7_a_tenth_of_255_targets_is_dead() {
     (0..255).for_each(|n| if killed(n) { mute.push(direct(n)) } else { files.push(direct(n)) });
     let (mut before, mut during) = (Vec::new(), Vec::new());
     let (mut worst, mut list, mut list_then, mut ctl) = (Duration::ZERO, STEP, STEP, STEP);
-    let mut kept = 0.0;
+    let mut share = 0.0;
     for turn in 1..=*TURNS.end() {
         crowd.forget_log();
         round(&files, SECOND / 5);
@@ -98,8 +98,8 @@ fn noblock_l7_a_tenth_of_255_targets_is_dead() {
             (list_then, ctl) = (list_then.min(took.0), ctl.min(took.1));
             dead.store(false, Relaxed);
         });
-        kept = median(during.clone()) / median(before.clone());
-        if turn >= *TURNS.start() && kept >= KEPT {
+        share = kept(&before, &during);
+        if turn >= *TURNS.start() && share >= KEPT {
             break;
         }
     }
@@ -108,9 +108,9 @@ fn noblock_l7_a_tenth_of_255_targets_is_dead() {
         mute.len(),
         median(during),
         median(before),
-        kept * 100.0
+        share * 100.0
     );
-    assert!(kept >= KEPT, "the living keep {kept:.2}");
+    assert!(share >= KEPT, "the living keep {share:.2}");
     assert!(worst < SECOND / 2, "a living target's read took {worst:?}");
     assert!(list_then < list * 2 + Duration::from_millis(250), "ls {list_then:?}, before {list:?}");
     assert!(ctl < Duration::from_millis(50), "{ctl:?}");
@@ -154,7 +154,7 @@ fn deadline_dead_target_costs_the_others_nothing() {
     let file = other.open_with("data", libc::O_DIRECT);
     let meter = Meter { file: &file, block: MIB, depth: 4, span: 32 * MIB as u64 };
     let (mut before, mut during, mut late, mut lists) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut kept, mut first) = (0.0, STEP);
+    let (mut share, mut first) = (0.0, STEP);
     for turn in 1..=*TURNS.end() {
         meter.run(SECOND / 5);
         before.push(meter.run(SECOND * 4 / 5).rate);
@@ -168,8 +168,8 @@ fn deadline_dead_target_costs_the_others_nothing() {
         late.push(took.iter().max().unwrap().saturating_sub(deadline));
         fake.revive(true);
         mount.wait_for("1.0", 3 * SECOND);
-        kept = median(during.clone()) / median(before.clone());
-        if turn >= *TURNS.start() && kept >= KEPT {
+        share = kept(&before, &during);
+        if turn >= *TURNS.start() && share >= KEPT {
             break;
         }
     }
@@ -180,12 +180,12 @@ fn deadline_dead_target_costs_the_others_nothing() {
         ms(&lists),
         median(during) / 1e6,
         median(before) / 1e6,
-        kept * 100.0
+        share * 100.0
     );
     assert!(first >= deadline, "{first:?}");
     assert!(ms(&late) <= 250.0 && late.iter().all(|late| *late < 5 * SECOND / 4), "{late:?}");
     assert!(ms(&lists) <= 50.0, "{lists:?}");
-    assert!(kept >= KEPT, "the other target keeps {kept:.2}");
+    assert!(share >= KEPT, "the other target keeps {share:.2}");
     drop(file);
     mount.stop();
 }

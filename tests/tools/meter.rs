@@ -71,3 +71,10 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[(values.len() - 1) / 2]
 }
+
+/// The share of their speed that windows under a disturbance keep beside windows without it, measured in turns: by the medians or by
+/// the best ones, whichever is larger. Other work on the machine spoils either; what is really slower is so in both.
+pub fn kept(before: &[f64], during: &[f64]) -> f64 {
+    let best = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
+    (median(during.to_vec()) / median(before.to_vec())).max(best(during) / best(before))
+}
