@@ -272,6 +272,11 @@ impl Troubles {
         for disk in &mut world.shelf {
             disk.faults = Default::default();
         }
+        // One that failed may have been away when it was mended.
+        for target in &mut world.targets {
+            target.disk().faults = Default::default();
+            target.refuses = 0.0;
+        }
     }
 }
 

@@ -165,7 +165,8 @@ impl World {
             }
             (Kind::RawRead, Ok(Output::Ata { ata, data })) if !ata.failed() => {
                 let len = (p.end - p.start) as usize;
-                problem = disk.check_read(seq, p.start, data.get(..len).unwrap_or(&[]), p.tick).err();
+                // Nobody caches what a raw command reads: it waits for no write.
+                problem = disk.check_read(0, p.start, data.get(..len).unwrap_or(&[]), p.tick).err();
             }
             (Kind::Write | Kind::Trim, Ok(_)) => disk.acknowledged(seq, false),
             (Kind::RawWrite, Ok(Output::Ata { ata, .. })) if !ata.failed() => disk.acknowledged(seq, true),
