@@ -18,6 +18,9 @@ use crate::wire::{Sector, Tag};
 
 /// Copies that a frame remembers, the newest ones. With the timeout doubling, six cover more than ten seconds.
 const COPIES: usize = 6;
+/// Tags that left so lately that one which is known no more was answered, not forged: no network keeps an answer for longer.
+/// One in 512 of all, so that a stranger's meets them by chance only.
+const LATELY: u32 = 1 << 16;
 /// Strays that are remembered at once, and how long: twice the longest timeout.
 const STRAYS_MAX: usize = 4096;
 const STRAY_LIFE: Duration = Duration::from_secs(16);
@@ -237,6 +240,12 @@ impl TagSpace {
         Tag(self.0 | counter)
     }
 
+    /// How many tags came after this one of the space, up to the one with this counter.
+    fn age(self, tag: Tag, counter: u32) -> u32 {
+        let newest = self.tag(counter).0;
+        if tag.0 <= newest { newest - tag.0 } else { (1 << COUNTER_BITS) - 1 - (tag.0 - newest) }
+    }
+
     /// Is it one of these?
     pub fn contains(self, tag: Tag) -> bool {
         tag.0 >> COUNTER_BITS == self.0 >> COUNTER_BITS
@@ -262,6 +271,7 @@ pub struct Flight {
     strays: TagMap<Stray>,
     stray_order: VecDeque<(Time, u32)>,
     space: TagSpace,
+    first: u32,
     counter: u32,
 }
 
@@ -274,6 +284,7 @@ impl Flight {
             strays: TagMap::default(),
             stray_order: VecDeque::new(),
             space,
+            first: seed,
             counter: seed,
         }
     }
@@ -357,6 +368,12 @@ impl Flight {
             return Some(Owner::Frame(id, *copy));
         }
         self.strays.get(&tag.0).map(|s| Owner::Stray(*s))
+    }
+
+    /// Is it a tag that left lately? If nobody owns it, its frame was answered.
+    pub fn left_lately(&self, tag: Tag) -> bool {
+        let left = self.counter.wrapping_sub(self.first).min(LATELY);
+        self.space.contains(tag) && self.space.age(tag, self.counter) < left
     }
 
     /// The flying copy is given up; its answer would still be welcome. Returns the copy as it was.
@@ -448,6 +465,29 @@ mod tests {
             assert!(a.contains(a.tag(counter)) && !b.contains(a.tag(counter)));
             assert!(a.tag(counter).is_ours());
             assert_ne!(TagSpace::new(63).tag(counter).0, u32::MAX);
+        }
+    }
+
+    #[test]
+    fn a_tag_that_left_is_told_from_one_that_did_not() {
+        for (space, seed) in [(0, 7), (63, (1 << COUNTER_BITS) - 4)] {
+            let space = TagSpace::new(space);
+            let mut f = Flight::new(space, seed);
+            assert!(!f.left_lately(space.tag(seed)), "the predecessor's, perhaps");
+            let leave = |f: &mut Flight| {
+                let id = f.create(Work::Flush { req: 0, ext: true }, Sector(0), 0);
+                let tag = f.depart(id, P, Place::Outside, Time(0), Time(1)).unwrap();
+                f.settle(id, Some(tag), None, Time(0));
+                tag
+            };
+            let left: Vec<Tag> = (0..6).map(|_| leave(&mut f)).collect();
+            assert!(left.iter().all(|tag| f.owner(*tag).is_none() && f.left_lately(*tag)));
+            let others = [Tag(0), Tag(left[5].0 ^ 1 << 24), Tag(left[5].0 ^ 1 << 26), space.tag(seed)];
+            assert!(others.iter().all(|tag| !f.left_lately(*tag)), "{space:?} {seed}");
+            for _ in 0..LATELY {
+                leave(&mut f);
+            }
+            assert!(!f.left_lately(left[0]), "long ago");
         }
     }
 

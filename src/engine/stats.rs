@@ -86,7 +86,7 @@ pub struct OpStats {
 pub struct Stats {
     /// Requests by kind, in the order of [`Op::ALL`].
     pub ops: [OpStats; 4],
-    /// Answers to copies of frames that had been answered already.
+    /// Answers to frames that had been answered already, by another copy's answer or by the same one.
     pub duplicates: u64,
     /// Answers with a tag that we do not know: another initiator's on the same MAC, very late, or forged.
     pub unexpected: u64,

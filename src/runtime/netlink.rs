@@ -268,7 +268,7 @@ impl Runtime {
                 let solicited = self.discovery.lock().solicited(now, net.id, header.tag);
                 self.with_device(&unit, |device, now, sink| match solicited {
                     true => device.solicited(now, net.id, header.src, mtu, &config, sink),
-                    false => device.unexpected(),
+                    false => device.unexpected(header.tag),
                 });
                 return;
             }

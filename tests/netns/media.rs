@@ -474,7 +474,7 @@ fn integrity_x6_ten_answers_or_the_wrong_one() {
     let (duplicates, others) =
         (count("duplicates: ") + count("late: "), count("unexpected: ") + count("mismatched: "));
     print!("[500 operations, {duplicates} answers too many, {others} that fit nothing] ");
-    assert!(duplicates + others > 1000, "{stats}");
+    assert!(duplicates > 1000 && others > 0, "{stats}");
     one.fake.behave();
     assert!(one.fake.content() == model);
     drop(views);

@@ -46,7 +46,7 @@ impl<R> Device<R> {
         let Some(owner) = self.flight.owner(header.tag) else {
             // A config reply may answer the discovery: whoever finds that it does not calls `unexpected`.
             if header.command != Command::Config {
-                self.unexpected();
+                self.unexpected(header.tag);
             }
             return Verdict::Unknown;
         };
@@ -91,9 +91,12 @@ impl<R> Device<R> {
         }
     }
 
-    /// Counts an answer that nobody had asked for.
-    pub fn unexpected(&mut self) {
-        self.stats.unexpected += 1;
+    /// Counts an answer that nobody waits for: the network made two of one, or nobody had asked.
+    pub fn unexpected(&mut self, tag: Tag) {
+        match self.flight.left_lately(tag) {
+            true => self.stats.duplicates += 1,
+            false => self.stats.unexpected += 1,
+        }
     }
 
     /// Is this one of the target's MACs? A multi-port target may answer from another than it was asked at. But one that has
