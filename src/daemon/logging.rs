@@ -9,6 +9,7 @@ use log::{Level, Log, Metadata, Record};
 use parking_lot::Mutex;
 
 use crate::failure::one_line;
+use crate::fs::session::REPLIES;
 
 /// Where syslog listens, on every init system.
 const SYSLOG: &str = "/dev/log";
@@ -21,13 +22,7 @@ static IN_BACKGROUND: AtomicBool = AtomicBool::new(false);
 /// Installs the logger. `verbosity` counts -v, and -q as minus one; RUST_LOG wins over it. What fuser logs at debug is
 /// every request, so that takes -vv.
 pub fn install(verbosity: i8) {
-    let filter = match verbosity {
-        ..0 => "error",
-        // What the demo's own target says is of no interest to who tries it out.
-        0 => "warn,aoefs=info,aoefs::runtime::serve=warn",
-        1 => "info,aoefs=debug",
-        2.. => "debug,aoefs=trace",
-    };
+    let filter = default_filter(verbosity);
     let terminal =
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).build();
     let level = terminal.filter();
@@ -35,6 +30,17 @@ pub fn install(verbosity: i8) {
     // A second logger in one process can only come from a test.
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
+    }
+}
+
+/// What is logged without RUST_LOG. Failed replies to the kernel only if all is wanted; see [`REPLIES`].
+fn default_filter(verbosity: i8) -> String {
+    match verbosity {
+        ..0 => format!("error,{REPLIES}=off"),
+        // What the demo's own target says is of no interest to who tries it out.
+        0 => format!("warn,aoefs=info,aoefs::runtime::serve=warn,{REPLIES}=off"),
+        1 => format!("info,aoefs=debug,{REPLIES}=off"),
+        2.. => "debug,aoefs=trace".into(),
     }
 }
 
@@ -101,6 +107,20 @@ fn format(level: Level, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replies_that_nobody_wants_are_logged_only_if_asked_for() {
+        let logs = |filter: &str, target: &str| {
+            let logger = env_logger::Builder::new().parse_filters(filter).build();
+            logger.enabled(&Metadata::builder().level(Level::Error).target(target).build())
+        };
+        for verbosity in -1..=2 {
+            let filter = default_filter(verbosity);
+            assert_eq!(logs(&filter, REPLIES), verbosity == 2, "{filter}");
+            assert!(logs(&filter, "fuser::session") && logs(&filter, "aoefs::daemon"), "{filter}");
+        }
+        assert!(logs("fuser=error", REPLIES), "RUST_LOG");
+    }
 
     #[test]
     fn a_line_of_syslog() {

@@ -19,6 +19,11 @@ fn threads() -> usize {
     }
 }
 
+/// As what fuser logs that the kernel did not take a reply, always as an error. Nobody needs to see it: a reply that is not
+/// wanted any more (ENOENT) is how every request ends that an unmount aborted, in an orderly stop too, and where the device
+/// takes no reply at all the mount is gone, and the end of the session says so.
+pub const REPLIES: &str = "fuser::reply";
+
 /// A session whose INIT is done.
 pub struct FuseSession(Session<AoeFs>);
 

@@ -2,13 +2,14 @@
 
 use crate::bed::mount::{AOEFS, Mount, is_mounted, try_open};
 use crate::bed::{Bed, Daemon, MIB, Rng, sweep, until};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-crate::tests![clean_a5_sigterm_at_random_instants(240)];
+crate::tests![clean_a3_forced_unmount_is_quiet, clean_a5_sigterm_at_random_instants(240)];
 
 const SECOND: Duration = Duration::from_secs(1);
 /// As long as it may keep trying to unmount (`-o stop=1`), and what a busy machine may add.
@@ -24,6 +25,46 @@ enum During {
     Discovery,
     Io,
     Partitions,
+}
+
+/// The kernel takes no reply to a request that it aborted, and that is no error.
+#[track_caller]
+fn is_quiet(daemon: &Daemon) {
+    assert!(!daemon.said().contains("ailed to send"), "{}", daemon.said());
+}
+
+/// `umount -f` while reads and writes wait for a target that is silent: they fail at once, and the daemon ends.
+fn clean_a3_forced_unmount_is_quiet() {
+    let mut bed = Bed::cable(&["vblade"], 9000);
+    let image = bed.image("1.0", 16 * MIB);
+    let target = bed.vblade("1.0", "v1", &image);
+    let mount = bed.mount(&[]);
+    let unit = mount.wait_for("1.0", 3 * SECOND);
+    unit.ctl_ok("nofail on");
+    target.signal(Signal::SIGSTOP);
+    std::thread::scope(|scope| {
+        for n in 0..4u64 {
+            let file = unit.open_with("data", libc::O_DIRECT);
+            scope.spawn(move || {
+                let mut block = crate::tools::fsx::Aligned::new(256 << 10);
+                let done = match n % 2 {
+                    0 => file.read_exact_at(block.bytes(), n << 20),
+                    _ => file.write_all_at(block.bytes(), n << 20),
+                };
+                done.unwrap_err();
+            });
+        }
+        // Each of them is one request at least.
+        let waiting = || unit.line("requests").parse::<u32>().is_ok_and(|requests| requests >= 4);
+        until("all of them wait", 3 * SECOND, waiting);
+        // Busy while files are open; what is outstanding is aborted all the same.
+        let _ = umount2(mount.path(), MntFlags::MNT_FORCE);
+    });
+    assert_eq!(mount.daemon.ended(5 * SECOND), 0, "{}", mount.daemon.said());
+    is_quiet(&mount.daemon);
+    until("nothing is mounted", 2 * SECOND, || !mount.mounted());
+    sweep::forget(mount.path());
+    target.signal(Signal::SIGCONT);
 }
 
 fn clean_a5_sigterm_at_random_instants() {
@@ -98,6 +139,7 @@ fn busy(bed: &mut Bed, after: Duration, work: fn(&Mount, u64) -> std::io::Result
         let code = mount.daemon.ended(10 * SECOND);
         ended.store(true, Relaxed);
         assert_eq!(code, 0, "after {after:?}: {}", mount.daemon.said());
+        is_quiet(&mount.daemon);
         start.elapsed()
     });
     assert!(!mount.mounted(), "after {after:?}");
