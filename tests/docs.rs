@@ -212,7 +212,7 @@ fn files_modes_and_status_lines() {
     let mut bed = Bed::with_fuse(&[]);
     let ns = bed.ini.clone();
     let mount = bed.mount_in(&ns, &["--demo"]);
-    let unit = mount.unit("1.0");
+    let unit = mount.wait_for("1.0", SOON);
     unit.ctl_ok("part NAME 0 8");
 
     let rows = part(MANUAL, ".Sh THE TREE").lines().filter_map(|line| line.strip_prefix(".It Pa "));
