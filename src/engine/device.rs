@@ -198,6 +198,7 @@ pub struct Device<R> {
 
     nopen: u32,
     nofail: bool,
+    uncached: Option<bool>,
     jumbo: bool,
     deadline: Duration,
     shown: Option<u64>,
@@ -249,6 +250,7 @@ impl<R> Device<R> {
             missed: 0,
             nopen: 0,
             nofail: false,
+            uncached: None,
             jumbo: true,
             deadline: DEADLINE,
             shown: None,

@@ -33,7 +33,6 @@ mod raw;
 mod status;
 mod zero;
 
-pub use command::apply_local;
 pub use disk::Write;
 pub use files::Opened;
 pub use names::Found;
@@ -49,7 +48,7 @@ pub struct Settings {
     pub born: SystemTime,
     /// `data` and partitions cannot be written to.
     pub read_only: bool,
-    /// `data` and partitions are not cached.
+    /// `data` and partitions are not cached, unless the target's own switch says otherwise.
     pub uncached: bool,
     /// Every disk's partition table is read when it appears.
     pub partscan: bool,
@@ -179,7 +178,7 @@ impl Core {
     fn prepare(&self, device: &mut Device<Done>) {
         let addr = device.addr();
         for (origin, command) in self.lines.before_visible(addr) {
-            if let Some(Err(errno)) = command::apply_local(device, &command) {
+            if let Some(Err(errno)) = command::apply_local(device, &command, self.settings.uncached) {
                 self.complain(addr, &origin, &errno::words(errno));
             }
         }

@@ -88,7 +88,8 @@ pub struct UnitPage {
 
 impl UnitPage {
     /// Every flag in the order in which they are shown: what the disk can do, then what the target is set to.
-    pub const FLAGS: [&'static str; 7] = ["llba", "smart", "flush", "trim", "up", "jumbo", "nofail"];
+    pub const FLAGS: [&'static str; 8] =
+        ["llba", "smart", "flush", "trim", "up", "jumbo", "nofail", "direct_io"];
 }
 
 /// Text of a target's making: one line, whatever it sent.

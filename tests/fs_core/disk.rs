@@ -3,8 +3,9 @@
 use std::sync::mpsc;
 
 use aoefs::fs::errno::Errno;
+use fuser::FopenFlags;
 
-use crate::bed::{Bed, SIZE};
+use crate::bed::{Bed, PID, SIZE};
 
 const MIB: u64 = 1 << 20;
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
@@ -215,6 +216,78 @@ fn uncached_files_need_no_coherence() {
     assert_eq!(*bed.told.0.lock(), []);
     bed.core.release(data);
     bed.core.release(a);
+    bed.end();
+}
+
+/// The kernel's flags of a file that is opened now, and its handle.
+fn opened(bed: &Bed, path: &str, flags: i32) -> (u64, FopenFlags) {
+    let opened = bed.core.open(bed.ino(path).unwrap(), PID, flags).unwrap();
+    (opened.fh, opened.flags)
+}
+
+/// `direct_io` of a target holds for what is opened from then on, over silence and over `-o direct_io`.
+#[test]
+fn direct_io_is_a_targets_own_switch() {
+    const PAST: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
+    for of_the_mount in [false, true] {
+        let bed = Bed::with(|settings| settings.uncached = of_the_mount);
+        bed.echo("1.0/ctl", "part a 8 16").unwrap();
+        let check = |on: bool, after: &str| {
+            for path in ["1.0/data", "1.0/a"] {
+                for mode in [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR] {
+                    let (fh, flags) = opened(&bed, path, mode);
+                    assert_eq!(flags, if on { PAST } else { FopenFlags::empty() }, "{path} {mode} {after}");
+                    bed.core.release(fh);
+                }
+            }
+            let text = bed.cat("1.0/ctl").unwrap();
+            let flags = text.lines().find(|line| line.starts_with("flag:")).unwrap();
+            assert_eq!(flags.ends_with(" jumbo direct_io"), on, "{flags} {after}");
+            assert_eq!(text.matches("direct_io").count(), usize::from(on), "{text} {after}");
+        };
+        check(of_the_mount, "at the start");
+        for (line, on) in [
+            ("direct_io", !of_the_mount),
+            ("direct_io", of_the_mount),
+            ("direct_io on", true),
+            ("direct_io on", true),
+            ("direct_io off", false),
+            ("direct_io off", false),
+        ] {
+            bed.echo("1.0/ctl", line).unwrap();
+            check(on, line);
+        }
+        bed.echo("1.0/ctl", "direct_io").unwrap();
+        assert_eq!(bed.echo("1.0/ctl", "direct_io maybe"), Err(Errno::EINVAL));
+        bed.silence(true);
+        bed.echo("1.0/ctl", "failio").unwrap();
+        bed.eventually(|| bed.cat("1.0/ctl").unwrap().starts_with("state: down\n"));
+        bed.silence(false);
+        bed.server.announce();
+        bed.eventually(|| bed.cat("1.0/ctl").unwrap().starts_with("state: up\n"));
+        check(true, "after silence");
+        bed.end();
+    }
+}
+
+/// One name open both ways: what is written past the cache is answered once the cached pages are gone.
+#[test]
+fn a_write_past_the_cache_drops_what_another_handle_has_cached() {
+    let bed = Bed::new();
+    let ino = bed.ino("1.0/data").unwrap();
+    let cached = bed.open("1.0/data");
+    bed.echo("1.0/ctl", "direct_io on").unwrap();
+    let (past, _) = opened(&bed, "1.0/data", libc::O_RDWR);
+    assert_eq!(bed.write_at(past, 0, &[1; 4096]), Ok(4096));
+    assert_eq!(*bed.told.0.lock(), [], "nobody has read");
+    bed.read_at(cached, 0, 8192).unwrap();
+    assert_eq!(bed.write_at(past, 512, &[2; 4096]), Ok(4096));
+    assert_eq!(*bed.told.0.lock(), [(ino, Some((512, 4096)))]);
+    // The pages of a shared mapping are locked until their write is answered: they cannot be dropped before.
+    assert_eq!(Bed::wait(|answer| bed.core.write(past, 0, &[3; 4096], true, answer)), Ok(4096));
+    assert_eq!(bed.told.0.lock().len(), 1);
+    bed.core.release(past);
+    bed.core.release(cached);
     bed.end();
 }
 

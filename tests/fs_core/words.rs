@@ -126,6 +126,21 @@ fn unit_rows() -> Vec<Row> {
             ..ROW
         },
         Row {
+            word: "direct_io",
+            good: &["direct_io on", "direct_io on", "direct_io off"],
+            wrong: &[
+                (
+                    "direct_io true",
+                    EINVAL,
+                    "direct_io: true is neither on nor off; usage: direct_io [on/off]",
+                ),
+                ("direct_io on off", EINVAL, "usage: direct_io [on/off]"),
+                ("directio on", EINVAL, "directio: no such command"),
+            ],
+            huge: ("", "… is neither on nor off; usage: direct_io [on/off]"),
+            ..ROW
+        },
+        Row {
             word: "deadline",
             good: &["deadline 1", "deadline 31536000"],
             wrong: &[
@@ -355,7 +370,7 @@ fn every_word_of_the_lists_answers_every_sort_of_argument() {
 }
 
 /// Lines to begin with: each word as it is meant, and some that nothing takes.
-const SEEDS: [&str; 40] = [
+const SEEDS: [&str; 42] = [
     "part a 0 8",
     "part b 8 16",
     "part c 0x10 8192",
@@ -375,6 +390,8 @@ const SEEDS: [&str; 40] = [
     "jumbo off",
     "nofail on",
     "nofail off",
+    "direct_io",
+    "direct_io on",
     "deadline 7",
     "deadline",
     "maxout 3",

@@ -162,10 +162,11 @@ fn users_q1_without_allow_other() {
 fn config_file_is_read_again_at_sighup() {
     let mut bed = Bed::with_fuse(&[]);
     let file = bed.dir().join("aoefs.conf");
-    std::fs::write(&file, "1.0 part one 0 8\n1.0 deadline 7\n").unwrap();
+    std::fs::write(&file, "1.0 part one 0 8\n1.0 deadline 7\n1.0 direct_io on\n").unwrap();
     let mount = demo(&mut bed, &["--config", file.to_str().unwrap()]);
     let unit = mount.unit("1.0");
     assert_eq!((unit.size("one"), unit.line("deadline").as_str()), (4096, "7"));
+    assert!(unit.line("flag").ends_with(" direct_io"), "{}", unit.read("ctl"));
     let held = unit.open("one");
     std::fs::write(&file, "debug on\n1.0 part one 0 8\n1.0 frobnicate\n1.0 part two 8 24\n1.0 deadline 9\n1.0 config set told\n")
         .unwrap();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 crate::tests![
     alive_second_daemon_does_not_disturb_the_first(180),
+    direct_io_shows_what_another_host_wrote,
     clean_killed_daemon_is_replaced_at_its_mount_point(120),
     clean_living_mount_is_never_replaced,
     clean_background_start_and_umount,
@@ -54,6 +55,50 @@ fn alive_second_daemon_does_not_disturb_the_first() {
     assert!(moved.written_mib >= 31.0 && other.written_mib >= 31.0, "{moved:?} {other:?}");
     first.wait_for("1.0", SECOND);
     first.stop();
+}
+
+/// The page cache shows what it has, whatever another host writes; a file opened after `direct_io on` shows the disk. On
+/// one host both ways of opening agree.
+fn direct_io_shows_what_another_host_wrote() {
+    const AT: u64 = 1 << 20;
+    let mut bed = two_targets(4 * MIB);
+    let [here, there] = [0, 1].map(|_| bed.mount(&[]));
+    let [one, other] = [&here, &there].map(|mount| mount.wait_for("1.0", 3 * SECOND));
+    let writer = other.open_with("data", libc::O_DIRECT);
+    let write = |byte: u8| {
+        let mut block = Aligned::new(4096);
+        block.bytes().fill(byte);
+        writer.write_all_at(block.bytes(), AT).unwrap();
+    };
+    let read = |file: &std::fs::File| {
+        let mut block = [0; 4096];
+        file.read_exact_at(&mut block, AT).unwrap();
+        assert!(block.iter().all(|byte| *byte == block[0]));
+        block[0]
+    };
+    write(1);
+    let cached = one.open("data");
+    assert_eq!(read(&cached), 1);
+    write(2);
+    assert_eq!(read(&cached), 1, "from the page cache: this test would show nothing without it");
+    one.ctl_ok("direct_io on");
+    let past = one.open("data");
+    for byte in 3..20 {
+        write(byte);
+        assert_eq!(read(&past), byte);
+    }
+    past.write_all_at(&[20; 4096], AT).unwrap();
+    assert_eq!((read(&cached), read(&past)), (20, 20));
+    cached.write_all_at(&[21; 4096], AT).unwrap();
+    assert_eq!((read(&cached), read(&past)), (21, 21));
+    one.ctl_ok("direct_io off");
+    let again = one.open("data");
+    assert_eq!(read(&again), 21);
+    write(22);
+    assert_eq!((read(&again), read(&past)), (21, 22), "each as it was opened");
+    drop((writer, cached, past, again));
+    here.stop();
+    there.stop();
 }
 
 fn clean_killed_daemon_is_replaced_at_its_mount_point() {

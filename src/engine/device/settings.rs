@@ -129,6 +129,17 @@ impl<R> Device<R> {
         self.nofail
     }
 
+    /// Are files that are opened from now on not to be cached? Nothing here looks at it: it is kept for whoever opens them,
+    /// as long as the target is known.
+    pub fn set_uncached(&mut self, on: bool) {
+        self.uncached = Some(on);
+    }
+
+    /// See `set_uncached`; none if nobody said.
+    pub fn uncached(&self) -> Option<bool> {
+        self.uncached
+    }
+
     /// Allow frames above 1 KiB of data?
     pub fn set_jumbo(&mut self, on: bool) {
         self.jumbo = on;
@@ -199,6 +210,7 @@ impl<R> Device<R> {
             },
             jumbo: self.jumbo,
             nofail: self.nofail,
+            uncached: self.uncached,
             deadline: self.deadline,
             sectors: self.identity.sectors,
             size: self.size(),

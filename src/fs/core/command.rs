@@ -141,8 +141,12 @@ impl Script {
 }
 
 /// A command that changes only what is known here: nothing is sent for it. None for the others. It is also what runs
-/// on a target that nobody can see yet.
-pub fn apply_local(device: &mut Device<Done>, command: &UnitCommand) -> Option<Result<(), Errno>> {
+/// on a target that nobody can see yet. `uncached`: what the mount says where the target's own switch was never set.
+pub(super) fn apply_local(
+    device: &mut Device<Done>,
+    command: &UnitCommand,
+    uncached: bool,
+) -> Option<Result<(), Errno>> {
     match command {
         UnitCommand::Part { name, .. } if RESERVED.contains(&name.as_str()) => {
             return Some(Err(Errno::EEXIST));
@@ -158,6 +162,9 @@ pub fn apply_local(device: &mut Device<Done>, command: &UnitCommand) -> Option<R
         UnitCommand::Maxbno(sectors) => device.set_maxbno(*sectors),
         UnitCommand::Jumbo(switch) => device.set_jumbo(switch.apply(device.jumbo())),
         UnitCommand::Nofail(switch) => device.set_nofail(switch.apply(device.nofail())),
+        UnitCommand::DirectIo(switch) => {
+            device.set_uncached(switch.apply(device.uncached().unwrap_or(uncached)));
+        }
         UnitCommand::Deadline(time) => device.set_deadline(*time),
         UnitCommand::Maxout(frames) => device.set_maxout(frames.map(u32::from)),
         UnitCommand::Partscan
@@ -227,7 +234,7 @@ impl Core {
 
     fn run_unit(self: &Arc<Self>, unit: &Arc<Unit>, command: UnitCommand) -> Step {
         let local = self.runtime.with_device(unit, |device, now, sink| {
-            let local = apply_local(device, &command);
+            let local = apply_local(device, &command, self.settings.uncached);
             match command {
                 UnitCommand::Identify => device.identify(now, sink),
                 UnitCommand::Failio => device.fail_all(now, sink),

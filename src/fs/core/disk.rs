@@ -131,6 +131,7 @@ impl Core {
             open.disk.note_cached();
         }
         let Write { offset, data, locks_pages } = write;
+        let past_cache = open.uncached && !locks_pages;
         let (core, disk) = (self.clone(), open.disk.clone());
         let io = Io::Write { offset, data };
         self.submit(&open.unit, open.disk.place, handle.mode.nonblock, io, move |outcome| {
@@ -141,7 +142,18 @@ impl Core {
             };
             let end = offset + written as u64;
             let own = locks_pages.then(|| notify::Write { ino: disk.ino, bytes: offset..end });
-            core.changed(&disk, changed_from..end, own, move || answer(Ok(written as u32)));
+            let done = move || answer(Ok(written as u32));
+            if past_cache && disk.may_be_cached() {
+                // Another handle to this name is cached. The kernel dropped its pages before it sent the write; a
+                // reader may have brought some back, as they were, until now.
+                let own = vec![PageRange { ino: disk.ino, bytes: changed_from..end }];
+                let (then, unit) = (core.clone(), disk.unit);
+                core.changed(&disk, changed_from..end, None, move || {
+                    then.pages.drop_then(unit, own, None, Box::new(done));
+                });
+            } else {
+                core.changed(&disk, changed_from..end, own, done);
+            }
             if changed_from < offset && disk.may_be_cached() {
                 // The kernel may have read the gap before it was zeroed. Behind the answer, for the page that gap
                 // and write share is locked until then.

@@ -6,12 +6,13 @@ use fuser::{FopenFlags, PollEvents, PollNotifier};
 
 use super::command::Language;
 use super::{Core, Write};
+use crate::engine::Device;
 use crate::fs::errno::{self, Errno};
 use crate::fs::handles::{DiskHandle, Handle, LogReader, Mode, Page, What};
 use crate::fs::metrics::Snapshot;
 use crate::fs::stats::StatsPage;
 use crate::fs::tree::{Node, TopFile, UnitFile};
-use crate::runtime::Unit;
+use crate::runtime::{Done, Unit};
 
 /// Up to so many targets the metrics are rendered in a few milliseconds, sooner than a thread is worth its start.
 const AT_ONCE: usize = 64;
@@ -62,8 +63,9 @@ impl Core {
                     return Err(Errno::ESTALE);
                 }
                 let unit = self.unit_of(&node)?;
-                self.runtime.with_device(&unit, |device, _, _| device.open()).map_err(errno::of)?;
-                let uncached = self.settings.uncached;
+                let own = |device: &mut Device<Done>| device.open().map(|()| device.uncached());
+                let own = self.runtime.with_device(&unit, |device, _, _| own(device)).map_err(errno::of)?;
+                let uncached = own.unwrap_or(self.settings.uncached);
                 // Writers of an O_DIRECT handle would take turns at the inode's lock; with these flags they do not. Readers have no
                 // such lock, and a large read of theirs is split in parallel only without them.
                 let flags = match uncached || (mode.direct && mode.write) {

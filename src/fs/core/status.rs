@@ -63,7 +63,8 @@ fn path_line(path: &PathStatus) -> PathLine {
     }
 }
 
-fn flags(status: &Status) -> Vec<&'static str> {
+/// `uncached`: what the mount says where the target's own switch was never set.
+fn flags(status: &Status, uncached: bool) -> Vec<&'static str> {
     let set = [
         status.lba48,
         status.smart,
@@ -72,6 +73,7 @@ fn flags(status: &Status) -> Vec<&'static str> {
         status.up,
         status.jumbo && status.maxbcnt > SMALL,
         status.nofail,
+        status.uncached.unwrap_or(uncached),
     ];
     UnitPage::FLAGS.into_iter().zip(set).filter(|(_, set)| *set).map(|(flag, _)| flag).collect()
 }
@@ -104,7 +106,7 @@ impl Core {
             model: status.model.to_string(),
             serial: status.serial.to_string(),
             firmware: status.firmware.to_string(),
-            flags: flags(&status),
+            flags: flags(&status, self.settings.uncached),
             sectors: status.sectors,
             shown: status.size / crate::wire::SECTOR as u64,
             parts,

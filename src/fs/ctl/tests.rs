@@ -71,6 +71,9 @@ fn every_word_of_a_units_ctl() {
         ("jumbo", C::Jumbo(Switch::Toggle)),
         ("jumbo off", C::Jumbo(Switch::Off)),
         ("nofail on", C::Nofail(Switch::On)),
+        ("direct_io", C::DirectIo(Switch::Toggle)),
+        ("direct_io on", C::DirectIo(Switch::On)),
+        ("direct_io off", C::DirectIo(Switch::Off)),
         ("deadline", C::Deadline(None)),
         ("deadline 3", C::Deadline(Some(Duration::from_secs(3)))),
         ("maxout", C::Maxout(None)),
@@ -167,6 +170,7 @@ fn bad_lines_of_a_units_ctl() {
         "jumbo yes",
         "jumbo on on",
         "nofail 1",
+        "direct_io yes",
         "deadline 0",
         "deadline 31536001",
         "deadline 3s",
@@ -268,9 +272,18 @@ fn a_part_has_a_name_that_a_file_can_have() {
 #[test]
 fn what_needs_the_network() {
     let line = |l| needs_network(&unit(l).unwrap().unwrap());
-    for local in
-        ["part a 0 1", "delpart a", "mtu", "maxbno", "jumbo", "nofail", "deadline", "maxout", "setsize"]
-    {
+    for local in [
+        "part a 0 1",
+        "delpart a",
+        "mtu",
+        "maxbno",
+        "jumbo",
+        "nofail",
+        "direct_io",
+        "deadline",
+        "maxout",
+        "setsize",
+    ] {
         assert!(!line(local), "{local}");
     }
     for asks in ["partscan", "identify", "failio", "config set x", "flush", "probe"] {

@@ -43,6 +43,8 @@ pub enum UnitCommand {
     Jumbo(Switch),
     /// Never fail I/O for lost contact.
     Nofail(Switch),
+    /// Files that are opened from now on are not cached.
+    DirectIo(Switch),
     /// How long a request may take; `None`: default.
     Deadline(Option<Duration>),
     /// Cap the frames outstanding; `None`: automatic.
@@ -74,7 +76,7 @@ pub enum Wait {
 }
 
 /// The words of a target's `ctl`, in the order of the manual.
-pub(super) static TABLE: [Word<UnitCommand>; 15] = [
+pub(super) static TABLE: [Word<UnitCommand>; 16] = [
     Word { name: "part", args: "NAME START END", count: (3, 3), build: part },
     Word {
         name: "delpart",
@@ -98,6 +100,12 @@ pub(super) static TABLE: [Word<UnitCommand>; 15] = [
     },
     Word { name: "jumbo", args: "[on/off]", count: (0, 1), build: |a| switch(a).map(UnitCommand::Jumbo) },
     Word { name: "nofail", args: "[on/off]", count: (0, 1), build: |a| switch(a).map(UnitCommand::Nofail) },
+    Word {
+        name: "direct_io",
+        args: "[on/off]",
+        count: (0, 1),
+        build: |a| switch(a).map(UnitCommand::DirectIo),
+    },
     Word {
         name: "deadline",
         args: "[SECS]",
@@ -132,7 +140,7 @@ pub fn parse_unit(line: &[u8]) -> Result<Option<UnitCommand>, CtlError> {
 pub fn needs_network(command: &UnitCommand) -> bool {
     use UnitCommand as C;
     match command {
-        C::Part { .. } | C::Delpart(_) | C::Setsize(_) => false,
+        C::Part { .. } | C::Delpart(_) | C::Setsize(_) | C::DirectIo(_) => false,
         C::Mtu(_) | C::Maxbno(_) | C::Jumbo(_) | C::Maxout(_) | C::Nofail(_) | C::Deadline(_) => false,
         C::Partscan | C::Identify | C::Failio | C::Config { .. } | C::Flush | C::Probe => true,
     }

@@ -68,6 +68,7 @@ pub(in crate::fs) fn busy() -> Target {
         flush: FlushState::FlushExt,
         jumbo: true,
         nofail: false,
+        uncached: None,
         deadline: Duration::from_secs(180),
         sectors: 2_097_152,
         size: 1 << 30,
