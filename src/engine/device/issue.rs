@@ -295,7 +295,9 @@ impl<R> Device<R> {
     /// Sends one copy of a frame over a path.
     pub(super) fn launch(&mut self, id: FrameId, to: PathId, now: Time, sink: &mut Sink<R>) {
         let Some(frame) = self.flight.get(id) else { return };
-        let (work, expiries) = (frame.work, frame.expiries);
+        let work = frame.work;
+        // A copy that was sent ahead of the timer and not answered says what an expiry says: who answers nothing may be slow.
+        let expiries = frame.expiries.saturating_add(frame.tails);
         let again = frame.last().is_some();
         let waited_for = !self.reqs.is_empty();
         let slow = self.slow.backed_off(expiries);
