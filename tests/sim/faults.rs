@@ -269,7 +269,8 @@ impl Troubles {
         for n in 0..world.nets.len() {
             world.query(n);
         }
-        for disk in &mut world.shelf {
+        // Also of a disk that was put behind another address while it failed.
+        for disk in world.shelf.iter_mut().chain(world.targets.iter_mut().map(|target| target.disk())) {
             disk.faults = Default::default();
         }
         // One that failed may have been away when it was mended.
