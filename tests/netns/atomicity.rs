@@ -2,7 +2,10 @@
 
 use crate::bed::mount::{Mount, Unit, try_open};
 use crate::bed::{Bed, MIB};
-use crate::tools::{fsx, lost_update, register};
+use crate::tools::fsx::{self, Aligned};
+use crate::tools::{lost_update, register};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 crate::tests![
@@ -12,6 +15,7 @@ crate::tests![
     integrity_registers_under_four_writers(90),
     integrity_fsx_on_data_and_a_partition(180),
     integrity_fsx_without_cache(120),
+    integrity_direct_writer_beside_cached_readers(60),
 ];
 
 const DISK: usize = 32 * MIB;
@@ -116,5 +120,40 @@ fn integrity_fsx_without_cache() {
     let also = fsx::Also { align: 512, mmap: false, zero: true };
     fsx::run(&views, &mut model, 0..DISK as u64, 3000, 32, also).unwrap();
     drop(views);
+    one.done();
+}
+
+/// What was written with O_DIRECT is what a read through the page cache gives from then on, though other readers fill the
+/// same pages all the time.
+fn integrity_direct_writer_beside_cached_readers() {
+    /// Each gives the readers a chance to bring the old page back at the wrong moment.
+    const ROUNDS: usize = 3000;
+    let one = one();
+    let writer = one.unit.open_with("data", libc::O_DIRECT);
+    let (over, mut stale) = (AtomicBool::new(false), 0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let reader = one.unit.open_with("data", 0);
+            let over = &over;
+            scope.spawn(move || {
+                let mut page = [0; 4096];
+                while !over.load(Relaxed) {
+                    reader.read_exact_at(&mut page, 0).unwrap();
+                }
+            });
+        }
+        let reader = one.unit.open_with("data", 0);
+        let (mut block, mut page) = (Aligned::new(4096), [0; 4096]);
+        for n in 0..ROUNDS {
+            block.bytes().fill(n as u8);
+            writer.write_all_at(block.bytes(), 0).unwrap();
+            reader.read_exact_at(&mut page, 0).unwrap();
+            stale += usize::from(page != *block.bytes());
+        }
+        over.store(true, Relaxed);
+    });
+    print!("[{stale} of {ROUNDS} reads stale] ");
+    assert_eq!(stale, 0);
+    drop(writer);
     one.done();
 }
