@@ -15,6 +15,9 @@ const FIRST: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_millis(20);
 /// The most a frame waits between two copies, backed off or not.
 pub const RTO_MAX: Duration = Duration::from_secs(8);
+/// What a path took before so much silence says little about it: a storm long past must not make the next lost frame cost
+/// [`RTO_MAX`].
+const FRESH: Duration = Duration::from_secs(10);
 /// The largest round trip is forgotten after this long, or after twice as long: one slow minute must not hold back what is
 /// written for the rest of the day.
 const MEMORY: Duration = Duration::from_secs(300);
@@ -28,6 +31,7 @@ pub struct Rtt {
     largest: u64,
     before: u64,
     since: Time,
+    sampled: Time,
 }
 
 impl Rtt {
@@ -41,6 +45,10 @@ impl Rtt {
             self.since = now;
         }
         self.largest = self.largest.max(us);
+        if now.since(self.sampled) > FRESH {
+            self.reset();
+        }
+        self.sampled = now;
         match self.smoothed {
             None => {
                 self.smoothed = Some(us);
@@ -118,6 +126,20 @@ mod tests {
             rtt.timeout() > 3 * base
         });
         assert!(samples.count() < 60);
+    }
+
+    #[test]
+    fn a_storm_long_past_is_forgotten_with_the_next_answer() {
+        let mut rtt = Rtt::default();
+        for _ in 0..50 {
+            rtt.sample(Time(0), Duration::from_secs(3));
+        }
+        let quick = Duration::from_micros(100);
+        rtt.sample(Time(0) + FRESH, quick);
+        assert!(rtt.timeout() > Duration::from_secs(2), "ten seconds are no age");
+        rtt.sample(Time(1) + 2 * FRESH, quick);
+        assert_eq!(rtt.timeout(), quick + SLACK);
+        assert_eq!(rtt.largest(), Duration::from_secs(3), "old copies may live on");
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl<R> Device<R> {
             return;
         }
         if same || grown {
-            self.recognise(now, path, identify, raw, sink);
+            self.recognise(now, path, sent, identify, raw, sink);
         } else {
             self.replace(now, path, identify, raw, sink);
         }
@@ -252,8 +252,16 @@ impl<R> Device<R> {
         self.ident.copy_from_slice(raw);
     }
 
-    /// The same disk, larger perhaps.
-    fn recognise(&mut self, now: Time, path: PathId, identify: Identify, raw: &[u8], sink: &mut Sink<R>) {
+    /// The same disk, larger perhaps; it was asked at `sent`.
+    fn recognise(
+        &mut self,
+        now: Time,
+        path: PathId,
+        sent: Time,
+        identify: Identify,
+        raw: &[u8],
+        sink: &mut Sink<R>,
+    ) {
         let was = self.identity.sectors;
         self.last_heard = now;
         if identify.flush != self.info.flush {
@@ -281,18 +289,18 @@ impl<R> Device<R> {
         self.confidence = Confidence::Confirmed;
         sink.events.push(Event::Confirmed);
         self.enter(State::Up, sink);
-        self.redo_old_answers(now, doubted);
+        self.redo_old_answers(now, doubted.max(sent));
         self.release_held(now, sink);
         self.resend_older_than(doubted);
     }
 
-    /// Answers that came before the doubt was renewed, or before silence, may have been another disk's that was here meanwhile:
-    /// they are asked for again.
-    fn redo_old_answers(&mut self, now: Time, doubted: Time) {
+    /// Answers that came before the disk was asked who it is, before the doubt was renewed, or before silence, may have been
+    /// another disk's that was here meanwhile: they are asked for again.
+    fn redo_old_answers(&mut self, now: Time, asked: Time) {
         let unsure: Vec<(ReqId, Time)> =
             self.reqs.iter().filter_map(|(id, r)| Some((id, r.unsure?))).collect();
         for (id, since) in unsure {
-            let old = since < doubted || since < self.silent_until;
+            let old = since < asked || since < self.silent_until;
             let Some(req) = self.reqs.get_mut(id) else { continue };
             req.unsure = None;
             if old && req.redone < super::receive::REDO_MAX && req.rewind() {
