@@ -225,6 +225,8 @@ impl Path {
 
     /// The flying copy at `place` was answered; `limit` is what the target's buffers allow.
     pub fn arrive(&mut self, place: Place, limit: u32) {
+        // Not whatever it says: a target that answers IDENTIFY and no reads would be asked for its tail for ever.
+        self.tails = 0;
         if self.settle(place, Fate::Answered) {
             self.window.answered(limit);
         }
@@ -318,7 +320,6 @@ impl Path {
     /// Something valid came back over this path.
     pub fn heard(&mut self, now: Time) {
         self.last_heard = now;
-        self.tails = 0;
         self.silent_expiries = 0;
         self.probe_interval = PROBE_FIRST;
         self.probe_at = Time::NEVER;
@@ -426,8 +427,8 @@ mod tests {
         p.tailed(Time(5400));
         assert_eq!(p.tail_at(0), Some(Time(5400 + 2 * (400 + 1000))), "twice as long each time");
         p.heard(Time(6000));
-        assert_eq!(p.tail_at(0), Some(Time(6000 + 400 + 1000)));
-        p.cancel(place);
+        assert_eq!(p.tail_at(0), Some(Time(6000 + 2 * (400 + 1000))), "an answer to something else");
+        p.arrive(place, 8);
         p.depart(FrameId::for_test(1), true, Time(2_000_000));
         assert_eq!(p.tail_at(0), Some(Time(2_000_000 + 400 + 5000)), "calm again");
     }

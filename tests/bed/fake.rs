@@ -91,9 +91,9 @@ impl Act {
         Self::edit(move |frame| frame.resize(frame.len().saturating_add_signed(by).max(14), 0xee))
     }
 
-    /// The tag of another frame.
+    /// A tag that no frame has now. One of a frame that is outstanding would be its answer: nothing else in it says which it is.
     pub fn wrong_tag() -> Self {
-        Self::edit(|frame| frame[23] ^= 0x55)
+        Self::edit(|frame| frame[21] ^= 0x55)
     }
 
     /// An AoE error of this number.

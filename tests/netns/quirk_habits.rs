@@ -129,7 +129,7 @@ fn quirk_one_thread_that_waits_for_its_disk() {
     let writes: Vec<usize> = (100..110).map(copies).collect();
     print!("[copies of reads {reads:?}, of writes {writes:?}] ");
     // The first comes as a surprise: a disk that took 100 us takes 300 ms. Then it is known how slow it is.
-    assert!(reads.iter().sum::<usize>() <= 20, "{reads:?}");
+    assert!(reads.iter().sum::<usize>() <= 30, "{reads:?}");
     assert!(reads[5..].iter().sum::<usize>() <= 6, "{reads:?}");
     assert!(writes.iter().all(|copies| *copies == 1), "{writes:?}");
     assert_eq!(stage.unit.state(), "up");

@@ -4,7 +4,7 @@ use super::{Device, Lane, READS, SILENCE, Sink, State, WRITES};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Frame, FrameId, Place, ReqId, Work};
 use crate::engine::ladder::SAME;
-use crate::engine::path::{Path, PathId, TAILS, Trust};
+use crate::engine::path::{Path, PathId, Trust};
 use crate::engine::request::{Bytes, Error, Job, Req, Reservation};
 use crate::engine::time::Time;
 use crate::engine::transmit::{Payload, Transmit, padded};
@@ -295,10 +295,7 @@ impl<R> Device<R> {
     /// Sends one copy of a frame over a path.
     pub(super) fn launch(&mut self, id: FrameId, to: PathId, now: Time, sink: &mut Sink<R>) {
         let Some(frame) = self.flight.get(id) else { return };
-        let work = frame.work;
-        // Copies sent ahead of the timer and not answered say what expiries say: who answers nothing may be slow. What is silent
-        // for longer is not asked more rarely for them, since it may be back.
-        let expiries = frame.expiries.max((frame.expiries + frame.tails).min(TAILS));
+        let (work, expiries) = (frame.work, frame.expiries);
         let again = frame.last().is_some();
         let waited_for = !self.reqs.is_empty();
         let slow = self.slow.backed_off(expiries);
