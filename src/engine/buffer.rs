@@ -13,9 +13,9 @@ use crate::wire::SECTOR;
 /// Sizes of the pools, in bytes, and how many buffers each keeps: together at most 24 MiB.
 const CLASSES: [(usize, usize); 3] = [(8 << 10, 512), (128 << 10 | 1024, 32), (1 << 20 | 1024, 16)];
 
-/// Where in a sector's length of memory a buffer begins. The kernel copies a frame's data to byte 22 of a page, and what it copies to
-/// page caches and user memory goes to the begin of one. Some processors (AMD's Zen) copy at a tenth of their speed where the target lies up to 63 bytes behind the
-/// source, counted within pages; from here no sector of a buffer does.
+/// Where in a sector's length of memory a buffer begins. The kernel copies a frame's data to byte 22 of a page. Some processors
+/// (AMD's Zen; glibc bug 30994) copy much slower where the target lies a few bytes behind the source, counted within pages, and
+/// malloc's large blocks begin at byte 16 of one. From here no sector of a buffer does.
 const BEGIN: usize = 64;
 
 struct Class {
