@@ -1,7 +1,8 @@
 //! Many writers: no lost update, no torn or stale sector, no wrong byte, whichever names and caches the accesses go through.
 
-use crate::bed::mount::{Mount, Unit, try_open};
-use crate::bed::{Bed, MIB};
+use crate::bed::MIB;
+use crate::bed::mount::try_open;
+use crate::bed::stage::One;
 use crate::tools::fsx::{self, Aligned};
 use crate::tools::{lost_update, register};
 use std::os::unix::fs::FileExt;
@@ -24,27 +25,11 @@ const SECTORS: u64 = 64;
 /// Issue 2: each of 8 threads writes this often.
 const WRITES: u64 = 10_000;
 
-struct One {
-    bed: Bed,
-    mount: Mount,
-    unit: Unit,
-}
-
 fn one() -> One {
-    let mut bed = Bed::cable(&["vblade"], 9000);
-    let image = bed.image("disk", DISK);
-    bed.vblade("1.0", "v1", &image);
-    let mount = bed.mount(&[]);
-    let unit = mount.wait_for("1.0", Duration::from_secs(3));
-    One { bed, mount, unit }
+    One::new(&[], DISK)
 }
 
 impl One {
-    fn done(self) {
-        self.mount.stop();
-        drop(self.bed);
-    }
-
     /// 8 threads through these names, in turn, each with the place where sector 1000 of the disk is in it.
     fn fight(&self, names: &[(&str, u64)], flags: i32, seed: u64) {
         let views = (0..8).map(|who| {

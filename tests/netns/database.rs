@@ -48,10 +48,8 @@ fn integrity_w6_crash_cuts() {
     bed.spawn(&ns, &[target, "--write-log", log_name, "1.0", "v1", image_name]);
     let mount = bed.mount(&[]);
     let data = mount.wait_for("1.0", Duration::from_secs(3)).data();
-    let dev = loops::attach(&data, true);
     let at = bed.dir().join("fs");
-    proc::sh(STEP, &format!("mkfs.ext4 -q {}", dev.display()));
-    loops::mount(&dev, &at);
+    let dev = loops::fresh("ext4", &data, true, &at);
     proc::sh(STEP, &format!("sqlite3 {}/db 'create table t(n, x)'; sync", at.display()));
     let written = || std::fs::metadata(&log).unwrap().len();
     // Before this there is no database; after the nth commit the log is so long.
@@ -119,10 +117,8 @@ fn integrity_sqlite_through_target_kills() {
     let mut vblade = bed.vblade("1.0", "v1", &image);
     let mount = bed.mount(&[]);
     let data = mount.wait_for("1.0", Duration::from_secs(3)).data();
-    let dev = loops::attach(&data, true);
     let at = bed.dir().join("fs");
-    proc::sh(STEP, &format!("mkfs.ext4 -q {}", dev.display()));
-    loops::mount(&dev, &at);
+    let dev = loops::fresh("ext4", &data, true, &at);
     proc::sh(STEP, &format!("sqlite3 {}/db 'create table t(n, x)'", at.display()));
     let kills = setting("AOEFS_TEST_KILLS", 15);
     let (rows, stop) = (AtomicU64::new(0), AtomicBool::new(false));

@@ -1,9 +1,10 @@
 //! A bad wire: everything the relay can do to frames, while fio verifies every block. Ids are those of the catalogue.
 
 use crate::bed::fio::Fio;
-use crate::bed::mount::{Mount, Unit};
+use crate::bed::mount::Mount;
 use crate::bed::relay::{Faults, Relay, Way};
-use crate::bed::{Bed, MIB, Ns, proc, until};
+use crate::bed::stage::Spoiled;
+use crate::bed::{Bed, MIB, proc, until};
 use crate::tools::fsx::Aligned;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
@@ -30,26 +31,8 @@ crate::tests![
 const SECOND: Duration = Duration::from_secs(1);
 const DISK: usize = 64 * MIB;
 
-/// An initiator, the relay, and a vblade behind it.
-struct Spoiled {
-    bed: Bed,
-    relay: Relay,
-    mount: Mount,
-    unit: Unit,
-    wire: Ns,
-}
-
 fn spoiled(mtu: usize, seed: u64) -> Spoiled {
-    let mut bed = Bed::with_fuse(&["vblade", "fio"]);
-    let wire = Ns::new();
-    bed.ini.veth("v0", &wire, "m0", mtu);
-    wire.veth("m1", &bed.tgt, "v1", mtu);
-    let relay = Relay::between(&wire, "m0", "m1", seed);
-    let image = bed.image("disk", DISK);
-    bed.vblade("1.0", "v1", &image);
-    let mount = bed.mount(&[]);
-    let unit = mount.wait_for("1.0", 3 * SECOND);
-    Spoiled { bed, relay, mount, unit, wire }
+    Spoiled::new(&["fio"], mtu, seed, DISK)
 }
 
 impl Spoiled {
@@ -58,12 +41,6 @@ impl Spoiled {
         self.relay.set_both(faults);
         Fio::verify(&self.unit.data(), 4, mib / 4).within(170 * SECOND).run();
         self.relay.heal();
-    }
-
-    fn done(self) {
-        self.relay.heal();
-        self.mount.stop();
-        drop((self.relay, self.bed));
     }
 }
 

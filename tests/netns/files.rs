@@ -1,15 +1,15 @@
 //! What a file of a disk promises to programs: sizes, ends, truncation, fsync, mmap, fallocate, and an errno for each refusal.
 
-use crate::bed::mount::{Mount, Unit, errno, try_open};
+use crate::bed::mount::{errno, try_open};
 use crate::bed::raw::Port;
 use crate::bed::record::Recorder;
-use crate::bed::{Bed, MIB, proc};
+use crate::bed::stage::One;
+use crate::bed::{MIB, proc};
 use aoefs::wire::ata::cmd;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
 use std::time::Duration;
 
 crate::tests![
@@ -26,31 +26,8 @@ crate::tests![
 const DISK: usize = 16 * MIB;
 const STEP: Duration = Duration::from_secs(30);
 
-struct One {
-    bed: Bed,
-    mount: Mount,
-    unit: Unit,
-    image: PathBuf,
-}
-
 fn one() -> One {
-    let mut bed = Bed::cable(&["vblade"], 9000);
-    let image = bed.image("disk", DISK);
-    bed.vblade("1.0", "v1", &image);
-    let mount = bed.mount(&[]);
-    let unit = mount.wait_for("1.0", Duration::from_secs(3));
-    One { bed, mount, unit, image }
-}
-
-impl One {
-    fn done(self) {
-        self.mount.stop();
-        drop(self.bed);
-    }
-
-    fn disk(&self) -> Vec<u8> {
-        std::fs::read(&self.image).unwrap()
-    }
+    One::new(&[], DISK)
 }
 
 fn files_have_the_modes_and_sizes_of_the_design() {

@@ -222,10 +222,8 @@ fn clean_sigterm_waits_for_a_loop_device() {
     let mut bed = two_targets(32 * MIB);
     let mount = bed.mount(&["-o", "stop=2"]);
     let unit = mount.wait_for("1.0", 3 * SECOND);
-    let dev = super::loops::attach(&unit.data(), true);
-    proc::sh(STEP, &format!("mkfs.ext4 -q {}", dev.display()));
     let at = bed.dir().join("fs");
-    super::loops::mount(&dev, &at);
+    let dev = super::loops::fresh("ext4", &unit.data(), true, &at);
     mount.daemon.signal(Signal::SIGTERM);
     std::thread::sleep(SECOND);
     // Still there, and still serving.

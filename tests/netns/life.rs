@@ -1,14 +1,14 @@
 //! Targets come and go: what is in flight waits, resumes at once when they return, and fails in time when they do not.
 
 use crate::bed::fio::Fio;
-use crate::bed::mount::{Mount, Unit, errno, try_open};
+use crate::bed::mount::{errno, try_open};
 use crate::bed::raw::Port;
 use crate::bed::record::Recorder;
-use crate::bed::{Bed, MIB, proc, until};
+use crate::bed::stage::One;
+use crate::bed::{MIB, proc, until};
 use nix::sys::signal::Signal;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 crate::tests![
@@ -24,32 +24,8 @@ crate::tests![
 const SECOND: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_secs(30);
 
-struct One {
-    bed: Bed,
-    mount: Mount,
-    unit: Unit,
-    image: PathBuf,
-    vblade: std::sync::Arc<crate::bed::Daemon>,
-}
-
 fn one(len: usize) -> One {
-    let mut bed = Bed::cable(&["vblade", "fio"], 9000);
-    let image = bed.image("disk", len);
-    let vblade = bed.vblade("1.0", "v1", &image);
-    let mount = bed.mount(&[]);
-    let unit = mount.wait_for("1.0", 3 * SECOND);
-    One { bed, mount, unit, image, vblade }
-}
-
-impl One {
-    fn done(self) {
-        self.mount.stop();
-        drop(self.bed);
-    }
-
-    fn revive(&mut self) {
-        self.vblade = self.bed.vblade("1.0", "v1", &self.image);
-    }
+    One::new(&["fio"], len)
 }
 
 fn return_vblade_killed_for_five_seconds_amid_fio() {

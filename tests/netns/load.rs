@@ -4,6 +4,7 @@ use super::loops;
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::fio::Fio;
 use crate::bed::relay::{Faults, Relay, Way};
+use crate::bed::stage::Spoiled;
 use crate::bed::{Bed, MIB, Ns, proc, until};
 use crate::tools::fsx::Aligned;
 use nix::sys::signal::Signal;
@@ -40,15 +41,8 @@ fn speed(file: &std::path::Path) -> f64 {
 }
 
 fn integrity_t4_answers_to_a_daemon_that_is_gone() {
-    let mut bed = Bed::with_fuse(&["vblade"]);
-    let wire = Ns::new();
-    bed.ini.veth("v0", &wire, "m0", 9000);
-    wire.veth("m1", &bed.tgt, "v1", 9000);
-    let relay = Relay::between(&wire, "m0", "m1", 1004);
-    let image = bed.image("disk", 16 * MIB);
-    bed.vblade("1.0", "v1", &image);
-    let mount = bed.mount(&[]);
-    let data = mount.wait_for("1.0", 3 * SECOND).data();
+    let Spoiled { mut bed, relay, mount, unit, image, wire: _wire } = Spoiled::new(&[], 9000, 1004, 16 * MIB);
+    let data = unit.data();
     relay.set(Way::Back, &Faults { delay: 3 * SECOND, ..Faults::default() });
     let path = mount.path().to_path_buf();
     std::thread::scope(|scope| {
@@ -248,10 +242,8 @@ fn deadline_i2_target_dies_under_a_file_system() {
     let mount = bed.mount(&[]);
     let unit = mount.wait_for("1.0", 3 * SECOND);
     unit.ctl_ok("deadline 3");
-    let dev = loops::attach(&unit.data(), true);
     let at = bed.dir().join("fs");
-    proc::sh(STEP, &format!("mkfs.ext4 -q {}", dev.display()));
-    loops::mount(&dev, &at);
+    let dev = loops::fresh("ext4", &unit.data(), true, &at);
     std::fs::write(at.join("before"), vec![1; MIB]).unwrap();
     proc::sh(STEP, "sync");
     vblade.kill9();
@@ -286,9 +278,7 @@ fn integrity_i5_discard_from_a_file_system() {
     let mount = bed.mount(&[]);
     let at = bed.dir().join("fs");
     for unit in ["1.0", "2.0"] {
-        let dev = loops::attach(&mount.wait_for(unit, 3 * SECOND).data(), true);
-        proc::sh(STEP, &format!("mkfs.ext4 -q {}", dev.display()));
-        loops::mount(&dev, &at);
+        let dev = loops::fresh("ext4", &mount.wait_for(unit, 3 * SECOND).data(), true, &at);
         std::fs::write(at.join("kept"), vec![7; 5 * MIB]).unwrap();
         std::fs::write(at.join("gone"), vec![8; 20 * MIB]).unwrap();
         proc::sh(STEP, &format!("sync; rm {}; sync", at.join("gone").display()));

@@ -62,6 +62,14 @@ pub fn mount(dev: &Path, at: &Path) {
     proc::sh(STEP, &format!("mount {} {}", dev.display(), at.display()));
 }
 
+/// A loop device with a new file system of this kind, mounted.
+pub fn fresh(kind: &str, file: &Path, direct: bool, at: &Path) -> PathBuf {
+    let dev = attach(file, direct);
+    proc::sh(STEP, &format!("mkfs.{kind} -q {}", dev.display()));
+    mount(&dev, at);
+    dev
+}
+
 pub fn unmount(at: &Path) {
     proc::sh(STEP, &format!("umount {}", at.display()));
     sweep::forget(at);
@@ -91,9 +99,7 @@ fn whole_life(kind: &str, file: &str, direct: bool) {
     }
     let (files, at) = (bed.dir().join("tree"), bed.dir().join("fs"));
     tree(&files);
-    let dev = attach(&unit.file(file), direct);
-    proc::sh(STEP, &format!("{mkfs} -q {}", dev.display()));
-    mount(&dev, &at);
+    let dev = fresh(kind, &unit.file(file), direct, &at);
     proc::sh(
         STEP,
         &format!("cp -a {0} {1}/tree && sync && diff -r {0} {1}/tree", files.display(), at.display()),

@@ -2,8 +2,9 @@
 //! target. Speeds are compared within one run only; the machine may do other things at the same time.
 
 use crate::bed::fake::{self, Act, Fake};
-use crate::bed::relay::{Faults, Relay, Way};
-use crate::bed::{Bed, MIB, Ns, proc, until};
+use crate::bed::relay::{Faults, Way};
+use crate::bed::stage::Spoiled;
+use crate::bed::{Bed, MIB, proc, until};
 use crate::tools::fsx::Aligned;
 use crate::tools::meter::{Meter, kept, median};
 use std::os::unix::fs::FileExt;
@@ -24,16 +25,8 @@ const DISK: usize = 64 * MIB;
 const LOSS: [(f64, f64); 4] = [(0.001, 0.90), (0.01, 0.70), (0.05, 0.35), (0.10, 0.20)];
 
 fn throughput_t1_under_random_loss() {
-    let mut bed = Bed::with_fuse(&["vblade"]);
-    let wire = Ns::new();
-    bed.ini.veth("v0", &wire, "m0", 9000);
-    wire.veth("m1", &bed.tgt, "v1", 9000);
-    let relay = Relay::between(&wire, "m0", "m1", 1001);
-    let image = bed.image("disk", DISK);
-    bed.vblade("1.0", "v1", &image);
-    let mount = bed.mount(&[]);
-    let unit = mount.wait_for("1.0", 3 * SECOND);
-    let file = unit.open_with("data", libc::O_DIRECT);
+    let spoiled = Spoiled::new(&[], 9000, 1001, DISK);
+    let file = spoiled.unit.open_with("data", libc::O_DIRECT);
     let meter = Meter { file: &file, block: MIB, depth: 4, span: DISK as u64 };
     let mut failed = Vec::new();
     for (drop, goal) in LOSS {
@@ -44,7 +37,7 @@ fn throughput_t1_under_random_loss() {
             for (faults, rates) in
                 [(Faults::default(), &mut clean), (Faults { drop, ..Faults::default() }, &mut lossy)]
             {
-                relay.set_both(&faults);
+                spoiled.relay.set_both(&faults);
                 // The window learns what the wire is like now.
                 meter.run(SECOND / 5);
                 rates.push(meter.run(SECOND * 3 / 5).rate);
@@ -65,11 +58,11 @@ fn throughput_t1_under_random_loss() {
             failed.push(format!("{drop}: kept {share:.2}, at least {goal} asked for"));
         }
     }
-    relay.heal();
-    let dropped = relay.counts(Way::Out).dropped + relay.counts(Way::Back).dropped;
+    let dropped = [Way::Out, Way::Back].map(|way| spoiled.relay.counts(way).dropped).iter().sum::<u64>();
     assert!(dropped > 100, "{dropped} frames dropped");
-    assert!(failed.is_empty(), "{}\n{}", failed.join("\n"), unit.read("stats"));
-    drop_and_stop(file, mount);
+    assert!(failed.is_empty(), "{}\n{}", failed.join("\n"), spoiled.unit.read("stats"));
+    drop(file);
+    spoiled.done();
 }
 
 /// A mount ends clean when nobody has a file open.

@@ -1,12 +1,12 @@
 //! Partitions: a window on the disk, byte for byte, that never lets anything through to its neighbours.
 
 use crate::bed::fio::Fio;
-use crate::bed::mount::{Mount, Unit, errno, try_open};
-use crate::bed::{Bed, MIB, proc};
+use crate::bed::mount::{errno, try_open};
+use crate::bed::stage::One;
+use crate::bed::{MIB, proc};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 crate::tests![
@@ -20,31 +20,8 @@ crate::tests![
 const DISK: usize = 16 * MIB;
 const STEP: Duration = Duration::from_secs(60);
 
-struct One {
-    bed: Bed,
-    mount: Mount,
-    unit: Unit,
-    image: PathBuf,
-}
-
 fn one() -> One {
-    let mut bed = Bed::cable(&["vblade", "fio"], 9000);
-    let image = bed.image("disk", DISK);
-    bed.vblade("1.0", "v1", &image);
-    let mount = bed.mount(&[]);
-    let unit = mount.wait_for("1.0", Duration::from_secs(3));
-    One { bed, mount, unit, image }
-}
-
-impl One {
-    fn done(self) {
-        self.mount.stop();
-        drop(self.bed);
-    }
-
-    fn disk(&self) -> Vec<u8> {
-        std::fs::read(&self.image).unwrap()
-    }
+    One::new(&["fio"], DISK)
 }
 
 fn partition_shows_its_sectors_byte_for_byte() {

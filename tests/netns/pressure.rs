@@ -35,10 +35,8 @@ fn stack() -> Stack {
     let unit = mount.wait_for("1.0", 3 * SECOND);
     unit.ctl_ok("deadline 2");
     unit.ctl_ok(&format!("part root 2048 {}", 60 * MIB / 512));
-    let dev = loops::attach(&unit.file("root"), true);
     let at = bed.dir().join("fs");
-    proc::sh(STEP, &format!("mkfs.ext4 -q {}", dev.display()));
-    loops::mount(&dev, &at);
+    let dev = loops::fresh("ext4", &unit.file("root"), true, &at);
     std::fs::write(at.join("before"), vec![1; MIB]).unwrap();
     proc::sh(STEP, "sync");
     Stack { bed, mount, unit, dev, at }
@@ -133,9 +131,8 @@ impl Tight {
     /// Four writers in the group, each with fsync; then all of it is compared, and the file system checked.
     fn fill(&self, direct: bool) {
         let unit = self.mount.unit("1.0");
-        let (dev, at) = (loops::attach(&unit.data(), direct), self.bed.dir().join("fs"));
-        proc::sh(STEP, &format!("mkfs.ext4 -q {}", dev.display()));
-        loops::mount(&dev, &at);
+        let at = self.bed.dir().join("fs");
+        let dev = loops::fresh("ext4", &unit.data(), direct, &at);
         let (before, start) = (self.group.waits(), Instant::now());
         let script = format!(
             "echo $$ >{}; for n in 1 2 3 4; do dd if={} of={}/$n bs=1M conv=fsync status=none & all+=\" $!\"; done; \
