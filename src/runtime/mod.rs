@@ -37,7 +37,7 @@ pub use table::{Unit, UnitId};
 use self::clock::Clock;
 use self::events::EventLog;
 use self::instance::Instance;
-use self::link::{BATCH, Link, OutFrame};
+use self::link::{BATCH, FEW, Link, OutFrame};
 use self::netlink::{Netlink, Netlinks};
 use self::packet::{PacketLink, Role};
 use self::sweeper::{Due, Timers};
@@ -145,8 +145,7 @@ fn seed() -> u32 {
     getrandom::u32().unwrap_or_else(|_| std::process::id().wrapping_mul(0x9e37_79b9))
 }
 
-/// Sends at most N frames over one netlink. Most sends are of one frame, for which room for a batch would take longer to
-/// clear than to use.
+/// Sends at most N frames over one netlink.
 fn send_run<const N: usize>(net: &Netlink, batch: &[Transmit]) {
     let mac = net.link.mac();
     let mut heads = [[0; HEAD_MAX]; N];
@@ -373,8 +372,8 @@ impl Runtime {
             let (batch, later) = rest.split_at(run);
             rest = later;
             let Some(net) = self.nets.get(first.net) else { continue };
-            match batch {
-                [only] => send_run::<1>(&net, std::slice::from_ref(only)),
+            match batch.len() {
+                ..=FEW => send_run::<FEW>(&net, batch),
                 _ => send_run::<BATCH>(&net, batch),
             }
         }

@@ -15,7 +15,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::interface::{self, Interface};
-use super::link::{BATCH, Batch, ETHERNET, LARGEST_FRAME, Link, OutFrame, Received, is_gone, is_link_down};
+use super::link::{
+    BATCH, Batch, ETHERNET, FEW, LARGEST_FRAME, Link, OutFrame, Received, is_gone, is_link_down,
+};
 use crate::wire::{ETHERTYPE, Mac};
 
 /// Bytes of receive buffer asked for. The kernel counts what a frame occupies, about twice its length: the
@@ -24,9 +26,6 @@ const RECEIVE_BUFFER: usize = 32 << 20;
 
 /// Bytes of send buffer asked for: 128 frames of 64 KiB, the largest window a target may have.
 const SEND_BUFFER: usize = 8 << 20;
-
-/// Most sends are of a frame or two, for which room for a whole batch would take longer to clear than to use.
-const FEW: usize = 4;
 
 /// Which side of the protocol a link serves: decides what its filter lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -289,13 +289,13 @@ impl<R> Device<R> {
         self.confidence = Confidence::Confirmed;
         sink.events.push(Event::Confirmed);
         self.enter(State::Up, sink);
-        self.redo_old_answers(now, doubted.max(sent));
+        self.redo_old_answers(now, sent);
         self.release_held(now, sink);
         self.resend_older_than(doubted);
     }
 
-    /// Answers that came before the disk was asked who it is, before the doubt was renewed, or before silence, may have been
-    /// another disk's that was here meanwhile: they are asked for again.
+    /// Answers that came before the disk was asked who it is, which was in this doubt, or before silence, may have been another
+    /// disk's that was here meanwhile: they are asked for again.
     fn redo_old_answers(&mut self, now: Time, asked: Time) {
         let unsure: Vec<(ReqId, Time)> =
             self.reqs.iter().filter_map(|(id, r)| Some((id, r.unsure?))).collect();

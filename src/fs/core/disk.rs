@@ -142,18 +142,11 @@ impl Core {
             };
             let end = offset + written as u64;
             let own = locks_pages.then(|| notify::Write { ino: disk.ino, bytes: offset..end });
-            let done = move || answer(Ok(written as u32));
-            if past_cache && disk.may_be_cached() {
-                // Another handle to this name is cached. The kernel dropped its pages before it sent the write; a
-                // reader may have brought some back, as they were, until now.
-                let own = vec![PageRange { ino: disk.ino, bytes: changed_from..end }];
-                let (then, unit) = (core.clone(), disk.unit);
-                core.changed(&disk, changed_from..end, None, move || {
-                    then.pages.drop_then(unit, own, None, Box::new(done));
-                });
-            } else {
-                core.changed(&disk, changed_from..end, own, done);
-            }
+            // Another handle to this name is cached: the kernel dropped its pages before it sent the write, but a reader may
+            // have brought some back, as they were, until now.
+            let brought_back = (past_cache && disk.may_be_cached())
+                .then(|| PageRange { ino: disk.ino, bytes: changed_from..end });
+            core.changed(&disk, changed_from..end, own, brought_back, move || answer(Ok(written as u32)));
             if changed_from < offset && disk.may_be_cached() {
                 // The kernel may have read the gap before it was zeroed. Behind the answer, for the page that gap
                 // and write share is locked until then.
@@ -163,20 +156,24 @@ impl Core {
         });
     }
 
-    /// Bytes of a disk are different now: answers once no other name has the old ones cached.
+    /// Bytes of a disk are different now: answers once no other name has the old ones cached, nor this one `own_too`.
     pub(super) fn changed(
         &self,
         disk: &Disk,
         bytes: Range<u64>,
         own: Option<notify::Write>,
+        own_too: Option<PageRange>,
         answer: impl FnOnce() + Send + 'static,
     ) {
         disk.set_mtime(wall());
-        if !disk.others_cached() {
+        let mut drops: Vec<PageRange> = own_too.into_iter().collect();
+        if disk.others_cached() {
+            let elsewhere = self.tree.cached_elsewhere(disk, &bytes);
+            drops.extend(elsewhere.into_iter().map(|(ino, bytes)| PageRange { ino, bytes }));
+        }
+        if drops.is_empty() {
             return answer();
         }
-        let elsewhere = self.tree.cached_elsewhere(disk, &bytes);
-        let drops = elsewhere.into_iter().map(|(ino, bytes)| PageRange { ino, bytes }).collect();
         self.pages.drop_then(disk.unit, drops, own, Box::new(answer));
     }
 
@@ -255,7 +252,7 @@ impl Core {
                 if disk.may_be_cached() {
                     core.pages.drop_soon(disk.unit, vec![PageRange { ino: disk.ino, bytes: from..to }]);
                 }
-                core.changed(&disk, from..to, None, move || answer(Ok(())));
+                core.changed(&disk, from..to, None, None, move || answer(Ok(())));
             }
             Err(errno) => answer(Err(errno)),
         });

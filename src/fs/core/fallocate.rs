@@ -68,7 +68,7 @@ impl Core {
         let (Admit::Go, Some(answer)) = (admit, held) else { return };
         let (core, disk, bytes) = (self.clone(), open.disk.clone(), range.clone());
         let finish = move |zeroed: Result<(), Errno>| match zeroed {
-            Ok(()) => core.changed(&disk, bytes, None, move || answer(Ok(()))),
+            Ok(()) => core.changed(&disk, bytes, None, None, move || answer(Ok(()))),
             Err(errno) => answer(Err(errno)),
         };
         let sector = SECTOR as u64;
