@@ -5,6 +5,7 @@
 //! Losing frames is allowed, as on a wire; what is lost for want of room is counted.
 
 use std::io;
+use std::time::Duration;
 
 use crate::wire::Mac;
 
@@ -58,6 +59,17 @@ pub enum Received {
     Woken,
 }
 
+/// How looking for a frame ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// There is a frame, or a wake-up.
+    Found,
+    /// There was none in time.
+    InVain,
+    /// Somebody else wanted the processor meanwhile, or the link cannot tell.
+    Unwelcome,
+}
+
 /// One attachment to a segment. All methods may be called from any thread; `recv` by one at a time.
 pub trait Link: Send + Sync {
     /// The interface's name, as it was bound.
@@ -77,6 +89,10 @@ pub trait Link: Send + Sync {
     /// Blocks until at least one frame, a wake-up or an error, and fills `batch`, growing its slots where the
     /// MTU has grown. See [`is_link_down`] and [`is_gone`] for the errors that are no reason to stop.
     fn recv(&self, batch: &mut Batch) -> io::Result<Received>;
+    /// Keeps the processor until `recv` has something to say, but not for longer than this.
+    fn look(&self, _patience: Duration) -> Looked {
+        Looked::Unwelcome
+    }
     /// Makes the `recv` that is blocked now, or the next one, return [`Received::Woken`].
     fn wake(&self);
     /// Looks the interface up again: index, MAC, MTU, flags; binds again if the index is another.

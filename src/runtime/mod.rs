@@ -11,6 +11,7 @@ pub mod clock;
 pub mod events;
 mod instance;
 pub mod interface;
+mod linger;
 pub mod link;
 pub mod loopback;
 mod netlink;

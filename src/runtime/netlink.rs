@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::Runtime;
+use super::linger::{LINGER, Linger};
 use super::link::{Batch, ETHERNET, Link, OutFrame, Received, is_gone, is_link_down};
 use super::sweeper::Due;
 use crate::engine::{NetId, Time, Verdict};
@@ -139,12 +140,21 @@ impl Runtime {
     pub(super) fn read_loop(self: &Arc<Self>, net: &Netlink) {
         let mut batch = Batch::new(net.link.mtu() + ETHERNET);
         let mut strangers = Vec::new();
+        let mut linger = Linger::default();
+        let mut alone = false;
         while !net.stop.load(Ordering::SeqCst) {
-            match net.link.recv(&mut batch) {
-                Ok(Received::Frames) => self.receive(net, &batch, &mut strangers),
-                Ok(Received::Woken) => {}
-                Err(error) => self.receive_failed(net, &error),
+            if linger.worthwhile(alone) {
+                linger.learn(net.link.look(LINGER));
             }
+            let received = net.link.recv(&mut batch);
+            alone = match received {
+                Ok(Received::Frames) => self.receive(net, &batch, &mut strangers),
+                Ok(Received::Woken) => false,
+                Err(error) => {
+                    self.receive_failed(net, &error);
+                    false
+                }
+            };
         }
     }
 
@@ -184,7 +194,8 @@ impl Runtime {
         }
     }
 
-    fn receive(self: &Arc<Self>, net: &Netlink, batch: &Batch, strangers: &mut Vec<usize>) {
+    /// True if it was one answer, and its target has nothing left to do.
+    fn receive(self: &Arc<Self>, net: &Netlink, batch: &Batch, strangers: &mut Vec<usize>) -> bool {
         net.received.fetch_add(batch.len() as u64, Ordering::Relaxed);
         if !net.up.load(Ordering::Relaxed) {
             // What delivers frames is up, whether the watcher has said so or not.
@@ -193,6 +204,7 @@ impl Runtime {
         }
         let now = self.clock.now();
         let mtu = net.link.mtu();
+        let mut alone = false;
         let mut frames = batch.frames().enumerate().peekable();
         while let Some((index, frame)) = frames.next() {
             let Some((header, body)) = self.parse(net, frame) else { continue };
@@ -224,6 +236,7 @@ impl Runtime {
                         one(index, header, body);
                     }
                 }
+                alone = batch.len() == 1 && device.requests() == 0;
                 self.let_go(&unit, device, now, sink);
                 self.carry_out(Some(&unit), sink);
             });
@@ -235,6 +248,7 @@ impl Runtime {
                 self.receive_stranger(now, net, mtu, &header, body);
             }
         }
+        alone
     }
 
     /// A response from somebody, or nothing.

@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,7 +17,7 @@ use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::interface::{self, Interface};
 use super::link::{
-    BATCH, Batch, ETHERNET, FEW, LARGEST_FRAME, Link, OutFrame, Received, is_gone, is_link_down,
+    BATCH, Batch, ETHERNET, FEW, LARGEST_FRAME, Link, Looked, OutFrame, Received, is_gone, is_link_down,
 };
 use crate::wire::{ETHERTYPE, Mac};
 
@@ -135,12 +136,14 @@ impl PacketLink {
         true
     }
 
+    /// What `recv` waits for: the socket and the waker.
+    fn sources(&self) -> [PollFd<'_>; 2] {
+        [&self.socket as &dyn AsFd, &self.wake].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN))
+    }
+
     /// Sleeps until the socket or the waker has something.
     fn sleep(&self) -> io::Result<()> {
-        let mut fds = [
-            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut fds = self.sources();
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
@@ -220,6 +223,23 @@ impl Link for PacketLink {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.sorted(error)),
             }
+        }
+    }
+
+    fn look(&self, patience: Duration) -> Looked {
+        let start = Instant::now();
+        loop {
+            let found = !matches!(poll(&mut self.sources(), PollTimeout::ZERO), Ok(0));
+            let took = start.elapsed();
+            if took >= patience * 2 {
+                // It does not take so long to look once.
+                return Looked::Unwelcome;
+            } else if found {
+                return Looked::Found;
+            } else if took >= patience {
+                return Looked::InVain;
+            }
+            std::hint::spin_loop();
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use aoefs::runtime::link::{BATCH, Batch, Link, OutFrame, Received, is_gone, is_link_down};
+use aoefs::runtime::link::{BATCH, Batch, Link, Looked, OutFrame, Received, is_gone, is_link_down};
 use aoefs::runtime::packet::{PacketLink, Role};
 
 use crate::bed::{SOON, aoe, in_namespace, ip, number, response, send_all, take, until, veth};
@@ -234,6 +234,34 @@ fn a_link_needs_an_ethernet_interface() {
         let error = |name| PacketLink::open(name, Role::Initiator).err().unwrap();
         assert!(is_gone(&error("nothing")));
         assert_eq!(error("lo").kind(), io::ErrorKind::Unsupported);
+    });
+}
+
+#[test]
+fn looking_finds_a_frame_and_a_wake_up_and_ends_in_time() {
+    in_namespace("looking_finds_a_frame_and_a_wake_up_and_ends_in_time", || {
+        let (a, b) = both(1500);
+        let patience = Duration::from_millis(20);
+        // Another process may take the processor away for longer than that at any time, but not always.
+        let ends = |want: Looked| {
+            until("a look that is not disturbed", || match a.look(patience) {
+                Looked::Unwelcome => false,
+                looked => {
+                    assert_eq!(looked, want);
+                    true
+                }
+            });
+        };
+        ends(Looked::InVain);
+        send_all(&*b, &[response(&*a, 1, 60)]);
+        ends(Looked::Found);
+        ends(Looked::Found);
+        assert_eq!(take(&*a, &mut Batch::new(60), 1).len(), 1, "a look takes nothing away");
+        ends(Looked::InVain);
+        a.wake();
+        ends(Looked::Found);
+        assert_eq!(a.recv(&mut Batch::new(60)).unwrap(), Received::Woken);
+        ends(Looked::InVain);
     });
 }
 
