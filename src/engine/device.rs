@@ -129,8 +129,11 @@ enum State {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Confidence {
     Confirmed,
-    /// An IDENTIFY that left at or after this instant must match before writes leave or anything is answered.
-    Since(Time),
+    /// It was silent: an IDENTIFY that left at or after this instant must match before writes leave or anything is answered.
+    Silent(Time),
+    /// Something says that it may be another: until such an IDENTIFY matches nothing else leaves, and what is answered
+    /// meanwhile is asked for again.
+    Suspect(Time),
 }
 
 /// Work that waits to leave, in two lanes so that neither reads nor writes starve.

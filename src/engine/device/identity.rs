@@ -37,12 +37,28 @@ impl<R> Device<R> {
         self.confidence != Confidence::Confirmed
     }
 
-    /// The disk may be another from here on. `why` goes to the log; an idle pause is not worth a line.
+    /// Is there more against it than silence? Whatever leaves together with IDENTIFY may be answered by another disk that is
+    /// gone again when IDENTIFY arrives.
+    pub(super) fn suspect(&self) -> bool {
+        matches!(self.confidence, Confidence::Suspect(_))
+    }
+
+    /// It was silent, and the disk may be another from here on. `why` goes to the log; an idle pause is not worth a line.
     pub(super) fn doubt(&mut self, now: Time, why: Option<&'static str>, sink: &mut Sink<R>) {
-        if self.doubtful() {
-            return;
+        if !self.doubtful() {
+            self.lose_confidence(Confidence::Silent(now), why, sink);
         }
-        self.confidence = Confidence::Since(now);
+    }
+
+    /// Something happened that another disk would explain.
+    pub(super) fn distrust(&mut self, now: Time, why: &'static str, sink: &mut Sink<R>) {
+        if !self.suspect() {
+            self.lose_confidence(Confidence::Suspect(now), Some(why), sink);
+        }
+    }
+
+    fn lose_confidence(&mut self, to: Confidence, why: Option<&'static str>, sink: &mut Sink<R>) {
+        self.confidence = to;
         self.stats.confirmations += 1;
         // An IDENTIFY that left earlier proves nothing now.
         self.drop_confirming();
@@ -87,7 +103,7 @@ impl<R> Device<R> {
         }
         // Even if it is in doubt already: what an IDENTIFY said that left before this proves nothing.
         self.confidence = Confidence::Confirmed;
-        self.doubt(now, Some("it announced itself"), sink);
+        self.distrust(now, "it announced itself", sink);
         let announced = self.paths_of(mac);
         let others = self.path_ids().any(|(id, p)| p.usable() && !announced.contains(&id));
         for id in announced {
@@ -109,7 +125,7 @@ impl<R> Device<R> {
 
     /// The machine slept, and the network did not: the disk may have been exchanged meanwhile.
     pub fn slept(&mut self, now: Time, sink: &mut Sink<R>) {
-        self.doubt(now, Some("this machine slept"), sink);
+        self.distrust(now, "this machine slept", sink);
     }
 
     /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down, and somebody waits.
@@ -219,7 +235,7 @@ impl<R> Device<R> {
             self.refuse_path(path, now, sink);
             return;
         }
-        if let Confidence::Since(doubted) = self.confidence
+        if let Confidence::Silent(doubted) | Confidence::Suspect(doubted) = self.confidence
             && sent < doubted
         {
             // It proves nothing now.
@@ -282,20 +298,22 @@ impl<R> Device<R> {
             sink.events.push(Event::PathFound(p.net, p.mac));
             self.query(path, now, sink);
         }
-        let Confidence::Since(doubted) = self.confidence else {
+        let (Confidence::Silent(doubted) | Confidence::Suspect(doubted)) = self.confidence else {
             self.enter(State::Up, sink);
             return;
         };
+        // After mere silence it was there from the moment on at which it was asked; a suspect may have come back only now.
+        let asked = if self.suspect() { Time::NEVER } else { sent };
         self.confidence = Confidence::Confirmed;
         sink.events.push(Event::Confirmed);
         self.enter(State::Up, sink);
-        self.redo_old_answers(now, sent);
+        self.redo_old_answers(now, asked);
         self.release_held(now, sink);
         self.resend_older_than(doubted);
     }
 
-    /// Answers that came before the disk was asked who it is, which was in this doubt, or before silence, may have been another
-    /// disk's that was here meanwhile: they are asked for again.
+    /// Answers that came before `asked`, in this doubt, or before silence, may have been another disk's that was here meanwhile:
+    /// they are asked for again.
     fn redo_old_answers(&mut self, now: Time, asked: Time) {
         let unsure: Vec<(ReqId, Time)> =
             self.reqs.iter().filter_map(|(id, r)| Some((id, r.unsure?))).collect();
@@ -385,7 +403,7 @@ impl<R> Device<R> {
             self.fail(id, Error::Io, Cause::FailIo, now, sink);
         }
         self.enter(State::Down(Reason::FailIo), sink);
-        self.confidence = Confidence::Since(now);
+        self.confidence = Confidence::Suspect(now);
         self.drop_confirming();
         if !self.retired {
             self.ask(now, sink);

@@ -67,7 +67,7 @@ impl<R> Device<R> {
     /// Sends one frame of a lane. False: nothing in it can leave now.
     fn issue_one(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
         // Of several paths another one may lead to another disk than the one that will show its identity.
-        if self.doubtful() && (lane == WRITES || self.paths.len() > 1) {
+        if self.suspect() || self.doubtful() && (lane == WRITES || self.paths.len() > 1) {
             return false;
         }
         self.issue_again(lane, now, sink) || self.issue_new(lane, now, sink)

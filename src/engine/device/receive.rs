@@ -437,7 +437,7 @@ impl<R> Device<R> {
                 self.refused(req_id, Error::Io, cause, now, sink);
                 if ata.feature & error::IDNF != 0 {
                     // The disk says that the sector is not there: it may be another, or smaller.
-                    self.doubt(now, Some("a sector was not found"), sink);
+                    self.distrust(now, "a sector was not found", sink);
                 }
             }
         }
