@@ -153,8 +153,12 @@ pub struct Frame {
     pub at: Sector,
     /// Sectors.
     pub count: u8,
-    /// Copies that expired; the timeout doubles with each.
+    /// Copies that expired.
     pub expiries: u8,
+    /// Times the timeout has doubled: with each expiry, until the target is back from silence.
+    pub backoff: u8,
+    /// How often the target showed its identity after silence or a doubt while this waited for its answer.
+    pub returns: u8,
     /// Copies given up before the timer because nothing at all was answered.
     pub tails: u8,
     /// When the flying copy expires.
@@ -316,6 +320,8 @@ impl Flight {
             at,
             count,
             expiries: 0,
+            backoff: 0,
+            returns: 0,
             tails: 0,
             due: Time::NEVER,
             queued: false,

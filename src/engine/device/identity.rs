@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Confidence, Device, Sink, State};
 use crate::engine::event::{Cause, Event, Identity, Reason};
-use crate::engine::flight::{FrameId, ReqId, Work};
+use crate::engine::flight::{Frame, FrameId, ReqId, Work};
 use crate::engine::path::{NetId, PathId, Trust};
 use crate::engine::request::Error;
 use crate::engine::time::Time;
@@ -309,7 +309,7 @@ impl<R> Device<R> {
         self.enter(State::Up, sink);
         self.redo_old_answers(now, asked);
         self.release_held(now, sink);
-        self.resend_older_than(doubted);
+        self.resend_older_than(doubted, now, sink);
     }
 
     /// Answers that came before `asked`, in this doubt, or before silence, may have been another disk's that was here meanwhile:
@@ -329,24 +329,36 @@ impl<R> Device<R> {
         }
     }
 
-    /// The target is back: what left before the doubt is sent again now, and old delays mean nothing.
-    fn resend_older_than(&mut self, doubted: Time) {
+    /// The target is back: what left before the doubt is sent again now, and old delays mean nothing. But a frame that it has left
+    /// unanswered each time it came back is lost for another reason, perhaps its size.
+    fn resend_older_than(&mut self, doubted: Time, now: Time, sink: &mut Sink<R>) {
+        let data = |f: &Frame| f.work.request().is_some() && f.work.windowed();
         let old: Vec<FrameId> = self
             .flight
             .iter()
-            .filter(|(_, f)| f.work.request().is_some() && f.work.windowed() && !f.queued)
-            .filter(|(_, f)| f.flying().is_some_and(|c| c.sent < doubted))
+            .filter(|(_, f)| data(f) && f.last().is_some_and(|copy| copy.sent < doubted))
             .map(|(id, _)| id)
             .collect();
-        if old.is_empty() {
-            return;
-        }
+        let mut any = false;
         for id in old {
-            self.release_place(id);
-            if let Some(f) = self.flight.get_mut(id) {
-                f.expiries = 0;
+            let Some(f) = self.flight.get_mut(id) else { continue };
+            let returns = f.returns;
+            f.returns = returns.saturating_add(1);
+            if f.queued {
+                continue;
             }
-            self.line_up(id);
+            any = true;
+            f.expiries = returns;
+            f.backoff = 0;
+            if returns == 0 {
+                self.release_place(id);
+                self.line_up(id);
+            } else {
+                self.lose(id, false, now, sink);
+            }
+        }
+        if !any {
+            return;
         }
         for p in self.paths.iter_mut().flatten() {
             p.rtt.reset();

@@ -252,7 +252,7 @@ impl<R> Device<R> {
         let id = path.oldest()?;
         let frame = self.flight.get(id)?;
         // With the timer's first expiry it is the timer's.
-        let tails = if frame.expiries > 0 { TAILS } else { frame.tails };
+        let tails = if frame.backoff > 0 { TAILS } else { frame.tails };
         Some((id, path.tail_at(tails)?))
     }
 
