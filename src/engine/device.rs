@@ -131,8 +131,8 @@ enum Confidence {
     Confirmed,
     /// It was silent: an IDENTIFY that left at or after this instant must match before writes leave or anything is answered.
     Silent(Time),
-    /// Something says that it may be another: until such an IDENTIFY matches nothing else leaves, and what is answered
-    /// meanwhile is asked for again.
+    /// Something says that it may be another: until such an IDENTIFY matches, no read leaves either, and then all that was
+    /// asked before is asked anew.
     Suspect(Time),
 }
 
@@ -175,6 +175,8 @@ pub struct Device<R> {
     last_heard: Time,
     /// When silence last ended.
     silent_until: Time,
+    /// An IDENTIFY that was refused or made no sense is not followed by the next one before this.
+    ask_after: Time,
 
     reqs: Slab<Req<R>>,
     lanes: [Lane; 2],
@@ -237,6 +239,7 @@ impl<R> Device<R> {
             slow: Rtt::default(),
             last_heard: now,
             silent_until: now,
+            ask_after: now,
             reqs: Slab::new(),
             lanes: Default::default(),
             turn: READS,

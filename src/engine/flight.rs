@@ -96,8 +96,8 @@ impl Work {
         matches!(self, Work::Write { .. } | Work::Trim { .. } | Work::Raw { .. })
     }
 
-    /// Must the disk be confirmed before it leaves? Reads are answered only after the confirmation, so they may leave; the
-    /// edges of a write may not, since they will be written.
+    /// Must the disk be confirmed before it leaves? Reads are answered only after the confirmation, so after mere silence they
+    /// may leave; the edges of a write may not, since they will be written.
     pub fn needs_trust(self) -> bool {
         self.modifies() || matches!(self, Work::Flush { .. } | Work::Gather { .. })
     }
@@ -153,12 +153,8 @@ pub struct Frame {
     pub at: Sector,
     /// Sectors.
     pub count: u8,
-    /// Copies that expired.
+    /// Copies that expired; the timeout doubles with each.
     pub expiries: u8,
-    /// Times the timeout has doubled: with each expiry, until the target is back from silence.
-    pub backoff: u8,
-    /// How often the target showed its identity after silence or a doubt while this waited for its answer.
-    pub returns: u8,
     /// Copies given up before the timer because nothing at all was answered.
     pub tails: u8,
     /// When the flying copy expires.
@@ -320,8 +316,6 @@ impl Flight {
             at,
             count,
             expiries: 0,
-            backoff: 0,
-            returns: 0,
             tails: 0,
             due: Time::NEVER,
             queued: false,

@@ -349,6 +349,15 @@ impl<R> Req<R> {
         }
     }
 
+    /// Can all of it be asked for twice without harm?
+    pub(super) fn repeatable(&self) -> bool {
+        match &self.job {
+            Job::Read { .. } | Job::Write { .. } | Job::Trim { .. } | Job::Flush { .. } => true,
+            Job::Ata(raw) => raw.effect.repeatable,
+            _ => false,
+        }
+    }
+
     /// Forgets what was issued and answered, to be started anew. False for what cannot be asked twice without harm.
     pub(super) fn rewind(&mut self) -> bool {
         match &mut self.job {

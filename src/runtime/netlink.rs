@@ -214,15 +214,18 @@ impl Runtime {
             };
             self.with_sink(|sink| {
                 let mut device = unit.device.lock();
+                let mut answers = 0;
                 let mut one = |index: usize, header: Header, body: &[u8]| {
                     if header.tag == Tag::UNSOLICITED {
                         if let (Command::Config, Ok(config)) = (header.command, Config::parse(body)) {
                             device.announced(now, net.id, header.src, mtu, config.sectors, sink);
                         }
-                    } else if device.receive(now, net.id, &header, body, sink) == Verdict::Unknown
-                        && header.command == Command::Config
-                    {
-                        strangers.push(index);
+                        return;
+                    }
+                    match device.receive(now, net.id, &header, body, sink) {
+                        Verdict::Taken => answers += 1,
+                        Verdict::Unknown if header.command == Command::Config => strangers.push(index),
+                        _ => {}
                     }
                 };
                 one(index, header, body);
@@ -236,7 +239,7 @@ impl Runtime {
                         one(index, header, body);
                     }
                 }
-                alone = batch.len() == 1 && device.requests() == 0;
+                alone = batch.len() == 1 && answers == 1 && device.requests() == 0;
                 self.let_go(&unit, device, now, sink);
                 self.carry_out(Some(&unit), sink);
             });

@@ -64,6 +64,47 @@ fn identity_swap_within_300ms_with_100_writes_queued() {
     }
 }
 
+/// Frames that left for the first target so far.
+fn sent(world: &World) -> u64 {
+    world.units[0].device.paths()[0].stats.sent
+}
+
+/// A target that announced itself is sent nothing but IDENTIFY: what left together with it might be answered by another disk that
+/// is gone again when it arrives (seed 274957).
+#[test]
+fn identity_a_suspect_is_sent_nothing_but_identify() {
+    let mut world = Stage::default().set();
+    writes(&mut world, 0, 8);
+    world.pass(10);
+    world.announce(0);
+    world.run_until(world.later(Duration::from_micros(35)));
+    let asked = sent(&world);
+    world.done.clear();
+    world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+    world.run_until(world.later(Duration::from_micros(20)));
+    assert_eq!((sent(&world), world.done.len()), (asked, 0), "a read waits too");
+    assert!(world.settle(100));
+    assert_eq!(world.done[0].1, Ok(KIB4));
+    world.curtain();
+}
+
+/// And what a suspect answers is asked for again: who was asked before may be another.
+#[test]
+fn identity_what_a_suspect_answers_is_asked_for_again() {
+    let mut world = Stage::default().set();
+    writes(&mut world, 0, 8);
+    world.pass(10);
+    let before = sent(&world);
+    world.done.clear();
+    world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+    // Heard before the read is answered.
+    world.announce(0);
+    assert!(world.settle(100));
+    assert_eq!(world.done[0].1, Ok(KIB4));
+    assert_eq!(sent(&world) - before, 4, "the read, the query, IDENTIFY, the read again");
+    world.curtain();
+}
+
 /// M2: nobody announces, but there was silence.
 #[test]
 fn identity_swap_in_silence_is_noticed_before_the_first_write() {

@@ -1,13 +1,14 @@
 //! Is the disk still the disk? Doubt, IDENTIFY, and what follows from its answer.
 //!
 //! After silence, after an announcement, and before a write is repeated to a target that has not been heard since,
-//! the disk must show its identity. Until it has, no write leaves and nothing is answered.
+//! the disk must show its identity. Until it has, no write leaves and nothing is answered; where there is more than silence
+//! against it, no read leaves either, and all that was asked before is asked anew.
 
 use std::time::Duration;
 
 use super::{Confidence, Device, Sink, State};
 use crate::engine::event::{Cause, Event, Identity, Reason};
-use crate::engine::flight::{Frame, FrameId, ReqId, Work};
+use crate::engine::flight::{FrameId, ReqId, Work};
 use crate::engine::path::{NetId, PathId, Trust};
 use crate::engine::request::Error;
 use crate::engine::time::Time;
@@ -50,16 +51,15 @@ impl<R> Device<R> {
         }
     }
 
-    /// Something happened that another disk would explain.
+    /// Something happened that another disk would explain. Even if it is in doubt already: what an IDENTIFY said that left
+    /// before this proves nothing.
     pub(super) fn distrust(&mut self, now: Time, why: &'static str, sink: &mut Sink<R>) {
-        if !self.suspect() {
-            self.lose_confidence(Confidence::Suspect(now), Some(why), sink);
-        }
+        self.lose_confidence(Confidence::Suspect(now), Some(why), sink);
     }
 
     fn lose_confidence(&mut self, to: Confidence, why: Option<&'static str>, sink: &mut Sink<R>) {
+        self.stats.confirmations += u64::from(!self.doubtful());
         self.confidence = to;
-        self.stats.confirmations += 1;
         // An IDENTIFY that left earlier proves nothing now.
         self.drop_confirming();
         if let Some(why) = why {
@@ -101,8 +101,6 @@ impl<R> Device<R> {
         if self.path_by(net, mac).and_then(|id| self.path(id)).is_some_and(|p| p.trust == Trust::Proving) {
             return;
         }
-        // Even if it is in doubt already: what an IDENTIFY said that left before this proves nothing.
-        self.confidence = Confidence::Confirmed;
         self.distrust(now, "it announced itself", sink);
         let announced = self.paths_of(mac);
         let others = self.path_ids().any(|(id, p)| p.usable() && !announced.contains(&id));
@@ -132,6 +130,10 @@ impl<R> Device<R> {
     pub(super) fn keep_asking(&mut self, now: Time, sink: &mut Sink<R>) {
         let needed = self.doubtful() || self.state != State::Up;
         if !needed || self.confirming.is_some() {
+            return;
+        }
+        if now < self.ask_after {
+            self.arm(self.ask_after);
             return;
         }
         let open_and_down = self.state != State::Up && self.nopen > 0;
@@ -220,6 +222,7 @@ impl<R> Device<R> {
                 if proving {
                     self.refuse_path(path, now, sink);
                 } else {
+                    self.ask_after = now + ASK_AGAIN;
                     self.enter(State::Down(Reason::Unusable(why)), sink);
                 }
                 return;
@@ -302,18 +305,38 @@ impl<R> Device<R> {
             self.enter(State::Up, sink);
             return;
         };
-        // After mere silence it was there from the moment on at which it was asked; a suspect may have come back only now.
-        let asked = if self.suspect() { Time::NEVER } else { sent };
+        let suspect = self.suspect();
         self.confidence = Confidence::Confirmed;
         sink.events.push(Event::Confirmed);
         self.enter(State::Up, sink);
-        self.redo_old_answers(now, asked);
+        if suspect {
+            self.ask_all_anew(now);
+        } else {
+            self.redo_old_answers(now, sent);
+        }
         self.release_held(now, sink);
-        self.resend_older_than(doubted, now, sink);
+        self.resend_older_than(doubted);
     }
 
-    /// Answers that came before `asked`, in this doubt, or before silence, may have been another disk's that was here meanwhile:
-    /// they are asked for again.
+    /// What was asked before a suspect showed its identity may have been answered by another disk, or may yet be: none of it counts.
+    fn ask_all_anew(&mut self, now: Time) {
+        let all: Vec<ReqId> = self.reqs.iter().filter(|(_, r)| r.granted).map(|(id, _)| id).collect();
+        if !all.is_empty() {
+            self.forget_delays();
+        }
+        for id in all {
+            if let Some(req) = self.reqs.get_mut(id)
+                && req.rewind()
+            {
+                req.unsure = None;
+                self.abandon(id, now);
+                self.start(id);
+            }
+        }
+    }
+
+    /// Answers that came before the disk was asked who it is, which was in this doubt, or before silence, may have been another
+    /// disk's that was here meanwhile: they are asked for again.
     fn redo_old_answers(&mut self, now: Time, asked: Time) {
         let unsure: Vec<(ReqId, Time)> =
             self.reqs.iter().filter_map(|(id, r)| Some((id, r.unsure?))).collect();
@@ -329,37 +352,29 @@ impl<R> Device<R> {
         }
     }
 
-    /// The target is back: what left before the doubt is sent again now, and old delays mean nothing. But a frame that it has left
-    /// unanswered each time it came back is lost for another reason, perhaps its size.
-    fn resend_older_than(&mut self, doubted: Time, now: Time, sink: &mut Sink<R>) {
-        let data = |f: &Frame| f.work.request().is_some() && f.work.windowed();
+    /// The target is back: what left before the doubt is sent again now, and old delays mean nothing.
+    fn resend_older_than(&mut self, doubted: Time) {
         let old: Vec<FrameId> = self
             .flight
             .iter()
-            .filter(|(_, f)| data(f) && f.last().is_some_and(|copy| copy.sent < doubted))
+            .filter(|(_, f)| f.work.request().is_some() && f.work.windowed() && !f.queued)
+            .filter(|(_, f)| f.flying().is_some_and(|c| c.sent < doubted))
             .map(|(id, _)| id)
             .collect();
-        let mut any = false;
-        for id in old {
-            let Some(f) = self.flight.get_mut(id) else { continue };
-            let returns = f.returns;
-            f.returns = returns.saturating_add(1);
-            if f.queued {
-                continue;
-            }
-            any = true;
-            f.expiries = returns;
-            f.backoff = 0;
-            if returns == 0 {
-                self.release_place(id);
-                self.line_up(id);
-            } else {
-                self.lose(id, false, now, sink);
-            }
-        }
-        if !any {
+        if old.is_empty() {
             return;
         }
+        for id in old {
+            self.release_place(id);
+            if let Some(f) = self.flight.get_mut(id) {
+                f.expiries = 0;
+            }
+            self.line_up(id);
+        }
+        self.forget_delays();
+    }
+
+    fn forget_delays(&mut self) {
         for p in self.paths.iter_mut().flatten() {
             p.rtt.reset();
             p.window.restart();

@@ -66,7 +66,8 @@ impl<R> Device<R> {
 
     /// Sends one frame of a lane. False: nothing in it can leave now.
     fn issue_one(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
-        // Of several paths another one may lead to another disk than the one that will show its identity.
+        // What leaves together with IDENTIFY for a suspect may be answered by a disk that is gone again when IDENTIFY arrives. And of
+        // several paths another one may lead to another disk than the one that will show its identity.
         if self.suspect() || self.doubtful() && (lane == WRITES || self.paths.len() > 1) {
             return false;
         }
@@ -257,8 +258,7 @@ impl<R> Device<R> {
     fn launch_in_pieces(&mut self, id: FrameId, path: PathId, now: Time, sink: &mut Sink<R>) {
         let mut most = self.path(path).map_or(1, |p| self.sectors(p));
         let Some(frame) = self.flight.get(id) else { return };
-        let (work, at, count) = (frame.work, frame.at, frame.count);
-        let (expiries, backoff, returns) = (frame.expiries, frame.backoff, frame.returns);
+        let (work, at, count, expiries) = (frame.work, frame.at, frame.count, frame.expiries);
         // Every path learns by itself what it carries; this frame must not wait until the last one has.
         match expiries {
             0..SAME => {}
@@ -282,7 +282,7 @@ impl<R> Device<R> {
             };
             let piece = self.flight.create(work, Sector(at.0 + u64::from(done)), n);
             if let Some(f) = self.flight.get_mut(piece) {
-                (f.expiries, f.backoff, f.returns) = (expiries, backoff, returns);
+                f.expiries = expiries;
             }
             if done == 0 {
                 self.launch(piece, path, now, sink);
@@ -296,13 +296,13 @@ impl<R> Device<R> {
     /// Sends one copy of a frame over a path.
     pub(super) fn launch(&mut self, id: FrameId, to: PathId, now: Time, sink: &mut Sink<R>) {
         let Some(frame) = self.flight.get(id) else { return };
-        let (work, backoff) = (frame.work, frame.backoff);
+        let (work, expiries) = (frame.work, frame.expiries);
         let again = frame.last().is_some();
         let waited_for = !self.reqs.is_empty();
-        let slow = self.slow.backed_off(backoff);
+        let slow = self.slow.backed_off(expiries);
         let Some(path) = self.path_mut(to) else { return };
         let place = if work.windowed() { path.depart(id, !work.slow(), now) } else { Place::Outside };
-        let mut patience = path.rtt.backed_off(backoff);
+        let mut patience = path.rtt.backed_off(expiries);
         if work.slow() {
             patience = patience.max(slow);
         } else if matches!(work, Work::Identify { .. }) && waited_for {

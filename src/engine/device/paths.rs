@@ -169,12 +169,6 @@ impl<R> Device<R> {
         if returned {
             // Behind a link that was down anything may have happened.
             self.distrust(now, "its link came back", sink);
-            if let Some(id) = self.confirming {
-                if let Some(f) = self.flight.get_mut(id) {
-                    f.due = now;
-                }
-                self.arm(now);
-            }
         }
     }
 

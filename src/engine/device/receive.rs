@@ -4,7 +4,7 @@ use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
 use crate::engine::path::{NetId, PathId, TAILS, Trust};
-use crate::engine::request::{Error, Job};
+use crate::engine::request::{Error, Job, Req};
 use crate::engine::time::Time;
 use crate::wire::{
     Ata, Command, FlushKind, Header, IDENTIFY_LEN, Mac, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag,
@@ -252,7 +252,7 @@ impl<R> Device<R> {
         let id = path.oldest()?;
         let frame = self.flight.get(id)?;
         // With the timer's first expiry it is the timer's.
-        let tails = if frame.backoff > 0 { TAILS } else { frame.tails };
+        let tails = if frame.expiries > 0 { TAILS } else { frame.tails };
         Some((id, path.tail_at(tails)?))
     }
 
@@ -341,6 +341,11 @@ impl<R> Device<R> {
         let Some(req) = work.request() else { return };
         let Some(frame) = self.flight.get(id) else { return };
         let (at, count) = (frame.at, frame.count);
+        if self.suspect() && self.reqs.get(req).is_some_and(Req::repeatable) {
+            // It will be asked for anew.
+            self.settle(id, Some(copy.tag), now);
+            return;
+        }
         match said {
             Said::Ok(ata, data) => {
                 self.settle(id, Some(copy.tag), now);
@@ -437,7 +442,7 @@ impl<R> Device<R> {
                 self.refused(req_id, Error::Io, cause, now, sink);
                 if ata.feature & error::IDNF != 0 {
                     // The disk says that the sector is not there: it may be another, or smaller.
-                    self.distrust(now, "a sector was not found", sink);
+                    self.doubt(now, Some("a sector was not found"), sink);
                 }
             }
         }
@@ -547,7 +552,7 @@ impl<R> Device<R> {
             {
                 self.refuse_path(path, now, sink);
             }
-            Said::Failed(..) | Said::Refused(_) => {}
+            Said::Failed(..) | Said::Refused(_) => self.ask_after = now + super::identity::ASK_AGAIN,
         }
     }
 

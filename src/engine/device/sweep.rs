@@ -91,7 +91,6 @@ impl<R> Device<R> {
     fn expire(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
         let Some(frame) = self.flight.get_mut(id) else { return };
         frame.expiries = frame.expiries.saturating_add(1);
-        frame.backoff = frame.backoff.saturating_add(1);
         frame.due = Time::NEVER;
         let work = frame.work;
         let copy = frame.flying().copied();
