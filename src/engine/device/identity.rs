@@ -341,11 +341,15 @@ impl<R> Device<R> {
         let unsure: Vec<(ReqId, Time)> =
             self.reqs.iter().filter_map(|(id, r)| Some((id, r.unsure?))).collect();
         for (id, since) in unsure {
-            let old = since < asked || since < self.silent_until;
+            // A slow target is silent before each answer: that alone must not make it answer for ever.
+            let old = since < asked;
+            let again = old
+                || (since < self.silent_until
+                    && self.reqs.get(id).is_some_and(|r| r.redone < super::receive::REDO_MAX));
             let Some(req) = self.reqs.get_mut(id) else { continue };
             req.unsure = None;
-            if old && req.redone < super::receive::REDO_MAX && req.rewind() {
-                req.redone += 1;
+            if again && req.rewind() {
+                req.redone += u8::from(!old);
                 self.abandon(id, now);
                 self.start(id);
             }
