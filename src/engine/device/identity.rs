@@ -27,6 +27,10 @@ const ATTEMPTS: u8 = 5;
 /// IDENTIFYs in vain after which another disk is believed that answers at another MAC.
 const UNANSWERED: u8 = 3;
 
+/// How often what was answered before the disk was asked who it is is asked for again. A target with one buffer loses IDENTIFY to a
+/// write each time: it must not answer for ever.
+const ASKED_MAX: u8 = 16;
+
 /// Who a disk is.
 pub(super) fn of(identify: &Identify) -> Identity {
     Identity { serial: identify.serial, model: identify.model, sectors: identify.sectors }
@@ -341,15 +345,13 @@ impl<R> Device<R> {
         let unsure: Vec<(ReqId, Time)> =
             self.reqs.iter().filter_map(|(id, r)| Some((id, r.unsure?))).collect();
         for (id, since) in unsure {
-            // A slow target is silent before each answer: that alone must not make it answer for ever.
-            let old = since < asked;
-            let again = old
-                || (since < self.silent_until
-                    && self.reqs.get(id).is_some_and(|r| r.redone < super::receive::REDO_MAX));
             let Some(req) = self.reqs.get_mut(id) else { continue };
             req.unsure = None;
-            if again && req.rewind() {
-                req.redone += u8::from(!old);
+            // A slow target is silent before each answer: that alone must not make it answer for ever.
+            let most = if since < asked { ASKED_MAX } else { super::receive::REDO_MAX };
+            let old = since < asked || since < self.silent_until;
+            if old && req.redone < most && req.rewind() {
+                req.redone += 1;
                 self.abandon(id, now);
                 self.start(id);
             }
