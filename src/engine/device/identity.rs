@@ -329,13 +329,18 @@ impl<R> Device<R> {
             self.forget_delays();
         }
         for id in all {
-            if let Some(req) = self.reqs.get_mut(id)
-                && req.rewind()
-            {
-                req.unsure = None;
-                self.abandon(id, now);
-                self.start(id);
-            }
+            self.ask_anew(id, now);
+        }
+    }
+
+    /// Starts a request again from its beginning, if that does no harm.
+    fn ask_anew(&mut self, id: ReqId, now: Time) {
+        if let Some(req) = self.reqs.get_mut(id)
+            && req.rewind()
+        {
+            req.unsure = None;
+            self.abandon(id, now);
+            self.start(id);
         }
     }
 
@@ -350,10 +355,9 @@ impl<R> Device<R> {
             // A slow target is silent before each answer: that alone must not make it answer for ever.
             let most = if since < asked { ASKED_MAX } else { super::receive::REDO_MAX };
             let old = since < asked || since < self.silent_until;
-            if old && req.redone < most && req.rewind() {
+            if old && req.redone < most {
                 req.redone += 1;
-                self.abandon(id, now);
-                self.start(id);
+                self.ask_anew(id, now);
             }
         }
     }
