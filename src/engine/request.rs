@@ -243,10 +243,22 @@ pub(super) struct Req<R> {
     pub held: bool,
     /// Why it failed, if it did while the disk was in doubt: another disk's errors are not this one's.
     pub failed: Option<(Error, Cause)>,
-    /// When the first of its answers came that came while the disk was in doubt.
+    /// When its failure came, or the first answer that is not one of many, while the disk was in doubt.
     pub unsure: Option<Time>,
-    /// How often it was begun anew because of that.
+    /// Sectors that were answered for while the disk was in doubt.
+    pub doubted: Vec<Doubted>,
+    /// How often some of it was asked for again because of that.
     pub redone: u8,
+}
+
+/// Sectors read or written, as answered while the disk was in doubt.
+#[derive(Debug)]
+pub(super) struct Doubted {
+    pub work: Work,
+    pub at: Sector,
+    pub count: u8,
+    /// When the answer came.
+    pub came: Time,
 }
 
 impl<R> Req<R> {
@@ -363,6 +375,7 @@ impl<R> Req<R> {
         match &mut self.job {
             Job::Read { span, .. } | Job::Write { span, .. } | Job::Trim { span, .. } => {
                 *span = Span::new(span.at, span.sectors);
+                self.doubted.clear();
             }
             Job::Flush { left, done, .. } => (*left, *done) = (false, false),
             Job::Ata(raw) if raw.effect.repeatable => (raw.left, raw.answer) = (false, None),
@@ -370,6 +383,14 @@ impl<R> Req<R> {
         }
         (self.held, self.queued, self.failed) = (false, false, None);
         true
+    }
+
+    /// Sectors that were answered for will be answered for again.
+    pub(super) fn unland(&mut self, sectors: u8) {
+        if let Job::Read { span, .. } | Job::Write { span, .. } = &mut self.job {
+            span.landed = span.landed.saturating_sub(u64::from(sectors));
+            self.held = false;
+        }
     }
 
     /// What it brings back, now that it is complete.

@@ -10,7 +10,7 @@ use super::{Confidence, Device, Sink, State};
 use crate::engine::event::{Cause, Event, Identity, Reason};
 use crate::engine::flight::{FrameId, ReqId, Work};
 use crate::engine::path::{NetId, PathId, Trust};
-use crate::engine::request::Error;
+use crate::engine::request::{Doubted, Error};
 use crate::engine::time::Time;
 use crate::wire::{Identify, Mac, Sector};
 
@@ -347,17 +347,40 @@ impl<R> Device<R> {
     /// Answers that came before the disk was asked who it is, which was in this doubt, or before silence, may have been another
     /// disk's that was here meanwhile: they are asked for again.
     fn redo_old_answers(&mut self, now: Time, asked: Time) {
-        let unsure: Vec<(ReqId, Time)> =
-            self.reqs.iter().filter_map(|(id, r)| Some((id, r.unsure?))).collect();
-        for (id, since) in unsure {
+        let silent_until = self.silent_until;
+        // A slow target is silent before each answer: that alone must not make it answer for ever.
+        let again = |came: Time, redone: u8| match () {
+            () if came < asked => redone < ASKED_MAX,
+            () => came < silent_until && redone < super::receive::REDO_MAX,
+        };
+        let unsure: Vec<ReqId> = self
+            .reqs
+            .iter()
+            .filter(|(_, r)| r.unsure.is_some() || !r.doubted.is_empty())
+            .map(|(id, _)| id)
+            .collect();
+        for id in unsure {
             let Some(req) = self.reqs.get_mut(id) else { continue };
-            req.unsure = None;
-            // A slow target is silent before each answer: that alone must not make it answer for ever.
-            let most = if since < asked { ASKED_MAX } else { super::receive::REDO_MAX };
-            let old = since < asked || since < self.silent_until;
-            if old && req.redone < most {
+            let redone = req.redone;
+            let unsure = req.unsure.take().is_some_and(|came| again(came, redone));
+            let parts: Vec<Doubted> =
+                std::mem::take(&mut req.doubted).into_iter().filter(|d| again(d.came, redone)).collect();
+            // What failed has no other frames left to wait for.
+            let whole = unsure || (req.failed.is_some() && !parts.is_empty());
+            if whole || !parts.is_empty() {
                 req.redone += 1;
+            }
+            if whole {
                 self.ask_anew(id, now);
+                continue;
+            }
+            // Of many sectors these only: a large write to a slow target would be begun anew for each doubt it lives to see.
+            for part in parts {
+                if let Some(req) = self.reqs.get_mut(id) {
+                    req.unland(part.count);
+                }
+                let frame = self.flight.create(part.work, part.at, part.count);
+                self.line_up(frame);
             }
         }
     }

@@ -4,7 +4,7 @@ use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
 use crate::engine::path::{NetId, PathId, TAILS, Trust};
-use crate::engine::request::{Error, Job, Req};
+use crate::engine::request::{Doubted, Error, Job, Req};
 use crate::engine::time::Time;
 use crate::wire::{
     Ata, Command, FlushKind, Header, IDENTIFY_LEN, Mac, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag,
@@ -376,7 +376,14 @@ impl<R> Device<R> {
         let doubtful = self.doubtful();
         let Some(req) = self.reqs.get_mut(req_id) else { return };
         if doubtful {
-            req.unsure.get_or_insert(now);
+            match work {
+                Work::Read { .. } | Work::Write { .. } => {
+                    req.doubted.push(Doubted { work, at: Sector(at), count, came: now });
+                }
+                _ => {
+                    req.unsure.get_or_insert(now);
+                }
+            }
             if let Work::Gather { .. } = work
                 && req.redone < REDO_MAX
             {

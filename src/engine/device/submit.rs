@@ -179,6 +179,7 @@ impl<R> Device<R> {
             held: false,
             failed: None,
             unsure: None,
+            doubted: Vec::new(),
             redone: 0,
         };
         let command = req.is_command();
