@@ -16,6 +16,9 @@ use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::wire::{Addr, Mac};
 use parking_lot::Mutex;
 
+#[path = "threads/deputy.rs"]
+mod deputy;
+
 /// Requests must not hang: everything here ends within this.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SECTORS: u64 = 16384;

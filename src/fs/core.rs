@@ -18,7 +18,7 @@ use super::handles::Handles;
 use super::notify::{Kernel, Line, PageRange, Pages, Waker};
 use super::tree::{self, Changes, Disk, Tree};
 use crate::engine::{Device, Handle, Io, Outcome, Pool, Request};
-use crate::runtime::{Change, Done, Observer, Runtime, Unit};
+use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit};
 use crate::wire::Addr;
 
 mod command;
@@ -127,6 +127,11 @@ impl Core {
     pub fn close(&self) {
         self.pages.close();
         self.waker.close();
+    }
+
+    /// The thread that has made a request receives answers until there is another one. See [`Runtime::attend`].
+    pub fn attend(&self, deputy: &mut Deputy) {
+        self.runtime.attend(deputy);
     }
 
     /// Open handles: a gauge that must fall back to zero.

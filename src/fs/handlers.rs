@@ -23,8 +23,11 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
+use parking_lot::{Mutex, MutexGuard};
+
 use super::core::Core;
 use super::errno::Errno;
+use crate::runtime::Deputy;
 use crate::runtime::clock::wall;
 
 /// Bytes of one WRITE: what the kernel's default page limit allows, and one request of a loop device.
@@ -41,12 +44,44 @@ const NAME_MAX: u32 = 255;
 const GENERATION: Generation = Generation(0);
 
 /// The file system as fuser wants it.
-pub struct AoeFs(pub Arc<Core>);
+pub struct AoeFs {
+    core: Arc<Core>,
+    /// The session's only thread, where it is to receive answers between requests.
+    deputy: Option<Mutex<Deputy>>,
+}
 
 /// Runs a handler. The reply that it owns answers EIO if it comes to grief.
 fn guard(handler: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(handler)).is_err() {
         log::error!("bug: a handler panicked");
+    }
+}
+
+impl AoeFs {
+    /// Over that core. With a deputy, the session must have one thread.
+    pub fn new(core: Arc<Core>, deputy: Option<Deputy>) -> Self {
+        Self { core, deputy: deputy.map(Mutex::new) }
+    }
+
+    /// Nobody but the one thread of the session asks for it.
+    fn deputy(&self) -> Option<MutexGuard<'_, Deputy>> {
+        self.deputy.as_ref()?.try_lock()
+    }
+
+    /// A handler that reads or writes: answers are taken after it, until there is another request.
+    fn carry(&self, handler: impl FnOnce()) {
+        guard(handler);
+        if let Some(mut deputy) = self.deputy() {
+            guard(|| self.core.attend(&mut deputy));
+        }
+    }
+
+    /// A handler that may take its time: others take the answers.
+    fn serve(&self, handler: impl FnOnce()) {
+        if let Some(mut deputy) = self.deputy() {
+            deputy.leave();
+        }
+        guard(handler);
     }
 }
 
@@ -84,22 +119,22 @@ impl Filesystem for AoeFs {
     }
 
     fn destroy(&mut self) {
-        self.0.close();
+        self.core.close();
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guard(|| match self.0.look_up(parent.0, name) {
+        self.serve(|| match self.core.look_up(parent.0, name) {
             Ok(found) => reply.entry_with_ttls(&found.ttl, &Duration::ZERO, &found.attr, GENERATION),
             Err(errno) => reply.error(errno),
         });
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
-        guard(|| self.0.forget(ino.0, nlookup));
+        self.serve(|| self.core.forget(ino.0, nlookup));
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        guard(|| match self.0.stat(ino.0) {
+        self.serve(|| match self.core.stat(ino.0) {
             Ok(found) => reply.attr(&found.ttl, &found.attr),
             Err(errno) => reply.error(errno),
         });
@@ -123,39 +158,39 @@ impl Filesystem for AoeFs {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let core = self.0.clone();
+        let core = self.core.clone();
         let show = move |done: Result<(), Errno>| match done.and_then(|()| core.stat(ino.0)) {
             Ok(found) => reply.attr(&found.ttl, &found.attr),
             Err(errno) => reply.error(errno),
         };
-        guard(|| match (self.0.set_meta(ino.0, mode, uid, gid, mtime.map(time)), size) {
-            (Ok(()), Some(size)) => self.0.set_size(ino.0, fh.map(|fh| fh.0), req.pid(), size, show),
+        self.serve(|| match (self.core.set_meta(ino.0, mode, uid, gid, mtime.map(time)), size) {
+            (Ok(()), Some(size)) => self.core.set_size(ino.0, fh.map(|fh| fh.0), req.pid(), size, show),
             (done, _) => show(done),
         });
     }
 
     fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
-        reply.error(Errno::EINVAL);
+        self.serve(|| reply.error(Errno::EINVAL));
     }
 
     fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
+        self.serve(|| reply.error(Errno::EPERM));
     }
 
     fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
+        self.serve(|| reply.error(Errno::EPERM));
     }
 
     fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EPERM);
+        self.serve(|| reply.error(Errno::EPERM));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guard(|| empty(reply)(self.0.remove_dir(parent.0, name)));
+        self.serve(|| empty(reply)(self.core.remove_dir(parent.0, name)));
     }
 
     fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
+        self.serve(|| reply.error(Errno::EPERM));
     }
 
     fn rename(
@@ -168,15 +203,15 @@ impl Filesystem for AoeFs {
         _: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EPERM);
+        self.serve(|| reply.error(Errno::EPERM));
     }
 
     fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
+        self.serve(|| reply.error(Errno::EPERM));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        guard(|| match self.0.open(ino.0, req.pid(), flags.0) {
+        self.serve(|| match self.core.open(ino.0, req.pid(), flags.0) {
             Ok(opened) => reply.opened(FileHandle(opened.fh), opened.flags),
             Err(errno) => reply.error(errno),
         });
@@ -193,8 +228,8 @@ impl Filesystem for AoeFs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        guard(|| {
-            self.0.read(fh.0, offset, size as usize, |read| match read {
+        self.carry(|| {
+            self.core.read(fh.0, offset, size as usize, |read| match read {
                 Ok(data) => reply.data(data),
                 Err(errno) => reply.error(errno),
             })
@@ -214,8 +249,8 @@ impl Filesystem for AoeFs {
         reply: ReplyWrite,
     ) {
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        guard(|| {
-            self.0.write(fh.0, offset, data, cached, |written| match written {
+        self.carry(|| {
+            self.core.write(fh.0, offset, data, cached, |written| match written {
                 Ok(len) => reply.written(len),
                 Err(errno) => reply.error(errno),
             })
@@ -224,7 +259,7 @@ impl Filesystem for AoeFs {
 
     /// close(2): what a write answered is on its way for good, and fsync is how to wait for more.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+        self.serve(|| reply.ok());
     }
 
     fn release(
@@ -237,29 +272,29 @@ impl Filesystem for AoeFs {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        guard(|| {
-            self.0.release(fh.0);
+        self.serve(|| {
+            self.core.release(fh.0);
             reply.ok();
         });
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
-        guard(|| self.0.sync(fh.0, empty(reply)));
+        self.serve(|| self.core.sync(fh.0, empty(reply)));
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        guard(|| match self.0.open_dir(ino.0, req.pid(), flags.0) {
+        self.serve(|| match self.core.open_dir(ino.0, req.pid(), flags.0) {
             Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
             Err(errno) => reply.error(errno),
         });
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        guard(|| {
+        self.serve(|| {
             let add = |entry: &super::tree::Entry, next| {
                 reply.add(INodeNo(entry.ino), next, entry.kind, &entry.name)
             };
-            match self.0.read_dir(fh.0, offset, add) {
+            match self.core.read_dir(fh.0, offset, add) {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(errno),
             }
@@ -267,46 +302,46 @@ impl Filesystem for AoeFs {
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        guard(|| {
-            self.0.release(fh.0);
+        self.serve(|| {
+            self.core.release(fh.0);
             reply.ok();
         });
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.ok();
+        self.serve(|| reply.ok());
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        guard(|| {
-            let (blocks, size) = self.0.blocks();
+        self.serve(|| {
+            let (blocks, size) = self.core.blocks();
             reply.statfs(blocks, 0, 0, 0, 0, size, NAME_MAX, size);
         });
     }
 
     fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 
     fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 
     fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 
     fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 
     /// Never asked: the kernel decides by the modes (`default_permissions`).
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 
     fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
-        reply.error(Errno::EPERM);
+        self.serve(|| reply.error(Errno::EPERM));
     }
 
     fn getlk(
@@ -321,7 +356,7 @@ impl Filesystem for AoeFs {
         _: u32,
         reply: ReplyLock,
     ) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 
     fn setlk(
@@ -337,11 +372,11 @@ impl Filesystem for AoeFs {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 
     fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 
     fn ioctl(
@@ -355,7 +390,7 @@ impl Filesystem for AoeFs {
         _: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(Errno::ENOTTY);
+        self.serve(|| reply.error(Errno::ENOTTY));
     }
 
     fn poll(
@@ -369,7 +404,7 @@ impl Filesystem for AoeFs {
         reply: ReplyPoll,
     ) {
         let schedule = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
-        guard(|| match self.0.poll(fh.0, ph, schedule) {
+        self.serve(|| match self.core.poll(fh.0, ph, schedule) {
             Ok(ready) => reply.poll(ready & events),
             Err(errno) => reply.error(errno),
         });
@@ -385,11 +420,11 @@ impl Filesystem for AoeFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        guard(|| self.0.fallocate(fh.0, offset, length, mode, empty(reply)));
+        self.serve(|| self.core.fallocate(fh.0, offset, length, mode, empty(reply)));
     }
 
     fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 
     fn copy_file_range(
@@ -405,6 +440,6 @@ impl Filesystem for AoeFs {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::ENOSYS);
+        self.serve(|| reply.error(Errno::ENOSYS));
     }
 }

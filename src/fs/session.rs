@@ -9,9 +9,10 @@ use nix::errno::Errno;
 
 use super::core::Core;
 use super::handlers::AoeFs;
+use crate::runtime::Deputy;
 
-/// Threads that take requests from the kernel; each reserves 16 MiB of address space. They only parse, queue and send: where
-/// there are two cores, a second one has to share them with the netlink's, and is worth 5 % less (benches/compare/README.md).
+/// Threads that take requests from the kernel; each reserves 16 MiB of address space. Where there are two cores, a second
+/// one has to share them with the netlink's, and is worth 5 % less (benches/compare/README.md).
 fn threads() -> usize {
     match std::thread::available_parallelism() {
         Ok(cores) if cores.get() > 2 => 2,
@@ -32,8 +33,11 @@ impl FuseSession {
     /// and by the modes of the files, not here.
     pub fn open(core: &Arc<Core>, device: OwnedFd) -> io::Result<Self> {
         let mut config = Config::default();
-        config.n_threads = Some(threads());
-        let session = Session::from_fd(AoeFs(core.clone()), device, SessionACL::All, config)?;
+        let threads = threads();
+        config.n_threads = Some(threads);
+        // Where there is one, it receives as well: 1 MiB reads +8 %, writes +10…25 % (benches/compare/README.md).
+        let deputy = if threads == 1 { Some(Deputy::new(device.try_clone()?)) } else { None };
+        let session = Session::from_fd(AoeFs::new(core.clone(), deputy), device, SessionACL::All, config)?;
         core.connect(session.notifier());
         Ok(Self(session))
     }

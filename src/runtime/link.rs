@@ -5,6 +5,7 @@
 //! Losing frames is allowed, as on a wire; what is lost for want of room is counted.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::wire::Mac;
@@ -70,7 +71,16 @@ pub enum Looked {
     Unwelcome,
 }
 
-/// One attachment to a segment. All methods may be called from any thread; `recv` by one at a time.
+/// What [`Link::wait_beside`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// There are frames, or an error that the next receive tells.
+    pub frames: bool,
+    /// The other one is readable, or at its end.
+    pub other: bool,
+}
+
+/// One attachment to a segment. All methods may be called from any thread; each batch is filled by one at a time.
 pub trait Link: Send + Sync {
     /// The interface's name, as it was bound.
     fn name(&self) -> &str;
@@ -93,6 +103,10 @@ pub trait Link: Send + Sync {
     fn look(&self, _patience: Duration) -> Looked {
         Looked::Unwelcome
     }
+    /// Waits until there are frames, until `other` is readable or at its end, or for that long.
+    fn wait_beside(&self, other: BorrowedFd<'_>, patience: Duration) -> Ready;
+    /// As [`Link::recv`], but never blocks: `batch` may be empty afterwards. Wake-ups are left to `recv`.
+    fn recv_now(&self, batch: &mut Batch) -> io::Result<()>;
     /// Makes the `recv` that is blocked now, or the next one, return [`Received::Woken`].
     fn wake(&self);
     /// Looks the interface up again: index, MAC, MTU, flags; binds again if the index is another.

@@ -6,17 +6,23 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Condvar, Mutex};
 
-use super::link::{Batch, ETHERNET, Link, OutFrame, Received, slot_size};
+use super::link::{Batch, ETHERNET, Link, OutFrame, Ready, Received, slot_size};
 use crate::wire::Mac;
 
 /// Frames that wait for the receiver of one direction: twice the largest window of a target. More are lost.
 pub const QUEUE: usize = 256;
+
+/// How long a receiver that waits for frames and for something else sleeps between two looks at the other: here frames are
+/// announced by a condition, which cannot be waited for together with a descriptor.
+const GLANCE: Duration = Duration::from_micros(50);
 
 /// Indices of loopback ends start here, far above what the kernel gives interfaces.
 static NEXT_INDEX: AtomicU32 = AtomicU32::new(0x4000_0000);
@@ -182,7 +188,8 @@ impl Link for LoopbackLink {
             refused = Some(io::Error::from_raw_os_error(error));
         }
         drop(inbox);
-        self.there.news.notify_one();
+        // A deputy may wait beside the receiver, and leave what it was woken for to it.
+        self.there.news.notify_all();
         (taken, refused)
     }
 
@@ -194,18 +201,39 @@ impl Link for LoopbackLink {
             if std::mem::take(&mut inbox.woken) {
                 return Ok(Received::Woken);
             }
-            if std::mem::take(&mut inbox.fell) {
-                return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
-            }
             let next = inbox.ripen(Instant::now());
-            if !inbox.ready.is_empty() {
-                inbox.hand_over(batch);
+            if inbox.has_news() {
+                inbox.hand_over(batch)?;
                 return Ok(Received::Frames);
             }
             match next {
                 Some(due) => drop(self.here.news.wait_until(&mut inbox, due)),
                 None => self.here.news.wait(&mut inbox),
             }
+        }
+    }
+
+    fn recv_now(&self, batch: &mut Batch) -> io::Result<()> {
+        batch.clear();
+        batch.fit(self.mtu() + ETHERNET);
+        let mut inbox = self.here.inbox.lock();
+        inbox.ripen(Instant::now());
+        inbox.hand_over(batch)
+    }
+
+    fn wait_beside(&self, other: BorrowedFd<'_>, patience: Duration) -> Ready {
+        let end = Instant::now() + patience;
+        let mut inbox = self.here.inbox.lock();
+        loop {
+            inbox.ripen(Instant::now());
+            let mut fds = [PollFd::new(other, PollFlags::POLLIN)];
+            let other = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+            let ready = Ready { frames: inbox.has_news(), other };
+            let next = end.min(Instant::now() + GLANCE);
+            if ready != Ready::default() || Instant::now() >= end {
+                return ready;
+            }
+            self.here.news.wait_until(&mut inbox, next);
         }
     }
 
@@ -277,8 +305,16 @@ impl Inbox {
         self.late.iter().map(|(due, _)| *due).min()
     }
 
-    /// Gives the receiver frames in exchange for its slots.
-    fn hand_over(&mut self, batch: &mut Batch) {
+    /// Whether a receiver has something to take, an error included.
+    fn has_news(&self) -> bool {
+        self.fell || !self.ready.is_empty()
+    }
+
+    /// Gives the receiver frames in exchange for its slots, or the error that comes first.
+    fn hand_over(&mut self, batch: &mut Batch) -> io::Result<()> {
+        if std::mem::take(&mut self.fell) {
+            return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
+        }
         batch.fit(self.ready.iter().map(|queued| queued.len).max().unwrap_or(0));
         while let Some(mut queued) = self.ready.pop_front() {
             if !batch.exchange(&mut queued.buffer, queued.len) {
@@ -287,6 +323,7 @@ impl Inbox {
             }
             self.recycle(queued.buffer);
         }
+        Ok(())
     }
 
     fn recycle(&mut self, buffer: Box<[u8]>) {

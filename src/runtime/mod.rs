@@ -1,13 +1,14 @@
 //! What drives the engine: threads, locks, sockets, the clock.
 //!
-//! [`Runtime`] is the whole of it. Netlinks and devices live in tables under locks; a thread per netlink receives, the
-//! sweeper does what is due, the watcher follows the interfaces. Whoever calls into a device does it through
+//! [`Runtime`] is the whole of it. Netlinks and devices live in tables under locks; a thread per netlink receives (or a
+//! deputy does in its place), the sweeper does what is due, the watcher follows the interfaces. Whoever calls into a device does it through
 //! [`Runtime::with_device`], which carries out what the engine wants done after the device's lock is released.
 //!
 //! Locks, in this order: netlinks, device table, one device. The discovery's, the timers' and the log's are leaves. None is
 //! held across a send, a receive, a reply or a notification.
 
 pub mod clock;
+mod deputy;
 pub mod events;
 mod instance;
 pub mod interface;
@@ -31,6 +32,7 @@ use std::{cell::Cell, io};
 
 use parking_lot::Mutex;
 
+pub use deputy::Deputy;
 pub use netlink::NetlinkStatus;
 pub use sweeper::Alarm;
 pub use table::{Unit, UnitId};
@@ -373,6 +375,7 @@ impl Runtime {
             let (batch, later) = rest.split_at(run);
             rest = later;
             let Some(net) = self.nets.get(first.net) else { continue };
+            deputy::note_sent(net.id);
             match batch.len() {
                 ..=FEW => send_run::<FEW>(&net, batch),
                 _ => send_run::<BATCH>(&net, batch),

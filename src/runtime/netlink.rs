@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::Runtime;
+use super::deputy::Duty;
 use super::linger::{LINGER, Linger};
 use super::link::{Batch, ETHERNET, Link, OutFrame, Received, is_gone, is_link_down};
 use super::sweeper::Due;
@@ -25,7 +26,8 @@ pub(super) struct Netlink {
     pub(super) id: NetId,
     pub(super) link: Arc<dyn Link>,
     up: AtomicBool,
-    stop: AtomicBool,
+    pub(super) stop: AtomicBool,
+    pub(super) duty: Duty,
     received: AtomicU64,
     sent: AtomicU64,
     unsent: AtomicU64,
@@ -60,6 +62,15 @@ pub struct NetlinkStatus {
     pub drops: u64,
 }
 
+/// What a batch of frames was to a target.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Harvest {
+    /// One answer, and the target has nothing left to do.
+    pub(super) alone: bool,
+    /// Requests are done with; was it one, and the target has nothing left to do?
+    pub(super) last_one: Option<bool>,
+}
+
 impl Netlink {
     pub(super) fn status(&self) -> NetlinkStatus {
         NetlinkStatus {
@@ -85,6 +96,7 @@ impl Netlink {
 
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
+        self.duty.give_back();
         self.link.wake();
     }
 }
@@ -121,6 +133,7 @@ impl Netlinks {
             link,
             up: AtomicBool::new(up),
             stop: AtomicBool::new(false),
+            duty: Duty::default(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
@@ -143,32 +156,36 @@ impl Runtime {
         let mut linger = Linger::default();
         let mut alone = false;
         while !net.stop.load(Ordering::SeqCst) {
+            net.duty.await_return();
             if linger.worthwhile(alone) {
                 linger.learn(net.link.look(LINGER));
             }
             let received = net.link.recv(&mut batch);
             alone = match received {
-                Ok(Received::Frames) => self.receive(net, &batch, &mut strangers),
+                Ok(Received::Frames) => {
+                    let harvest = self.receive(net, &batch, &mut strangers);
+                    net.duty.note(harvest);
+                    harvest.alone
+                }
                 Ok(Received::Woken) => false,
                 Err(error) => {
                     self.receive_failed(net, &error);
+                    if !is_link_down(&error) {
+                        // Silence until the interface is back, which the watcher binds again; and no line of the log each time.
+                        std::thread::sleep(PAUSE);
+                    }
                     false
                 }
             };
         }
     }
 
-    fn receive_failed(&self, net: &Netlink, error: &io::Error) {
+    pub(super) fn receive_failed(&self, net: &Netlink, error: &io::Error) {
         if is_link_down(error) || is_gone(error) {
             let _ = net.link.refresh();
             self.net_changed(net);
-            if is_gone(error) {
-                // Silence until the interface is back; the watcher binds it again.
-                std::thread::sleep(PAUSE);
-            }
         } else {
             self.log.log("netlink", None, format_args!("{}: receive: {error}", net.link.name()));
-            std::thread::sleep(PAUSE);
         }
     }
 
@@ -194,8 +211,13 @@ impl Runtime {
         }
     }
 
-    /// True if it was one answer, and its target has nothing left to do.
-    fn receive(self: &Arc<Self>, net: &Netlink, batch: &Batch, strangers: &mut Vec<usize>) -> bool {
+    /// Gives the frames of a batch to their targets, and says what they were to the last of these.
+    pub(super) fn receive(
+        self: &Arc<Self>,
+        net: &Netlink,
+        batch: &Batch,
+        strangers: &mut Vec<usize>,
+    ) -> Harvest {
         net.received.fetch_add(batch.len() as u64, Ordering::Relaxed);
         if !net.up.load(Ordering::Relaxed) {
             // What delivers frames is up, whether the watcher has said so or not.
@@ -204,7 +226,7 @@ impl Runtime {
         }
         let now = self.clock.now();
         let mtu = net.link.mtu();
-        let mut alone = false;
+        let mut harvest = Harvest::default();
         let mut frames = batch.frames().enumerate().peekable();
         while let Some((index, frame)) = frames.next() {
             let Some((header, body)) = self.parse(net, frame) else { continue };
@@ -239,7 +261,11 @@ impl Runtime {
                         one(index, header, body);
                     }
                 }
-                alone = batch.len() == 1 && answers == 1 && device.requests() == 0;
+                let left = device.requests();
+                harvest = Harvest {
+                    alone: batch.len() == 1 && answers == 1 && left == 0,
+                    last_one: (!sink.done.is_empty()).then_some(sink.done.len() == 1 && left == 0),
+                };
                 self.let_go(&unit, device, now, sink);
                 self.carry_out(Some(&unit), sink);
             });
@@ -251,7 +277,7 @@ impl Runtime {
                 self.receive_stranger(now, net, mtu, &header, body);
             }
         }
-        alone
+        harvest
     }
 
     /// A response from somebody, or nothing.

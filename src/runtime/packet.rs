@@ -5,19 +5,21 @@
 //! its MTU or is deleted and made again under its name is served on by the same link.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::interface::{self, Interface};
 use super::link::{
-    BATCH, Batch, ETHERNET, FEW, LARGEST_FRAME, Link, Looked, OutFrame, Received, is_gone, is_link_down,
+    BATCH, Batch, ETHERNET, FEW, LARGEST_FRAME, Link, Looked, OutFrame, Ready, Received, is_gone,
+    is_link_down,
 };
 use crate::wire::{ETHERTYPE, Mac};
 
@@ -203,27 +205,43 @@ impl Link for PacketLink {
 
     fn recv(&self, batch: &mut Batch) -> io::Result<Received> {
         loop {
-            batch.clear();
             // Looked at before the socket, so that a flood of frames cannot hide a wake-up.
             if self.take_wake() {
+                batch.clear();
                 return Ok(Received::Woken);
             }
-            batch.fit(self.max_frame.load(Ordering::Relaxed));
-            match receive(&self.socket, batch) {
-                Ok(cut) => {
-                    if cut.frames > 0 {
-                        self.truncated.fetch_add(cut.frames, Ordering::Relaxed);
-                        self.max_frame.fetch_max(cut.largest.min(LARGEST_FRAME), Ordering::Relaxed);
-                    }
-                    if !batch.is_empty() {
-                        return Ok(Received::Frames);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.sleep()?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.sorted(error)),
+            match self.recv_now(batch) {
+                Ok(()) if batch.is_empty() => self.sleep()?,
+                Ok(()) => return Ok(Received::Frames),
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    fn recv_now(&self, batch: &mut Batch) -> io::Result<()> {
+        batch.clear();
+        batch.fit(self.max_frame.load(Ordering::Relaxed));
+        loop {
+            match receive(&self.socket, batch) {
+                Ok(cut) if cut.frames > 0 => {
+                    self.truncated.fetch_add(cut.frames, Ordering::Relaxed);
+                    self.max_frame.fetch_max(cut.largest.min(LARGEST_FRAME), Ordering::Relaxed);
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.sorted(error)),
+            }
+            return Ok(());
+        }
+    }
+
+    fn wait_beside(&self, other: BorrowedFd<'_>, patience: Duration) -> Ready {
+        let mut fds = [self.socket.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        // An error is a signal's, or a bug: nothing is ready then.
+        let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(patience)), None);
+        let [frames, other] = fds.map(|fd| fd.any().unwrap_or(false));
+        Ready { frames, other }
     }
 
     fn look(&self, patience: Duration) -> Looked {
