@@ -155,6 +155,8 @@ pub struct Frame {
     pub count: u8,
     /// Copies that expired; the timeout doubles with each.
     pub expiries: u8,
+    /// How often its sectors were asked for again because of who may have answered.
+    pub redone: u8,
     /// Copies given up before the timer because nothing at all was answered.
     pub tails: u8,
     /// When the flying copy expires.
@@ -316,6 +318,7 @@ impl Flight {
             at,
             count,
             expiries: 0,
+            redone: 0,
             tails: 0,
             due: Time::NEVER,
             queued: false,

@@ -246,18 +246,19 @@ pub(super) struct Req<R> {
     /// When its failure came, or the first answer that is not one of many, while the disk was in doubt.
     pub unsure: Option<Time>,
     /// Sectors that were answered for while the disk was in doubt.
-    pub doubted: Vec<Doubted>,
-    /// How often some of it was asked for again because of that.
+    pub doubted: Vec<Answered>,
+    /// How often it was begun anew because of that.
     pub redone: u8,
 }
 
-/// Sectors read or written, as answered while the disk was in doubt.
-#[derive(Debug)]
-pub(super) struct Doubted {
+/// What a frame was about, when its answer came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
     pub work: Work,
     pub at: Sector,
     pub count: u8,
-    /// When the answer came.
+    /// How often these sectors were asked for again.
+    pub redone: u8,
     pub came: Time,
 }
 

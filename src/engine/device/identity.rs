@@ -10,7 +10,7 @@ use super::{Confidence, Device, Sink, State};
 use crate::engine::event::{Cause, Event, Identity, Reason};
 use crate::engine::flight::{FrameId, ReqId, Work};
 use crate::engine::path::{NetId, PathId, Trust};
-use crate::engine::request::{Doubted, Error};
+use crate::engine::request::{Answered, Error};
 use crate::engine::time::Time;
 use crate::wire::{Identify, Mac, Sector};
 
@@ -361,27 +361,48 @@ impl<R> Device<R> {
             .collect();
         for id in unsure {
             let Some(req) = self.reqs.get_mut(id) else { continue };
-            let redone = req.redone;
-            let unsure = req.unsure.take().is_some_and(|came| again(came, redone));
-            let parts: Vec<Doubted> =
-                std::mem::take(&mut req.doubted).into_iter().filter(|d| again(d.came, redone)).collect();
+            let unsure = req.unsure.take().is_some_and(|came| again(came, req.redone));
+            let parts: Vec<Answered> = std::mem::take(&mut req.doubted)
+                .into_iter()
+                .filter(|part| again(part.came, part.redone))
+                .collect();
             // What failed has no other frames left to wait for.
-            let whole = unsure || (req.failed.is_some() && !parts.is_empty());
-            if whole || !parts.is_empty() {
+            if unsure || (req.failed.is_some() && !parts.is_empty()) {
                 req.redone += 1;
-            }
-            if whole {
                 self.ask_anew(id, now);
-                continue;
+            } else if !parts.is_empty() {
+                self.redo_parts(id, parts, asked, now);
             }
-            // Of many sectors these only: a large write to a slow target would be begun anew for each doubt it lives to see.
-            for part in parts {
-                if let Some(req) = self.reqs.get_mut(id) {
-                    req.unland(part.count);
-                }
-                let frame = self.flight.create(part.work, part.at, part.count);
-                self.line_up(frame);
+        }
+    }
+
+    /// Asks for some sectors of a request again, and not for all of them: a large write to a slow target would be begun anew
+    /// for each doubt that it lives to see. What left before the disk was asked is on its way to whoever answered these.
+    fn redo_parts(&mut self, id: ReqId, mut parts: Vec<Answered>, asked: Time, now: Time) {
+        for part in &mut parts {
+            part.redone += 1;
+            if let Some(req) = self.reqs.get_mut(id) {
+                req.unland(part.count);
             }
+        }
+        let older: Vec<FrameId> = self
+            .flight
+            .iter()
+            .filter(|(_, f)| f.work.request() == Some(id) && f.copies().any(|copy| copy.sent < asked))
+            .map(|(frame, _)| frame)
+            .collect();
+        for frame in older {
+            let Some(f) = self.flight.get(frame) else { continue };
+            parts.push(Answered { work: f.work, at: f.at, count: f.count, redone: f.redone, came: now });
+            self.release_place(frame);
+            self.settle(frame, None, now);
+        }
+        for part in parts {
+            let frame = self.flight.create(part.work, part.at, part.count);
+            if let Some(f) = self.flight.get_mut(frame) {
+                f.redone = part.redone;
+            }
+            self.line_up(frame);
         }
     }
 

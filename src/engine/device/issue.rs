@@ -258,7 +258,8 @@ impl<R> Device<R> {
     fn launch_in_pieces(&mut self, id: FrameId, path: PathId, now: Time, sink: &mut Sink<R>) {
         let mut most = self.path(path).map_or(1, |p| self.sectors(p));
         let Some(frame) = self.flight.get(id) else { return };
-        let (work, at, count, expiries) = (frame.work, frame.at, frame.count, frame.expiries);
+        let (work, at, count, expiries, redone) =
+            (frame.work, frame.at, frame.count, frame.expiries, frame.redone);
         // Every path learns by itself what it carries; this frame must not wait until the last one has.
         match expiries {
             0..SAME => {}
@@ -283,6 +284,7 @@ impl<R> Device<R> {
             let piece = self.flight.create(work, Sector(at.0 + u64::from(done)), n);
             if let Some(f) = self.flight.get_mut(piece) {
                 f.expiries = expiries;
+                f.redone = redone;
             }
             if done == 0 {
                 self.launch(piece, path, now, sink);

@@ -4,7 +4,7 @@ use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
 use crate::engine::path::{NetId, PathId, TAILS, Trust};
-use crate::engine::request::{Doubted, Error, Job, Req};
+use crate::engine::request::{Answered, Error, Job, Req};
 use crate::engine::time::Time;
 use crate::wire::{
     Ata, Command, FlushKind, Header, IDENTIFY_LEN, Mac, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag,
@@ -340,7 +340,7 @@ impl<R> Device<R> {
     ) {
         let Some(req) = work.request() else { return };
         let Some(frame) = self.flight.get(id) else { return };
-        let (at, count) = (frame.at, frame.count);
+        let answered = Answered { work, at: frame.at, count: frame.count, redone: frame.redone, came: now };
         if self.suspect() && self.reqs.get(req).is_some_and(Req::repeatable) {
             // It will be asked for anew.
             self.settle(id, Some(copy.tag), now);
@@ -349,26 +349,23 @@ impl<R> Device<R> {
         match said {
             Said::Ok(ata, data) => {
                 self.settle(id, Some(copy.tag), now);
-                self.landed(now, req, work, copy.path, at.0, count, ata, data, sink);
+                self.landed(req, answered, copy.path, ata, data, sink);
             }
             Said::Failed(ata) => self.refused_by_disk(now, id, copy, req, work, ata, sink),
             Said::Refused(refusal) => self.refused_by_target(now, id, copy, req, work, *refusal, sink),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
     fn landed(
         &mut self,
-        now: Time,
         req_id: ReqId,
-        work: Work,
+        answered: Answered,
         path: Option<PathId>,
-        at: u64,
-        count: u8,
         ata: &Ata,
         data: &[u8],
         sink: &mut Sink<R>,
     ) {
+        let Answered { work, at: Sector(at), count, came: now, .. } = answered;
         let bytes = usize::from(count) * SECTOR;
         if let Some(p) = path.and_then(|id| self.path_mut(id)) {
             p.stats.bytes += bytes as u64;
@@ -377,9 +374,7 @@ impl<R> Device<R> {
         let Some(req) = self.reqs.get_mut(req_id) else { return };
         if doubtful {
             match work {
-                Work::Read { .. } | Work::Write { .. } => {
-                    req.doubted.push(Doubted { work, at: Sector(at), count, came: now });
-                }
+                Work::Read { .. } | Work::Write { .. } => req.doubted.push(answered),
                 _ => {
                     req.unsure.get_or_insert(now);
                 }
