@@ -373,16 +373,19 @@ impl<R> Req<R> {
 
     /// Forgets what was issued and answered, to be started anew. False for what cannot be asked twice without harm.
     pub(super) fn rewind(&mut self) -> bool {
+        if !self.repeatable() {
+            return false;
+        }
         match &mut self.job {
             Job::Read { span, .. } | Job::Write { span, .. } | Job::Trim { span, .. } => {
                 *span = Span::new(span.at, span.sectors);
-                self.doubted.clear();
             }
             Job::Flush { left, done, .. } => (*left, *done) = (false, false),
-            Job::Ata(raw) if raw.effect.repeatable => (raw.left, raw.answer) = (false, None),
+            Job::Ata(raw) => (raw.left, raw.answer) = (false, None),
             _ => return false,
         }
-        (self.held, self.queued, self.failed) = (false, false, None);
+        (self.held, self.queued, self.failed, self.unsure) = (false, false, None, None);
+        self.doubted.clear();
         true
     }
 

@@ -35,7 +35,7 @@ impl FuseSession {
         let mut config = Config::default();
         let threads = threads();
         config.n_threads = Some(threads);
-        // Where there is one, it receives as well: 1 MiB reads +8 %, writes +10…25 % (benches/compare/README.md).
+        // Where there is one, it receives as well; benches/compare/README.md has what that gains.
         let deputy = if threads == 1 { Some(Deputy::new(device.try_clone()?)) } else { None };
         let session = Session::from_fd(AoeFs::new(core.clone(), deputy), device, SessionACL::All, config)?;
         core.connect(session.notifier());

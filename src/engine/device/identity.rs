@@ -338,7 +338,6 @@ impl<R> Device<R> {
         if let Some(req) = self.reqs.get_mut(id)
             && req.rewind()
         {
-            req.unsure = None;
             self.abandon(id, now);
             self.start(id);
         }
