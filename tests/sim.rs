@@ -1,6 +1,7 @@
 //! The simulator: the engine against scripted targets and bad wires, on virtual time, everything from one seed.
 //!
-//! `cargo test --test sim` runs 10,000 seeds (AOEFS_SIM_SEEDS changes how many, AOEFS_SIM_START where they begin).
+//! `cargo test --test sim` runs 10,000 seeds (AOEFS_SIM_SEEDS changes how many, AOEFS_SIM_START where they begin;
+//! AOEFS_SIM_FLIPS is the share of IDENTIFYs that arrive with flipped bits, in per cent, 0 unless said).
 //! A seed that fails is replayed with a readable trace by `AOEFS_SIM_SEED=n AOEFS_SIM_TRACE=1 cargo test --test sim sim_seeds -- --nocapture`.
 //! What the runs contain, and the limits of the model, is written in `sim/mod.rs` and `sim/net.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
@@ -20,6 +21,8 @@ use sim::swarm::{Report, run};
 
 /// Seeds in an ordinary run.
 const SEEDS: u64 = 10_000;
+/// And of those whose IDENTIFYs carry flipped bits besides.
+const FLIPPED_SEEDS: u64 = 2_000;
 /// Violations after which a run ends; AOEFS_SIM_STOP changes it.
 const STOP: u64 = 20;
 /// Bytes of address space that the tests may take.
@@ -32,12 +35,13 @@ fn env(name: &str) -> Option<u64> {
 }
 
 /// Runs one seed; a panic of the engine is a violation like any other.
-fn guarded(seed: u64, trace: bool) -> Report {
-    catch_unwind(AssertUnwindSafe(|| run(seed, trace))).unwrap_or_else(|_| Report {
+fn guarded(seed: u64, trace: bool, flips: f64) -> Report {
+    catch_unwind(AssertUnwindSafe(|| run(seed, trace, flips))).unwrap_or_else(|_| Report {
         virtual_us: 0,
         submitted: 0,
         succeeded: 0,
         figures: Default::default(),
+        flipped: 0,
         violation: Some("panic".into()),
         trace: Vec::new(),
     })
@@ -45,19 +49,21 @@ fn guarded(seed: u64, trace: bool) -> Report {
 
 #[derive(Default)]
 struct Sum {
+    flips: f64,
     seeds: u64,
     virtual_us: u64,
     submitted: u64,
     succeeded: u64,
     frames: u64,
     shielded: u64,
+    flipped: u64,
     failed: Vec<(u64, String)>,
 }
 
-fn run_all(seeds: impl Fn(u64) -> Option<u64> + Sync) -> Sum {
+fn run_all(seeds: impl Fn(u64) -> Option<u64> + Sync, flips: f64) -> Sum {
     // A run that never ends must not take the machine with it.
     let _ = setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY);
-    let sum = Mutex::new(Sum::default());
+    let sum = Mutex::new(Sum { flips, ..Sum::default() });
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let most = env("AOEFS_SIM_STOP").unwrap_or(STOP) as usize;
@@ -71,7 +77,7 @@ fn run_all(seeds: impl Fn(u64) -> Option<u64> + Sync) -> Sum {
                 while !stop.load(Relaxed) {
                     let Some(seed) = seeds(next.fetch_add(1, Relaxed)) else { break };
                     clock.store(seed, Relaxed);
-                    let report = guarded(seed, false);
+                    let report = guarded(seed, false, flips);
                     let mut sum = sum.lock().unwrap();
                     sum.seeds += 1;
                     sum.virtual_us += report.virtual_us;
@@ -79,6 +85,7 @@ fn run_all(seeds: impl Fn(u64) -> Option<u64> + Sync) -> Sum {
                     sum.succeeded += report.succeeded;
                     sum.frames += report.figures.frames;
                     sum.shielded += report.figures.shielded;
+                    sum.flipped += report.flipped;
                     if let Some(what) = report.violation {
                         sum.failed.push((seed, what));
                         if sum.failed.len() >= most {
@@ -121,25 +128,27 @@ fn report(sum: Sum, began: Instant) {
     let took = began.elapsed().as_secs_f64();
     let virtual_s = sum.virtual_us as f64 / 1e6;
     println!(
-        "{} seeds in {took:.1} s: {virtual_s:.0} virtual seconds ({:.0} x real time), {} requests ({} succeeded), {} frames, {} shielded, {} violations",
+        "{} seeds in {took:.1} s: {virtual_s:.0} virtual seconds ({:.0} x real time), {} requests ({} succeeded), {} frames, {} shielded, {} IDENTIFYs damaged, {} violations",
         sum.seeds,
         virtual_s / took,
         sum.submitted,
         sum.succeeded,
         sum.frames,
         sum.shielded,
+        sum.flipped,
         sum.failed.len()
     );
     for (seed, what) in &sum.failed {
         println!("seed {seed}: {what}");
     }
     if let Some((seed, what)) = sum.failed.iter().min() {
-        let again = guarded(*seed, true);
+        let again = guarded(*seed, true, sum.flips);
         for line in again.trace.iter().rev().take(LINES).rev() {
             println!("{line}");
         }
         panic!(
-            "seed {seed}: {what}\nreplay: AOEFS_SIM_SEED={seed} AOEFS_SIM_TRACE=1 cargo test --test sim sim_seeds -- --nocapture"
+            "seed {seed}: {what}\nreplay: AOEFS_SIM_FLIPS={} AOEFS_SIM_SEED={seed} AOEFS_SIM_TRACE=1 cargo test --test sim sim_seeds -- --nocapture",
+            100.0 * sum.flips
         );
     }
 }
@@ -147,9 +156,10 @@ fn report(sum: Sum, began: Instant) {
 #[test]
 fn sim_seeds() {
     let began = Instant::now();
+    let flips = env("AOEFS_SIM_FLIPS").unwrap_or(0) as f64 / 100.0;
     if let Some(seed) = env("AOEFS_SIM_SEED") {
         let trace = env("AOEFS_SIM_TRACE").is_some();
-        let one = guarded(seed, trace);
+        let one = guarded(seed, trace, flips);
         for line in &one.trace {
             println!("{line}");
         }
@@ -161,7 +171,16 @@ fn sim_seeds() {
         return;
     }
     let (start, count) = (env("AOEFS_SIM_START").unwrap_or(1), env("AOEFS_SIM_SEEDS").unwrap_or(SEEDS));
-    report(run_all(|n| (n < count).then_some(start + n)), began);
+    report(run_all(|n| (n < count).then_some(start + n), flips), began);
+}
+
+/// T6: the same worlds with one trouble more: every tenth IDENTIFY arrives with flipped bits.
+#[test]
+fn identity_survives_flipped_bits_in_identify() {
+    let began = Instant::now();
+    let sum = run_all(|n| (n < FLIPPED_SEEDS).then_some(1 + n), 0.1);
+    assert!(sum.flipped > FLIPPED_SEEDS / 2, "{} damaged", sum.flipped);
+    report(sum, began);
 }
 
 #[test]
@@ -169,7 +188,7 @@ fn seeds_that_once_failed() {
     let text = include_str!("seeds.txt");
     let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
     let seeds: Vec<u64> = lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
-    report(run_all(|n| seeds.get(n as usize).copied()), Instant::now());
+    report(run_all(|n| seeds.get(n as usize).copied(), 0.0), Instant::now());
 }
 
 /// T1: throughput kept under random loss each way, as a share of the loss-free figure.

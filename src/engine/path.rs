@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::event::Identity;
 use super::flight::{FrameId, Place};
 use super::ladder::Ladder;
 use super::rtt::Rtt;
 use super::stats::Histogram;
 use super::time::Time;
 use super::window::Window;
-use crate::wire::Mac;
+use crate::wire::{Mac, Unusable};
 
 /// Which netlink; never reused while the process lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -123,6 +124,8 @@ pub struct Path {
     pub probed: Option<u8>,
     /// See `probed`.
     pub probing: Option<u8>,
+    /// What its last IDENTIFY said, if that was not the disk that we know.
+    pub odd: Option<Result<Identity, Unusable>>,
     probe_interval: Duration,
     silent_expiries: u32,
     order: VecDeque<Sent>,
@@ -157,6 +160,7 @@ impl Path {
             probe_at: Time::NEVER,
             probed: None,
             probing: None,
+            odd: None,
             probe_interval: PROBE_FIRST,
             silent_expiries: 0,
             order: VecDeque::new(),

@@ -103,6 +103,7 @@ fn alive_t6_corrupt_frames() {
     // count; but everybody gets an answer, and with a good wire all is well again.
     let corrupt = Faults { corrupt: 0.02, corrupt_head: 0.02, truncate: 0.01, ..Faults::default() };
     spoiled.unit.ctl_ok("deadline 5");
+    let kept = spoiled.unit.open_with("data", libc::O_DIRECT);
     spoiled.relay.set_both(&corrupt);
     std::thread::scope(|scope| {
         for n in 0..4u64 {
@@ -112,11 +113,20 @@ fn alive_t6_corrupt_frames() {
                 (0..50).for_each(|at| drop(file.read_at(block.bytes(), ((at * 4 + n) % 64) << 20)));
             });
         }
+        scope.spawn(|| {
+            for _ in 0..800 {
+                drop(spoiled.unit.ctl("identify"));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
     });
     let counts = spoiled.relay.counts(Way::Back);
     assert!(counts.corrupted > 50, "{counts:?}");
     spoiled.relay.heal();
     spoiled.mount.wait_for("1.0", 3 * SECOND);
+    // A damaged IDENTIFY (vblade's has no checksum) is no other disk: whoever has it open keeps it.
+    kept.read_exact_at(Aligned::new(MIB).bytes(), 0).unwrap();
+    drop(kept);
     Fio::verify(&spoiled.unit.data(), 4, 4).run();
     spoiled.done();
 }

@@ -277,6 +277,7 @@ impl Troubles {
         for target in &mut world.targets {
             target.disk().faults = Default::default();
             target.refuses = 0.0;
+            target.flips = 0.0;
         }
     }
 }

@@ -354,6 +354,46 @@ fn m5_garbage_identify_is_down_with_a_reason() {
     world.curtain();
 }
 
+/// T6: a bit flips in one IDENTIFY, which has no checksum: it is asked again, and nobody who has the disk open loses it.
+#[test]
+fn identity_one_flipped_bit_is_no_other_disk() {
+    for seed in 0..20 {
+        let mut world = Stage { seed, ..Stage::default() }.set();
+        writes(&mut world, 0, 8);
+        world.pass(10);
+        world.announce(0);
+        writes(&mut world, 8, 8);
+        world.targets[0].flips = 1.0;
+        while world.targets[0].flipped == 0 {
+            assert!(world.step());
+        }
+        world.targets[0].flips = 0.0;
+        assert!(world.settle(100), "a round trip later it is known again");
+        assert_eq!((world.judge.failed, world.units[0].device.generation()), (0, 1));
+        world.curtain();
+    }
+}
+
+/// A target whose IDENTIFY says something new each time is not asked as fast as it answers, and gets no write.
+#[test]
+fn identity_a_fickle_one_is_asked_now_and_then() {
+    let mut world = Stage::default().set();
+    world.set_deadline(0, Some(Duration::from_secs(5)));
+    world.targets[0].flips = 1.0;
+    world.announce(0);
+    world.pass(1);
+    let before = executions(&world);
+    writes(&mut world, 0, 8);
+    world.pass(3000);
+    let flipped = world.targets[0].flipped;
+    assert!((4..=9).contains(&flipped), "{flipped} IDENTIFYs in three seconds");
+    assert_eq!((executions(&world), world.done.len()), (before, 0));
+    world.targets[0].flips = 0.0;
+    assert!(world.settle(1000), "it has found itself");
+    assert_eq!((world.judge.failed, world.units[0].device.generation()), (0, 1));
+    world.curtain();
+}
+
 /// P1: an idle target needs no attention.
 #[test]
 fn alive_an_idle_target_wakes_nobody() {

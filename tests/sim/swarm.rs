@@ -34,6 +34,8 @@ pub struct Report {
     pub submitted: u64,
     pub succeeded: u64,
     pub figures: Figures,
+    /// IDENTIFYs with flipped bits.
+    pub flipped: u64,
     pub violation: Option<String>,
     pub trace: Vec<String>,
 }
@@ -43,14 +45,20 @@ pub fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.below(of.len() as u64) as usize]
 }
 
-/// Runs a seed.
-pub fn run(seed: u64, trace: bool) -> Report {
+/// Runs a seed. With `flips` there is one kind of trouble more, which the seed does not decide: how often IDENTIFY arrives with
+/// flipped bits.
+pub fn run(seed: u64, trace: bool, flips: f64) -> Report {
     let mut rng = Rng::new(seed);
     let mut world = World::new(rng.next());
     world.trace = trace.then(Vec::new);
-    let plan = build(&mut world, &mut rng);
+    let mut plan = build(&mut world, &mut rng);
     world.note(|| format!("{plan:?}"));
     discover(&mut world, &plan);
+    if flips > 0.0 {
+        // Whose first IDENTIFY lies is found as another disk: nobody could know.
+        plan.removals = false;
+        world.targets.iter_mut().for_each(|target| target.flips = flips);
+    }
     let start = world.now;
     if world.violation.is_none() {
         let mut troubles = Troubles::new(&plan, &mut rng, start);
@@ -77,6 +85,7 @@ pub fn run(seed: u64, trace: bool) -> Report {
         submitted: world.judge.submitted,
         succeeded: world.judge.succeeded,
         figures: world.figures,
+        flipped: world.targets.iter().map(|target| target.flipped).sum(),
         violation: world.violation.take(),
         trace: world.trace.take().unwrap_or_default(),
     }

@@ -14,6 +14,9 @@ use aoefs::wire::{Addr, Command, FlushKind, HEADER_LEN, Header, IDENTIFY_LEN, Id
 const UNKNOWN: u8 = 0xfe;
 const ATA_COMMAND: usize = HEADER_LEN + 3;
 const DATA: usize = 36;
+/// Where IDENTIFY has its model (40 bytes) and its checksum (2).
+const MODEL: usize = 54;
+const CHECKSUM: usize = 510;
 /// µs that a request takes that does not touch the disk.
 const QUICK: u64 = 20;
 
@@ -81,6 +84,9 @@ pub struct Target {
     pub service: Service,
     /// IDENTIFY says nonsense.
     pub garbage: bool,
+    /// How often IDENTIFY, which has no checksum then, arrives with flipped bits, and how often it did.
+    pub flips: f64,
+    pub flipped: u64,
     /// How often the AoE layer refuses without reason.
     pub refuses: f64,
     pub alive: bool,
@@ -109,6 +115,8 @@ impl Target {
             flushing: Flushing::Both,
             service: Service { base: 20, per_kib: 4000, stall: (0.0, 0) },
             garbage: false,
+            flips: 0.0,
+            flipped: 0,
             refuses: 0.0,
             alive: true,
             life: 0,
@@ -185,6 +193,12 @@ impl Target {
         let mut answer = self.reply[..len].to_vec();
         if command == cmd::IDENTIFY && ata {
             self.describe(&mut answer);
+            if self.flips > 0.0 && rng.chance(self.flips) {
+                self.flipped += 1;
+                answer[DATA + CHECKSUM..][..2].fill(0);
+                // In the model, and several: the same damage twice in a row, or another disk's serial number, is not what is meant.
+                answer[DATA + MODEL..][..8].iter_mut().for_each(|byte| *byte ^= 1 << rng.below(5));
+            }
         }
         self.patch_config(&mut answer);
         Some(answer)

@@ -12,7 +12,7 @@ use crate::engine::flight::{FrameId, ReqId, Work};
 use crate::engine::path::{NetId, PathId, Trust};
 use crate::engine::request::{Answered, Error};
 use crate::engine::time::Time;
-use crate::wire::{Identify, Mac, Sector};
+use crate::wire::{Identify, Mac, Sector, Unusable};
 
 /// While somebody waits, a target that does not answer is asked this often: it is back within a second of its return.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -217,10 +217,51 @@ impl<R> Device<R> {
         }
     }
 
+    /// Is this the disk that we know, or has the path said the same thing twice, one time behind the other? If not, it is asked again.
+    /// AoE has no checksum, and neither has IDENTIFY of many targets: one flipped bit makes another serial number, and must not
+    /// cost everybody who has the disk open.
+    fn believed(
+        &mut self,
+        now: Time,
+        path: PathId,
+        said: Result<Identity, Unusable>,
+        sink: &mut Sink<R>,
+    ) -> bool {
+        let known = said == Ok(self.identity);
+        let Some(p) = self.path_mut(path) else { return known };
+        let before = std::mem::replace(&mut p.odd, (!known).then_some(said));
+        if known || before == Some(said) {
+            return true;
+        }
+        // What says something new each time is not asked as fast as it answers.
+        let fickle = before.is_some();
+        if p.trust == Trust::Proving {
+            if fickle {
+                self.refuse_path(path, now, sink);
+            } else {
+                self.prove(path, now, sink);
+            }
+            return false;
+        }
+        self.distrust(now, "IDENTIFY says something new", sink);
+        if fickle {
+            self.ask_after = now + ASK_AGAIN;
+        } else {
+            let id = self.flight.create(Work::Identify { path }, Sector(0), 1);
+            self.confirming = Some(id);
+            self.launch(id, path, now, sink);
+        }
+        false
+    }
+
     /// IDENTIFY was answered over `path`; that copy had left at `sent`.
     pub(super) fn identified(&mut self, now: Time, path: PathId, sent: Time, raw: &[u8], sink: &mut Sink<R>) {
         let proving = self.path(path).is_some_and(|p| p.trust == Trust::Proving);
-        let identify = match Identify::parse(raw) {
+        let parsed = Identify::parse(raw);
+        if !self.believed(now, path, parsed.map(|identify| of(&identify)), sink) {
+            return;
+        }
+        let identify = match parsed {
             Ok(identify) => identify,
             Err(why) => {
                 if proving {
@@ -269,7 +310,10 @@ impl<R> Device<R> {
         self.path_ids().any(|(id, p)| id != path && p.trust != Trust::Proving)
     }
 
-    fn take_identify(&mut self, identify: Identify, raw: &[u8]) {
+    fn take_identify(&mut self, path: PathId, identify: Identify, raw: &[u8]) {
+        if let Some(p) = self.path_mut(path) {
+            p.odd = None;
+        }
         self.identity = of(&identify);
         self.info = identify;
         self.ident.copy_from_slice(raw);
@@ -290,7 +334,7 @@ impl<R> Device<R> {
         if identify.flush != self.info.flush {
             self.flush = identify.flush;
         }
-        self.take_identify(identify, raw);
+        self.take_identify(path, identify, raw);
         if self.grow {
             self.grow = false;
             sink.events.push(Event::Identified(self.identity));
@@ -451,7 +495,7 @@ impl<R> Device<R> {
         self.grow = false;
         self.trim_refused = false;
         self.flush = identify.flush;
-        self.take_identify(identify, raw);
+        self.take_identify(path, identify, raw);
         self.confidence = Confidence::Confirmed;
         sink.events.push(Event::Replaced { was, is: self.identity });
         // The other paths led to the old disk; each must show that it leads to this one.
