@@ -124,8 +124,8 @@ pub struct Path {
     pub probed: Option<u8>,
     /// See `probed`.
     pub probing: Option<u8>,
-    /// What its last IDENTIFY said, if that was not the disk that we know.
-    pub odd: Option<Result<Identity, Unusable>>,
+    /// What its last IDENTIFY said and when, if that was not the disk that we know.
+    pub odd: Option<(Result<Identity, Unusable>, Time)>,
     probe_interval: Duration,
     silent_expiries: u32,
     order: VecDeque<Sent>,

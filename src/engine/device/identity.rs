@@ -21,6 +21,8 @@ pub(super) const ALARMS: u32 = 3;
 /// How often one more is believed, and how often at most IDENTIFY goes out because of them.
 const ALARM_EVERY: Duration = Duration::from_secs(3);
 const IDENTIFY_EVERY: Duration = Duration::from_secs(1);
+/// A path that says something new again within this time is fickle: longer than it is left alone for, so that it stays so.
+const FICKLE: Duration = Duration::from_secs(1);
 /// IDENTIFYs that nobody waits for: after so many the target or the path is left alone.
 const ATTEMPTS: u8 = 5;
 
@@ -229,12 +231,12 @@ impl<R> Device<R> {
     ) -> bool {
         let known = said == Ok(self.identity);
         let Some(p) = self.path_mut(path) else { return known };
-        let before = std::mem::replace(&mut p.odd, (!known).then_some(said));
-        if known || before == Some(said) {
+        let before = std::mem::replace(&mut p.odd, (!known).then_some((said, now)));
+        if known || before.is_some_and(|(before, _)| before == said) {
             return true;
         }
-        // What says something new each time is not asked as fast as it answers.
-        let fickle = before.is_some();
+        // What says something new each time is not asked as fast as it answers. What it said long ago is not each time.
+        let fickle = before.is_some_and(|(_, at)| now.since(at) < FICKLE);
         if p.trust == Trust::Proving {
             if fickle {
                 self.refuse_path(path, now, sink);
