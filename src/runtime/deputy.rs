@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Condvar, Mutex};
 
 use super::Runtime;
@@ -141,6 +142,12 @@ impl Deputy {
         }
     }
 
+    /// Is the next request there?
+    fn has_request(&self) -> bool {
+        let mut requests = [PollFd::new(self.requests.as_fd(), PollFlags::POLLIN)];
+        poll(&mut requests, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
     /// The netlink whose duty to take now.
     fn assignment(&mut self, runtime: &Runtime) -> Option<Arc<Netlink>> {
         let sent = SENT.take();
@@ -180,6 +187,8 @@ impl Runtime {
             return;
         }
         deputy.in_a_row += 1;
+        // Somebody said that there are frames.
+        let mut promised = false;
         loop {
             if net.stop.load(Ordering::SeqCst) {
                 break;
@@ -187,26 +196,34 @@ impl Runtime {
             if net.duty.borrow() {
                 net.link.wake();
             }
-            let ready = net.link.wait_beside(deputy.requests.as_fd(), PATIENCE);
             let patient = deputy.in_a_row < REQUESTS_IN_A_ROW && deputy.received_at.elapsed() < ABSENCE;
-            if ready.other && (!ready.frames || patient) {
+            if patient && deputy.has_request() {
                 // The duty stays lent: the deputy is back soon, or its absence is noticed.
                 return;
             }
-            if !ready.frames {
-                break;
-            }
-            deputy.in_a_row = 0;
-            deputy.received_at = Instant::now();
             if let Err(error) = net.link.recv_now(&mut deputy.batch) {
                 self.receive_failed(&net, &error);
                 deputy.away = AWAY;
                 break;
             }
             if deputy.batch.is_empty() {
-                // Somebody else was quicker: the netlink's thread is back.
-                break;
+                if promised {
+                    // Somebody else was quicker: the netlink's thread is back.
+                    break;
+                }
+                let ready = net.link.wait_beside(deputy.requests.as_fd(), PATIENCE);
+                if ready.other && !ready.frames {
+                    return;
+                }
+                if !ready.frames {
+                    break;
+                }
+                promised = true;
+                continue;
             }
+            promised = false;
+            deputy.in_a_row = 0;
+            deputy.received_at = Instant::now();
             let harvest = self.receive(&net, &deputy.batch, &mut deputy.strangers);
             deputy.single = match harvest.last_one {
                 Some(true) => deputy.single + 1,
