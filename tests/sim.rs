@@ -35,7 +35,7 @@ fn env(name: &str) -> Option<u64> {
 }
 
 /// Runs one seed; a panic of the engine is a violation like any other.
-fn guarded(seed: u64, trace: bool, flips: f64) -> Report {
+fn guarded(seed: u64, trace: bool, flips: u64) -> Report {
     catch_unwind(AssertUnwindSafe(|| run(seed, trace, flips))).unwrap_or_else(|_| Report {
         virtual_us: 0,
         submitted: 0,
@@ -49,7 +49,7 @@ fn guarded(seed: u64, trace: bool, flips: f64) -> Report {
 
 #[derive(Default)]
 struct Sum {
-    flips: f64,
+    flips: u64,
     seeds: u64,
     virtual_us: u64,
     submitted: u64,
@@ -60,7 +60,7 @@ struct Sum {
     failed: Vec<(u64, String)>,
 }
 
-fn run_all(seeds: impl Fn(u64) -> Option<u64> + Sync, flips: f64) -> Sum {
+fn run_all(seeds: impl Fn(u64) -> Option<u64> + Sync, flips: u64) -> Sum {
     // A run that never ends must not take the machine with it.
     let _ = setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY);
     let sum = Mutex::new(Sum { flips, ..Sum::default() });
@@ -148,7 +148,7 @@ fn report(sum: Sum, began: Instant) {
         }
         panic!(
             "seed {seed}: {what}\nreplay: AOEFS_SIM_FLIPS={} AOEFS_SIM_SEED={seed} AOEFS_SIM_TRACE=1 cargo test --test sim sim_seeds -- --nocapture",
-            100.0 * sum.flips
+            sum.flips
         );
     }
 }
@@ -156,7 +156,7 @@ fn report(sum: Sum, began: Instant) {
 #[test]
 fn sim_seeds() {
     let began = Instant::now();
-    let flips = env("AOEFS_SIM_FLIPS").unwrap_or(0) as f64 / 100.0;
+    let flips = env("AOEFS_SIM_FLIPS").unwrap_or(0);
     if let Some(seed) = env("AOEFS_SIM_SEED") {
         let trace = env("AOEFS_SIM_TRACE").is_some();
         let one = guarded(seed, trace, flips);
@@ -178,7 +178,7 @@ fn sim_seeds() {
 #[test]
 fn identity_survives_flipped_bits_in_identify() {
     let began = Instant::now();
-    let sum = run_all(|n| (n < FLIPPED_SEEDS).then_some(1 + n), 0.1);
+    let sum = run_all(|n| (n < FLIPPED_SEEDS).then_some(1 + n), 10);
     assert!(sum.flipped > FLIPPED_SEEDS / 2, "{} damaged", sum.flipped);
     report(sum, began);
 }
@@ -188,7 +188,7 @@ fn seeds_that_once_failed() {
     let text = include_str!("seeds.txt");
     let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
     let seeds: Vec<u64> = lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
-    report(run_all(|n| seeds.get(n as usize).copied(), 0.0), Instant::now());
+    report(run_all(|n| seeds.get(n as usize).copied(), 0), Instant::now());
 }
 
 /// T1: throughput kept under random loss each way, as a share of the loss-free figure.

@@ -17,11 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Condvar, Mutex};
 
 use super::Runtime;
-use super::link::Batch;
+use super::link::{Batch, Ready, is_readable};
 use super::netlink::{Harvest, Netlink};
 use crate::engine::NetId;
 
@@ -144,8 +143,7 @@ impl Deputy {
 
     /// Is the next request there?
     fn has_request(&self) -> bool {
-        let mut requests = [PollFd::new(self.requests.as_fd(), PollFlags::POLLIN)];
-        poll(&mut requests, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        is_readable(self.requests.as_fd())
     }
 
     /// The netlink whose duty to take now.
@@ -211,14 +209,11 @@ impl Runtime {
                     // Somebody else was quicker: the netlink's thread is back.
                     break;
                 }
-                let ready = net.link.wait_beside(deputy.requests.as_fd(), PATIENCE);
-                if ready.other && !ready.frames {
-                    return;
+                match net.link.wait_beside(deputy.requests.as_fd(), PATIENCE) {
+                    Ready { frames: true, .. } => promised = true,
+                    Ready { other: true, .. } => return,
+                    _ => break,
                 }
-                if !ready.frames {
-                    break;
-                }
-                promised = true;
                 continue;
             }
             promised = false;

@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::wire::Mac;
 
 /// Frames a batch holds, and frames handed to the kernel in one call. 64 is where the gain of batching
@@ -78,6 +80,11 @@ pub struct Ready {
     pub frames: bool,
     /// The other one is readable, or at its end.
     pub other: bool,
+}
+
+/// Whether a descriptor is readable now, or at its end.
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// One attachment to a segment. All methods may be called from any thread; each batch is filled by one at a time.

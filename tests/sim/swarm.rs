@@ -45,19 +45,19 @@ pub fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.below(of.len() as u64) as usize]
 }
 
-/// Runs a seed. With `flips` there is one kind of trouble more, which the seed does not decide: how often IDENTIFY arrives with
-/// flipped bits.
-pub fn run(seed: u64, trace: bool, flips: f64) -> Report {
+/// Runs a seed. With `flips` there is one kind of trouble more, which the seed does not decide: how many
+/// of a hundred IDENTIFYs arrive with flipped bits.
+pub fn run(seed: u64, trace: bool, flips: u64) -> Report {
     let mut rng = Rng::new(seed);
     let mut world = World::new(rng.next());
     world.trace = trace.then(Vec::new);
     let mut plan = build(&mut world, &mut rng);
     world.note(|| format!("{plan:?}"));
     discover(&mut world, &plan);
-    if flips > 0.0 {
+    if flips > 0 {
         // Whose first IDENTIFY lies is found as another disk: nobody could know.
         plan.removals = false;
-        world.targets.iter_mut().for_each(|target| target.flips = flips);
+        world.targets.iter_mut().for_each(|target| target.flips = flips as f64 / 100.0);
     }
     let start = world.now;
     if world.violation.is_none() {

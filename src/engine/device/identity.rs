@@ -189,9 +189,10 @@ impl<R> Device<R> {
     }
 
     /// IDENTIFY over one path, to prove that the same disk is behind it.
-    pub(super) fn prove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) {
+    pub(super) fn prove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) -> FrameId {
         let id = self.flight.create(Work::Identify { path }, Sector(0), 1);
         self.launch(id, path, now, sink);
+        id
     }
 
     /// An IDENTIFY expired: asks again, or gives up. True if it was sent again.
@@ -249,9 +250,7 @@ impl<R> Device<R> {
         if fickle {
             self.ask_after = now + ASK_AGAIN;
         } else {
-            let id = self.flight.create(Work::Identify { path }, Sector(0), 1);
-            self.confirming = Some(id);
-            self.launch(id, path, now, sink);
+            self.confirming = Some(self.prove(path, now, sink));
         }
         false
     }
