@@ -40,6 +40,9 @@ const TAIL: Duration = Duration::from_millis(1);
 const TAIL_CALM: Duration = Duration::from_millis(5);
 const LOSSY: Duration = Duration::from_secs(1);
 pub const TAILS: u8 = 3;
+/// The longest timeout that a frame gets because others expired: whatever was tried in vain, one frame asks this often whether its path
+/// carries data again.
+const HINT_MAX: Duration = Duration::from_secs(1);
 /// Expiries without an answer in between after which a path is silent, where another could carry its work.
 const SILENT: u32 = 2;
 /// First and last distance of the probes that ask a silent path whether it is back.
@@ -131,6 +134,8 @@ pub struct Path {
     order: VecDeque<Sent>,
     first: u64,
     younger_answers: u32,
+    /// How often a frame expired here, the one that did most, since one was answered.
+    in_vain: u8,
     /// Copies sent again because nothing came, since something did, and when the last one was.
     tails: u8,
     tailed_at: Time,
@@ -166,6 +171,7 @@ impl Path {
             order: VecDeque::new(),
             first: 0,
             younger_answers: 0,
+            in_vain: 0,
             tails: 0,
             tailed_at: Time::default(),
             lost_at: None,
@@ -230,10 +236,31 @@ impl Path {
     /// The flying copy at `place` was answered; `limit` is what the target's buffers allow.
     pub fn arrive(&mut self, place: Place, limit: u32) {
         // Not whatever it says: a target that answers IDENTIFY and no reads would be asked for its tail for ever.
-        self.tails = 0;
+        if place != Place::Outside {
+            self.tails = 0;
+            self.in_vain = 0;
+        }
         if self.settle(place, Fate::Answered) {
             self.window.answered(limit);
         }
+    }
+
+    /// How long a copy of a frame that expired so often may stay unanswered. While no frame is answered, none begins with the shortest
+    /// timeout: cut in pieces, or one after the other, they would be more and more copies to a target that answers nothing.
+    pub fn patience(&self, expiries: u8) -> Duration {
+        self.rtt.backed_off(expiries).max(self.rtt.backed_off(self.in_vain).min(HINT_MAX))
+    }
+
+    /// A frame that waits for data or takes it expired here, `expiries` times in all.
+    pub fn in_vain(&mut self, expiries: u8) {
+        self.in_vain = self.in_vain.max(expiries);
+    }
+
+    /// The target or the link came back: what it took before means nothing.
+    pub fn restart(&mut self) {
+        self.rtt.reset();
+        self.window.restart();
+        self.in_vain = 0;
     }
 
     /// The flying copy at `place` no longer matters.

@@ -324,3 +324,36 @@ fn x6_a_hundred_answers_to_one_request() {
     assert!(often.1 <= once.1 + once.1 / 100, "they make nobody send more");
     assert!(often.0 <= once.0 + once.0 / 20, "nor wait");
 }
+
+/// P3: a target says who it is and leaves every read unanswered for ten seconds: few copies of sixteen frames, cut in pieces or not.
+/// Once it answers, so do all of them.
+#[test]
+fn p3_copies_to_a_target_that_answers_identify_only() {
+    const FRAMES: u32 = 16;
+    let (mut most, mut slowest) = (0, Duration::ZERO);
+    for seed in 0..300 {
+        let mut world = Stage { seed, ..Stage::default() }.set();
+        let mut rng = Rng::new(seed);
+        world.targets[0].service.stall = (0.05, 300);
+        pump(&mut world, 200, 8, |n| Ask::Read { offset: u64::from(n % 100) * 8192, len: 8192 });
+        world.targets[0].mute = true;
+        let before = world.figures.transfers;
+        let rto = world.units[0].device.paths()[0].timeout;
+        for n in 0..FRAMES {
+            world.ask(0, Ask::Read { offset: u64::from(n) * 4096, len: KIB4 });
+            world.run_until(world.later(Duration::from_micros(rng.below(100))));
+        }
+        world.pass(10_000);
+        let copies = world.figures.transfers - before;
+        let allowed = f64::from(FRAMES) * ((10.0 / rto.as_secs_f64()).log2() + 2.0);
+        assert!(copies as f64 <= allowed, "seed {seed}: {copies} copies, at most {allowed:.0}");
+        most = most.max(copies);
+        world.targets[0].mute = false;
+        let start = world.now;
+        assert!(world.settle(2000), "seed {seed}: {} left after two seconds", world.judge.pending.len());
+        slowest = slowest.max(world.now - start);
+        assert_eq!(world.judge.failed, 0);
+        world.curtain();
+    }
+    println!("p3: at most {most} copies; all answered at most {slowest:?} after it answers again");
+}

@@ -87,6 +87,8 @@ pub struct Target {
     /// How often IDENTIFY, which has no checksum then, arrives with flipped bits, and how often it did.
     pub flips: f64,
     pub flipped: u64,
+    /// Says who it is, and nothing about its sectors.
+    pub mute: bool,
     /// How often the AoE layer refuses without reason.
     pub refuses: f64,
     pub alive: bool,
@@ -117,6 +119,7 @@ impl Target {
             garbage: false,
             flips: 0.0,
             flipped: 0,
+            mute: false,
             refuses: 0.0,
             alive: true,
             life: 0,
@@ -181,11 +184,13 @@ impl Target {
         {
             frame[ATA_COMMAND] = UNKNOWN;
         }
-        if ata
-            && matches!(command, cmd::READ | cmd::READ_EXT | cmd::WRITE | cmd::WRITE_EXT)
-            && rng.chance(self.refuses)
-        {
-            return self.refuse(tick, frame, mac);
+        if ata && matches!(command, cmd::READ | cmd::READ_EXT | cmd::WRITE | cmd::WRITE_EXT) {
+            if self.mute {
+                return None;
+            }
+            if rng.chance(self.refuses) {
+                return self.refuse(tick, frame, mac);
+            }
         }
         let Answer::Reply(len) = self.processor.handle(frame, mac, self.mtu, &mut self.reply) else {
             return None;

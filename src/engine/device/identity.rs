@@ -474,8 +474,7 @@ impl<R> Device<R> {
 
     fn forget_delays(&mut self) {
         for p in self.paths.iter_mut().flatten() {
-            p.rtt.reset();
-            p.window.restart();
+            p.restart();
         }
     }
 

@@ -304,7 +304,8 @@ impl<R> Device<R> {
         let slow = self.slow.backed_off(expiries);
         let Some(path) = self.path_mut(to) else { return };
         let place = if work.windowed() { path.depart(id, !work.slow(), now) } else { Place::Outside };
-        let mut patience = path.rtt.backed_off(expiries);
+        let mut patience =
+            if work.windowed() { path.patience(expiries) } else { path.rtt.backed_off(expiries) };
         if work.slow() {
             patience = patience.max(slow);
         } else if matches!(work, Work::Identify { .. }) && waited_for {

@@ -92,7 +92,7 @@ impl<R> Device<R> {
         let Some(frame) = self.flight.get_mut(id) else { return };
         frame.expiries = frame.expiries.saturating_add(1);
         frame.due = Time::NEVER;
-        let work = frame.work;
+        let (work, expiries) = (frame.work, frame.expiries);
         let copy = frame.flying().copied();
         match work {
             Work::Identify { .. } => {
@@ -119,6 +119,11 @@ impl<R> Device<R> {
                     if self.last_heard <= copy.sent && !work.slow() {
                         // Nothing since it left: not this frame alone is lost.
                         self.doubt(now, Some("it does not answer"), sink);
+                    }
+                    if !work.slow()
+                        && let Some(path) = copy.path.and_then(|id| self.path_mut(id))
+                    {
+                        path.in_vain(expiries);
                     }
                     self.blame(copy.path, now, sink);
                 }
