@@ -15,7 +15,7 @@ fn a_target_that_is_away_gives_errors_and_keeps_its_size() {
     let start = Instant::now();
     assert_eq!(bed.read_at(fh, 0, 4096), Err(Errno::EIO), "never a silent end of file");
     let took = start.elapsed();
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_millis(1500), "{took:?}");
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_millis(1000 + 5 * 250), "{took:?}");
     assert_eq!(bed.write_at(fh, 0, &[1; 512]), Err(Errno::EIO));
     assert_eq!(bed.sync(fh), Err(Errno::EIO));
     assert_eq!(

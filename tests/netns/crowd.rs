@@ -2,7 +2,7 @@
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Mount, Unit, errno};
-use crate::bed::{Bed, MIB, proc, until};
+use crate::bed::{Bed, LATE, MIB, proc, until};
 use crate::tools::fsx::Aligned;
 use crate::tools::meter::{Meter, kept, median};
 use std::fs::File;
@@ -183,7 +183,7 @@ fn deadline_dead_target_costs_the_others_nothing() {
         share * 100.0
     );
     assert!(first >= deadline, "{first:?}");
-    assert!(ms(&late) <= 250.0 && late.iter().all(|late| *late < 5 * SECOND / 4), "{late:?}");
+    assert!(ms(&late) <= 250.0 && late.iter().all(|late| *late < LATE), "{late:?}");
     assert!(ms(&lists) <= 50.0, "{lists:?}");
     assert!(share >= KEPT, "the other target keeps {share:.2}");
     drop(file);

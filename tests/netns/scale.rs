@@ -3,7 +3,7 @@
 
 use crate::bed::many::{Kind, Many, addr, mark};
 use crate::bed::mount::Mount;
-use crate::bed::{Bed, MIB, proc, until};
+use crate::bed::{Bed, LATE, MIB, proc, until};
 use crate::tools::fsx::Aligned;
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -258,7 +258,7 @@ fn deadline_l7_a_tenth_of_255_targets_dies() {
         }
     }
     print!("[the dead fail within {ended:.2?}, no read of the others takes longer than {living:.1?}] ");
-    assert!(ended < DEADLINE + SECOND / 4 * SLACK, "{ended:?}");
+    assert!(ended < DEADLINE + LATE, "{ended:?}");
     assert!(living < SECOND, "{living:?}");
     // And they come back.
     far.kill_every(0);
