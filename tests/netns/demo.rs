@@ -235,7 +235,7 @@ fn log_readers_poll_and_tail() {
         assert!(woken, "nobody woke it");
         (at, told)
     });
-    assert!(late >= told && late - told < Duration::from_millis(250), "{:?}", late - told);
+    assert!(late >= told && late - told < Duration::from_secs(1), "{:?}", late - told);
     say(&mount, "two");
     // Each from where it was.
     let news = rest(&mut all);
