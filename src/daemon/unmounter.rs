@@ -1,7 +1,12 @@
 //! The unmounter: a small process, forked before the first thread, that keeps the right to unmount which the daemon
 //! gives up, and outlives a daemon that is killed. It does three things: it unmounts when asked, it names those who
-//! keep the mount busy, and when its socket ends, however the daemon ended, it detaches the mount if that still is
-//! the one it was told about. Then it ends.
+//! keep the mount busy, and when the daemon has ended, however it did, it detaches the mount if that still is the one it
+//! was told about. Then it ends.
+//!
+//! **How it learns of the end.** An orderly daemon closes its socket. One that is killed while a thread of it waits in
+//! the kernel, for a reply that only the daemon itself could give, closes nothing: its memory and its descriptors stay,
+//! and its users wait for ever. So the kernel is asked to send a signal when the daemon's main thread dies, which no wait
+//! of another thread holds up; the unmounter then ends the connection, and that frees everybody.
 //!
 //! The two talk in lines over a socket pair: `mounted ID UNIQUE HELPER`, `unmount`, `detach` one way; `done`,
 //! `gone`, `busy WHO`, `failed WHY` the other way.
@@ -13,18 +18,25 @@ use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::SigSet;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid, getppid};
 use parking_lot::Mutex;
 
 use crate::failure::one_line;
-use crate::fs::mount::{Mount, MountId, Place, Unmount, holders};
+use crate::fs::mount::{Connection, Mount, MountId, Place, Unmount, holders};
 use crate::runtime::privilege;
 
 /// An unmount takes a millisecond; a scan of a machine with many processes takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the kernel sends when the daemon's main thread dies. Nobody else has a reason to send it.
+const DEATH: Signal = Signal::SIGUSR2;
 
 /// The daemon's end. Dropping it finishes the unmounter.
 #[derive(Debug)]
@@ -48,15 +60,16 @@ pub enum Outcome {
 }
 
 impl Unmounter {
-    /// Forks it. Call it before any thread starts, and before the mount at `place` is made: if the daemon dies between
+    /// Forks it. Call it from the main thread before any other starts, and before the mount at `place` is made: if the daemon dies between
     /// mount(2) and [`Unmounter::mounted`], a dead mount of ours there is detached all the same.
     pub fn start(place: &Place) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
+        let daemon = getpid();
         // SAFETY: the caller has no threads yet, so the child may use whatever the parent could; it never returns.
         match unsafe { fork() }? {
             ForkResult::Child => {
                 drop(ours);
-                let _ = std::panic::catch_unwind(|| child(theirs, place));
+                child(theirs, place, daemon);
                 // SAFETY: the child ends here, without the parent's destructors and exit handlers.
                 unsafe { libc::_exit(0) }
             }
@@ -147,17 +160,27 @@ fn outcome(mount: &Mount, result: io::Result<Unmount>) -> Outcome {
 }
 
 /// The child's life.
-fn child(socket: UnixStream, place: &Place) {
-    let Ok(socket) = alone(socket) else { return };
+fn child(socket: UnixStream, place: &Place, daemon: Pid) {
+    let Ok((socket, death)) = alone(socket, daemon) else { return };
     let mut lines = BufReader::new(socket);
     let mut mount: Option<Mount> = None;
+    let mut connection = None;
     let mut line = String::new();
-    while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+    loop {
+        if lines.buffer().is_empty() && died(lines.get_ref(), death.as_ref()) {
+            // Without the right to do it, and where it has ended already, there is nothing else to be done.
+            let _ = connection.map(Connection::abort);
+            break;
+        }
+        if !lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+            break;
+        }
         let words: Vec<&str> = line.split_whitespace().collect();
         let answer = match (words.as_slice(), &mount) {
             (["mounted", id, unique, helper], _) => {
                 let unique = unique.parse().ok().filter(|&unique| unique != 0);
                 let id = MountId { id: id.parse().unwrap_or(0), unique };
+                connection = Connection::of(id);
                 mount = Some(Mount::known(place.path().into(), id, *helper == "1"));
                 None
             }
@@ -178,6 +201,14 @@ fn child(socket: UnixStream, place: &Place) {
     };
 }
 
+/// Waits for a word of the daemon, or for its death: true.
+fn died(socket: &UnixStream, death: Option<&SignalFd>) -> bool {
+    let mut fds = vec![PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    fds.extend(death.map(|death| PollFd::new(death.as_fd(), PollFlags::POLLIN)));
+    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    fds.get(1).is_some_and(|death| death.any().unwrap_or(true))
+}
+
 fn words_of(answer: &Outcome) -> String {
     match answer {
         Outcome::Done => "done\n".into(),
@@ -188,8 +219,9 @@ fn words_of(answer: &Outcome) -> String {
 }
 
 /// Lets go of all that the child has inherited: descriptors, terminal, directory, signals. Whoever sends SIGTERM to
-/// the whole group, as a terminal or systemd does, means the daemon.
-fn alone(socket: UnixStream) -> io::Result<UnixStream> {
+/// the whole group, as a terminal or systemd does, means the daemon. Returns what becomes readable when the daemon dies,
+/// where the kernel offers that; the end of the socket says it too, as a rule.
+fn alone(socket: UnixStream, daemon: Pid) -> io::Result<(UnixStream, Option<SignalFd>)> {
     SigSet::all().thread_block()?;
     std::env::set_current_dir("/")?;
     // Where there is no /dev/null, it keeps what it has: it prints nothing.
@@ -208,7 +240,17 @@ fn alone(socket: UnixStream) -> io::Result<UnixStream> {
     // Its own name in ps, and in the list of those who hold something.
     // SAFETY: the argument is a C string, of which the kernel copies 15 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"aoefs-unmount".as_ptr()) };
-    Ok(socket)
+    // After privileges were dropped, which forgets it.
+    let mut only = SigSet::empty();
+    only.add(DEATH);
+    let death = prctl::set_pdeathsig(DEATH)
+        .and_then(|()| SignalFd::with_flags(&only, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+        .ok();
+    if getppid() != daemon {
+        // It died before the kernel was asked, and its socket has ended.
+        return Ok((socket, None));
+    }
+    Ok((socket, death))
 }
 
 fn close_range(first: libc::c_uint, last: libc::c_uint) {

@@ -2,6 +2,7 @@
 //! "still mounted" the wrong way round, and knows a mount by its path alone. Here a mount is known by its id, and is
 //! unmounted only while that id is what stands at the path. The descriptor goes to `fuser::Session::from_fd`.
 
+pub mod abort;
 pub mod error;
 pub mod helper;
 pub mod holders;
@@ -19,6 +20,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
+pub use abort::Connection;
 pub use error::MountError;
 pub use identity::MountId;
 use identity::Pinned;

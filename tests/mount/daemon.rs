@@ -111,7 +111,7 @@ fn say(line: &str) {
     std::io::stdout().flush().unwrap();
 }
 
-/// `--daemon DIR [STOP-SECONDS [SOURCE]]`
+/// `--daemon DIR [STOP-SECONDS [SOURCE [hold]]]`; `hold`: a thread of it reads `stuck` through its own mount.
 pub fn main(args: &[String]) -> ExitCode {
     let dir = args.first().expect("a directory");
     let stop = args.get(1).map_or(1, |secs| secs.parse().unwrap());
@@ -145,6 +145,10 @@ pub fn main(args: &[String]) -> ExitCode {
         "ready unmounter={} cleared={cleared} helper={helper} read_ahead={read_ahead:?}",
         unmounter.process()
     ));
+    if args.get(3).is_some() {
+        let path = std::path::Path::new(dir).join("stuck");
+        std::thread::spawn(move || std::fs::read(path));
+    }
     session.run().unwrap();
     unmounter.finish();
     say("ended");

@@ -1,14 +1,21 @@
 //! The unmounter: what it does when its daemon dies, and what it never does.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
 use crate::bed::{proc, until};
-use crate::room::{Room, SOON, running};
+use crate::room::{Room, SOON, running, this_program};
 
 crate::tests![
     kill_9_takes_the_mount_away,
     kill_9_takes_a_busy_mount_away,
+    clean_kill_9_with_a_thread_stuck_in_the_kernel,
+    clean_kill_9_with_a_stuck_thread_after_a_lazy_unmount,
     a_mount_that_came_after_ours_is_left_alone,
     a_mount_on_top_of_ours_is_left_alone,
     umount_ends_both,
@@ -32,7 +39,54 @@ fn kill_9_takes_a_busy_mount_away() {
     let file = std::fs::File::open(room.point().join("data")).unwrap();
     daemon.daemon.kill9();
     until("the mount is gone", SOON, || room.mounts().is_empty());
-    assert_eq!(file.metadata().unwrap_err().raw_os_error(), Some(nix::libc::ENOTCONN));
+    assert_eq!(file.metadata().unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+}
+
+/// A daemon one of whose threads waits for the daemon's own reply: kill -9 alone ends neither that thread nor the wait of
+/// its users.
+fn stuck_daemon(room: &Room) -> (crate::room::Daemoned, std::thread::JoinHandle<std::io::Error>) {
+    let point = room.point();
+    let argv = [&this_program(), "--daemon", point.to_str().unwrap(), "1", "test", "hold"];
+    let daemon = room.started(&argv);
+    let tasks = format!("/proc/{}/task", daemon.daemon.pid());
+    let waits = |task: &std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D'))
+    };
+    let stuck = || std::fs::read_dir(&tasks).unwrap().flatten().any(|task| waits(&task));
+    until("a thread of it is stuck", SOON, stuck);
+    // The name must be known before the mount is detached; opening it waits for the page already.
+    let name = File::options().read(true).custom_flags(libc::O_PATH).open(point.join("stuck")).unwrap();
+    let path = format!("/proc/self/fd/{}", name.as_raw_fd());
+    let user = std::thread::spawn(move || {
+        let read = std::fs::read(path);
+        drop(name);
+        read.unwrap_err()
+    });
+    (daemon, user)
+}
+
+fn freed(daemon: &crate::room::Daemoned, user: std::thread::JoinHandle<std::io::Error>) {
+    daemon.daemon.kill9();
+    until("the unmounter is gone", SOON, || !running(daemon.unmounter()));
+    until("its user is freed", SOON, || user.is_finished());
+    let errno = user.join().unwrap().raw_os_error();
+    assert!([libc::ECONNABORTED, libc::ENOTCONN].map(Some).contains(&errno), "{errno:?}");
+    until("the daemon is gone", SOON, || !running(daemon.daemon.pid()));
+}
+
+fn clean_kill_9_with_a_thread_stuck_in_the_kernel() {
+    let room = Room::new();
+    let (daemon, user) = stuck_daemon(&room);
+    freed(&daemon, user);
+    assert!(room.mounts().is_empty());
+}
+
+fn clean_kill_9_with_a_stuck_thread_after_a_lazy_unmount() {
+    let room = Room::new();
+    let (daemon, user) = stuck_daemon(&room);
+    umount2(&room.point(), MntFlags::MNT_DETACH).unwrap();
+    freed(&daemon, user);
 }
 
 fn a_mount_that_came_after_ours_is_left_alone() {
@@ -87,9 +141,9 @@ fn it_holds_nothing_and_listens_to_nobody() {
     let comm = format!("/proc/{pid}/comm");
     until("it has its name", SOON, || std::fs::read_to_string(&comm).unwrap() == "aoefs-unmount\n");
     let files = files();
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
     assert_eq!(files[..3], ["/dev/null"; 3]);
-    assert!(files[3].starts_with("socket:"), "{files:?}");
+    assert!(files[3].starts_with("anon_inode:[signalfd]") && files[4].starts_with("socket:"), "{files:?}");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let held = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
     // SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH.
