@@ -55,11 +55,6 @@ pub struct Stage {
 /// unmounted by the caller.
 pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let Stage { options, config, ground, mounted, unmounter, signals } = stage;
-    // Capabilities belong to threads: they are dropped before there is a second one.
-    note(match ground {
-        Ground::Links { .. } => privilege::drop_privileges(),
-        Ground::Demo(_) => privilege::drop_all_privileges(),
-    });
     let runtime = Runtime::new(options.mount.max_targets);
     let startup = Arc::new(Startup::new(&options, config));
     let settings = Settings {
@@ -74,6 +69,12 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let cannot =
         |what: &'static str| move |error| Failure::start(format!("cannot {what}: {error}; try again"));
     let session = FuseSession::open(&core, mounted.device).map_err(cannot("talk to the kernel's FUSE"))?;
+    // Capabilities belong to threads: they are dropped before there is a second one. And after INIT: who lacks CAP_SYS_ADMIN
+    // then gets no more requests in the background than `max_user_bgreq` allows, which one target's users could fill.
+    note(match ground {
+        Ground::Links { .. } => privilege::drop_privileges(),
+        Ground::Demo(_) => privilege::drop_all_privileges(),
+    });
     if let Err(error) = mounted.mount.set_read_ahead(options.mount.readahead_kib) {
         // The demo is for those who have no privilege.
         let level = if matches!(ground, Ground::Demo(_)) { log::Level::Debug } else { log::Level::Warn };

@@ -12,6 +12,8 @@ mod rng;
 
 #[path = "fs_core/commands.rs"]
 mod commands;
+#[path = "fs_core/copy.rs"]
+mod copy;
 #[path = "fs_core/counters.rs"]
 mod counters;
 #[path = "fs_core/disk.rs"]
@@ -22,6 +24,8 @@ mod life;
 mod lists;
 #[path = "fs_core/names.rs"]
 mod names;
+#[path = "fs_core/pages.rs"]
+mod pages;
 #[path = "fs_core/partscan.rs"]
 mod partscan;
 #[path = "fs_core/raw.rs"]

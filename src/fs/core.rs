@@ -15,25 +15,29 @@ use parking_lot::Mutex;
 use super::ctl::UnitCommand;
 use super::errno::{self, Errno};
 use super::handles::Handles;
-use super::notify::{Kernel, Line, PageRange, Pages, Waker};
-use super::tree::{self, Changes, Disk, Tree};
+use super::notify::{Kernel, Line, Pages, Waker};
+use super::tree::{self, Changes, Tree};
 use crate::engine::{Device, Handle, Io, Outcome, Pool, Request};
 use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit};
 use crate::wire::Addr;
 
+mod change;
 mod command;
 mod config;
+mod copy;
 mod disk;
 mod fallocate;
 mod files;
 mod lists;
 mod names;
 mod partscan;
+mod pending;
 mod raw;
 mod status;
 mod zero;
 
-pub use disk::Write;
+pub use copy::At;
+pub use disk::{Reader, Write};
 pub use files::Opened;
 pub use names::Found;
 
@@ -150,9 +154,8 @@ impl Core {
     }
 
     fn tell(&self, unit: &Unit, changes: Changes) {
-        let whole = |disk: &Arc<Disk>| PageRange { ino: disk.ino, bytes: 0..u64::MAX };
-        if !changes.gone.is_empty() {
-            self.pages.drop_soon(unit.id, changes.gone.iter().map(whole).collect());
+        for disk in changes.gone {
+            self.pages.drop_inode(unit.id, disk.ino);
         }
         for disk in changes.resized {
             self.waker.attributes(disk.ino);

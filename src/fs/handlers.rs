@@ -5,7 +5,7 @@
 //! the session's thread: the reply is dropped, and a dropped reply says EIO.
 //!
 //! **ENOSYS is a choice.** The kernel remembers it and does not ask again: extended attributes then are EOPNOTSUPP
-//! without a question before every write, SEEK_HOLE finds none, copy_file_range copies, locks are this machine's own.
+//! without a question before every write, SEEK_HOLE finds none, locks are this machine's own.
 //! fsync and fallocate must never say it.
 
 use std::ffi::OsStr;
@@ -25,7 +25,7 @@ use fuser::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::core::Core;
+use super::core::{At, Core, Reader};
 use super::errno::Errno;
 use crate::runtime::Deputy;
 use crate::runtime::clock::wall;
@@ -33,9 +33,9 @@ use crate::runtime::clock::wall;
 /// Bytes of one WRITE: what the kernel's default page limit allows, and one request of a loop device.
 const MAX_WRITE: u32 = 1 << 20;
 
-/// Requests that the kernel lets wait in the background, for all files together: enough for a loop device at full
-/// depth on each of four targets that do not answer, and the memory bound of the design.
-const MAX_BACKGROUND: u16 = 512;
+/// Requests that the kernel lets wait in the background: for all files of the mount together, so that those of a target
+/// that is away must never use it up. What one target can have is bounded by the engine instead.
+const MAX_BACKGROUND: u16 = u16::MAX;
 
 /// Longest name in a directory, in bytes, as statfs tells it.
 const NAME_MAX: u32 = 255;
@@ -105,7 +105,6 @@ impl Filesystem for AoeFs {
             // Large O_DIRECT calls in parallel, and errors of one part reach the caller: loop devices need it.
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ];
         for flag in wanted {
             if config.add_capabilities(flag).is_err() {
@@ -225,11 +224,13 @@ impl Filesystem for AoeFs {
         offset: u64,
         size: u32,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        // The kernel names an owner of locks (FUSE_READ_LOCKOWNER) for reads of programs only.
+        let reader = if lock_owner.is_some() { Reader::Program } else { Reader::PageCache };
         self.carry(|| {
-            self.core.read(fh.0, offset, size as usize, |read| match read {
+            self.core.read(fh.0, offset, size as usize, reader, |read| match read {
                 Ok(data) => reply.data(data),
                 Err(errno) => reply.error(errno),
             })
@@ -243,14 +244,13 @@ impl Filesystem for AoeFs {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        write_flags: WriteFlags,
+        _: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         self.carry(|| {
-            self.core.write(fh.0, offset, data, cached, |written| match written {
+            self.core.write(fh.0, offset, data, |written| match written {
                 Ok(len) => reply.written(len),
                 Err(errno) => reply.error(errno),
             })
@@ -431,15 +431,21 @@ impl Filesystem for AoeFs {
         &self,
         _: &Request,
         _: INodeNo,
-        _: FileHandle,
-        _: u64,
+        from: FileHandle,
+        from_offset: u64,
         _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u64,
+        to: FileHandle,
+        to_offset: u64,
+        len: u64,
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        let (from, to) = (At { fh: from.0, offset: from_offset }, At { fh: to.0, offset: to_offset });
+        self.serve(|| {
+            self.core.copy_range(from, to, len, |copied| match copied {
+                Ok(len) => reply.written(len),
+                Err(errno) => reply.error(errno),
+            })
+        });
     }
 }

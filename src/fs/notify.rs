@@ -1,6 +1,6 @@
 //! Telling the kernel what changed: cached pages, attributes, poll.
 //!
-//! Dropping pages waits for page locks, and a page may be locked by a request that this daemon owes. So it is never
+//! Dropping pages waits for pages that are being read, and their READ may be one that this daemon owes. So it is never
 //! done by a thread that serves requests, never with anything locked, and by a thread of its own for each target, so
 //! that a dead target delays nobody else. Attributes and poll wake-ups do not wait; one thread does them for all.
 
@@ -11,14 +11,15 @@ use crossbeam_channel::{Sender, unbounded};
 use fuser::{INodeNo, Notifier, PollNotifier};
 use parking_lot::Mutex;
 
+mod clean;
 mod pages;
 
-pub use pages::{Answer, PageRange, Pages, Write};
+pub use pages::{Answer, Name, Pages};
 
 /// What the kernel can be told. The errors of a notification say that the kernel does not know the inode, or that
 /// the mount is gone: nothing is left to do either way.
 pub trait Kernel: Send + Sync {
-    /// Forget cached pages; a length of 0 is to the end. Waits for pages that are locked.
+    /// Forget cached pages; a length of 0 is to the end. Waits for pages that are being read.
     fn drop_pages(&self, ino: u64, offset: u64, len: u64);
     /// Forget cached attributes.
     fn drop_attributes(&self, ino: u64);

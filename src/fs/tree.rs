@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, INodeNo};
@@ -82,9 +82,6 @@ pub struct Disk {
     pub start: u64,
     size: AtomicU64,
     stale: AtomicBool,
-    cached: AtomicBool,
-    /// Disks of the same target that may be cached: shared by all of them.
-    cached_names: Arc<AtomicUsize>,
     /// Nanoseconds since 1970.
     mtime: AtomicU64,
     lookups: AtomicU64,
@@ -101,41 +98,20 @@ impl Disk {
         self.stale.load(Ordering::Acquire)
     }
 
-    /// Whether the kernel may hold pages of it.
-    pub fn may_be_cached(&self) -> bool {
-        self.cached.load(Ordering::Acquire)
-    }
-
-    /// Pages of it are about to reach the kernel's cache. Said before the read or write is submitted, so that
-    /// whoever writes the same bytes later sees it.
-    pub fn note_cached(&self) {
-        if !self.cached.load(Ordering::Relaxed) && !self.cached.swap(true, Ordering::AcqRel) {
-            self.cached_names.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    fn note_uncached(&self) {
-        if self.cached.swap(false, Ordering::AcqRel) {
-            self.cached_names.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-
-    /// Whether the kernel may hold pages of the same target under another name. Costs two loads, so that who has
-    /// one name only pays nothing.
-    pub fn others_cached(&self) -> bool {
-        self.cached_names.load(Ordering::Acquire) > usize::from(self.may_be_cached())
-    }
-
     /// It was written to, or its time was set.
     pub fn set_mtime(&self, at: SystemTime) {
         let nanos = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         self.mtime.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// What these bytes of the target's whole disk are here.
-    fn part_of(&self, bytes: &Range<u64>) -> Option<Range<u64>> {
-        let (from, to) = (bytes.start.max(self.start), bytes.end.min(self.start.saturating_add(self.size())));
-        (from < to).then(|| from - self.start..to - self.start)
+    /// What these bytes of it are on the target's whole disk.
+    pub fn on_target(&self, bytes: &Range<u64>) -> Range<u64> {
+        let size = self.size();
+        self.start + bytes.start.min(size)..self.start + bytes.end.min(size)
+    }
+
+    fn overlaps(&self, bytes: &Range<u64>) -> bool {
+        self.start < bytes.end && bytes.start < self.start.saturating_add(self.size())
     }
 
     fn mtime(&self) -> SystemTime {
@@ -185,7 +161,6 @@ struct Kept {
 struct Unit {
     current: Vec<Arc<Disk>>,
     kept: HashMap<String, Kept>,
-    cached_names: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -206,8 +181,6 @@ impl Inner {
             start: view.start,
             size: view.size.into(),
             stale: false.into(),
-            cached: false.into(),
-            cached_names: self.units.entry(unit).or_default().cached_names.clone(),
             mtime: mtime.into(),
             lookups: 0.into(),
         });
@@ -219,7 +192,6 @@ impl Inner {
     /// From now on it answers ESTALE; it stays only while the kernel knows it.
     fn retire(&mut self, disk: &Arc<Disk>) {
         disk.stale.store(true, Ordering::Release);
-        disk.note_uncached();
         if disk.lookups.load(Ordering::Relaxed) == 0 {
             self.disks.remove(&disk.ino);
         }
@@ -292,44 +264,30 @@ impl Tree {
         self.inner.lock().units.get(&unit).map(|unit| unit.current.clone()).unwrap_or_default()
     }
 
-    /// What the same bytes are under the other names of the target that may be cached: inode and bytes there.
-    pub fn cached_elsewhere(&self, disk: &Disk, bytes: &Range<u64>) -> Vec<(u64, Range<u64>)> {
-        let bytes = disk.start.saturating_add(bytes.start)..disk.start.saturating_add(bytes.end);
-        let inner = self.inner.lock();
-        let Some(unit) = inner.units.get(&disk.unit) else { return Vec::new() };
-        let others = unit.current.iter().filter(|other| other.ino != disk.ino && other.may_be_cached());
-        others.filter_map(|other| Some((other.ino, other.part_of(&bytes)?))).collect()
-    }
-
-    /// Which of a target's names these bytes of its whole disk lie in, cached or not: inode and bytes there. Their
-    /// time is set to `at`.
-    pub fn changed_below(&self, unit: UnitId, bytes: &Range<u64>, at: SystemTime) -> Vec<(u64, Range<u64>)> {
+    /// Bytes of a target's whole disk were written to at that time. Returns the inodes of the names that they lie in.
+    pub fn changed(&self, unit: UnitId, bytes: &Range<u64>, at: SystemTime) -> Vec<u64> {
         let inner = self.inner.lock();
         let Some(unit) = inner.units.get(&unit) else { return Vec::new() };
-        let hit = |disk: &Arc<Disk>| {
-            let part = disk.part_of(bytes)?;
-            disk.set_mtime(at);
-            Some((disk.ino, part))
-        };
-        unit.current.iter().filter_map(hit).collect()
+        let hit = unit.current.iter().filter(|disk| disk.overlaps(bytes));
+        hit.inspect(|disk| disk.set_mtime(at)).map(|disk| disk.ino).collect()
     }
 
-    /// The kernel drops that many of the lookups that it had.
-    pub fn forget(&self, ino: u64, lookups: u64) {
+    /// The kernel drops that many of the lookups that it had. Returns the disk if it has forgotten the inode now.
+    pub fn forget(&self, ino: u64, lookups: u64) -> Option<Arc<Disk>> {
         if ino < FIRST_DISK {
-            return;
+            return None;
         }
         let mut inner = self.inner.lock();
-        let Some(disk) = inner.disks.get(&ino) else { return };
+        let disk = inner.disks.get(&ino)?.clone();
         let left = disk.lookups.load(Ordering::Relaxed).saturating_sub(lookups);
         disk.lookups.store(left, Ordering::Relaxed);
-        if left == 0 {
-            // The inode is gone in the kernel, and its pages with it.
-            disk.note_uncached();
-            if disk.is_stale() {
-                inner.disks.remove(&ino);
-            }
+        if left > 0 {
+            return None;
         }
+        if disk.is_stale() {
+            inner.disks.remove(&ino);
+        }
+        Some(disk)
     }
 
     /// What an inode number stands for. Whether its target is still known is not asked here.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aoefs::fs::core::{Core, Found, Settings};
+use aoefs::fs::core::{At, Core, Found, Reader, Settings};
 use aoefs::fs::errno::Errno;
 use aoefs::fs::notify::Kernel;
 use aoefs::runtime::loopback::pair;
@@ -51,12 +51,29 @@ pub type Dropped = (u64, Option<(u64, u64)>);
 
 /// What the kernel was told.
 #[derive(Default)]
-pub struct Told(pub Mutex<Vec<Dropped>>);
+pub struct Told(pub Mutex<Vec<Dropped>>, AtomicBool, Mutex<Duration>);
+
+impl Told {
+    /// Pages are being read: they cannot be dropped until that is over.
+    pub fn lock_pages(&self, locked: bool) {
+        self.1.store(locked, Ordering::SeqCst);
+    }
+
+    /// How long it takes to drop pages.
+    pub fn slow(&self, each: Duration) {
+        *self.2.lock() = each;
+    }
+}
 
 struct Fake(Arc<Told>);
 
 impl Kernel for Fake {
     fn drop_pages(&self, ino: u64, offset: u64, len: u64) {
+        while self.0.1.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let each = *self.0.2.lock();
+        std::thread::sleep(each);
         self.0.0.lock().push((ino, Some((offset, len))));
     }
     fn drop_attributes(&self, ino: u64) {
@@ -178,11 +195,35 @@ impl Bed {
     }
 
     pub fn read_at(&self, fh: u64, offset: u64, len: usize) -> Result<Vec<u8>, Errno> {
-        Self::wait(|answer| self.core.read(fh, offset, len, move |read| answer(read.map(<[u8]>::to_vec))))
+        self.read_as(Reader::Program, fh, offset, len)
+    }
+
+    /// As the kernel reads for its page cache.
+    pub fn page_in(&self, fh: u64, offset: u64, len: usize) -> Result<Vec<u8>, Errno> {
+        self.read_as(Reader::PageCache, fh, offset, len)
+    }
+
+    fn read_as(&self, reader: Reader, fh: u64, offset: u64, len: usize) -> Result<Vec<u8>, Errno> {
+        Self::wait(|answer| {
+            self.core.read(fh, offset, len, reader, move |read| answer(read.map(<[u8]>::to_vec)))
+        })
+    }
+
+    /// copy_file_range(2) between two handles.
+    pub fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64) -> Result<u32, Errno> {
+        let at = |(fh, offset)| At { fh, offset };
+        Self::wait(|answer| self.core.copy_range(at(from), at(to), len, answer))
+    }
+
+    /// What the kernel was told since this was asked last.
+    pub fn told(&self) -> Vec<Dropped> {
+        let mut told = std::mem::take(&mut *self.told.0.lock());
+        told.sort();
+        told
     }
 
     pub fn write_at(&self, fh: u64, offset: u64, data: &[u8]) -> Result<u32, Errno> {
-        Self::wait(|answer| self.core.write(fh, offset, data, false, answer))
+        Self::wait(|answer| self.core.write(fh, offset, data, answer))
     }
 
     pub fn truncate(&self, ino: u64, fh: Option<u64>, size: u64) -> Result<(), Errno> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aoefs::fs::core::Core;
+use aoefs::fs::core::{Core, Reader};
 use aoefs::fs::errno::Errno;
 use aoefs::runtime::loopback::pair;
 use aoefs::runtime::serve::{FrameHandler, Server};
@@ -101,7 +101,7 @@ fn noblock_a_silent_target_is_counted_at_once() {
     let fh = bed.open("1.0/data");
     bed.silence(true);
     let (tx, answered) = std::sync::mpsc::channel();
-    bed.core.read(fh, 0, 4096, move |read| tx.send(read.map(<[u8]>::len)).unwrap());
+    bed.core.read(fh, 0, 4096, Reader::Program, move |read| tx.send(read.map(<[u8]>::len)).unwrap());
     let start = Instant::now();
     let target = sample(&bed).targets[&Addr::new(1, 0)].clone();
     assert_eq!(target.queue, 1.0);
@@ -169,7 +169,10 @@ fn a_full_shelf() {
     let ino = core.look_up(ROOT, "metrics".as_ref()).unwrap().attr.ino.0;
     let fh = core.open(ino, PID, libc::O_RDONLY).unwrap().fh;
     let read = |offset, len| {
-        Bed::wait(|answer| core.read(fh, offset, len, move |read| answer(read.map(<[u8]>::to_vec)))).unwrap()
+        Bed::wait(|answer| {
+            core.read(fh, offset, len, Reader::Program, move |read| answer(read.map(<[u8]>::to_vec)))
+        })
+        .unwrap()
     };
     let mut page = read(0, 1 << 16);
     while let more @ [_, ..] = &read(page.len() as u64, 1 << 16)[..] {

@@ -3,9 +3,8 @@
 use std::sync::mpsc;
 
 use aoefs::fs::errno::Errno;
-use fuser::FopenFlags;
 
-use crate::bed::{Bed, PID, SIZE};
+use crate::bed::{Bed, SIZE};
 
 const MIB: u64 = 1 << 20;
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
@@ -91,7 +90,7 @@ fn writes_during_the_zeros_of_a_truncation_are_kept() {
     for n in (0..16u8).rev() {
         let offset = u64::from(n) * (SIZE / 16);
         let tx = tx.clone();
-        bed.core.write(fh, offset, &[n + 1; 1024], false, move |written| tx.send(written).unwrap());
+        bed.core.write(fh, offset, &[n + 1; 1024], move |written| tx.send(written).unwrap());
         image[offset as usize..offset as usize + 1024].fill(n + 1);
     }
     for _ in 0..16 {
@@ -173,121 +172,6 @@ fn a_deleted_partition_is_stale_also_when_its_name_comes_back() {
     let disk = bed.disk();
     assert_eq!((disk[0], disk[100 * 512]), (1, 0));
     bed.core.release(old);
-    bed.end();
-}
-
-/// A write through one name is answered after the pages of the others are gone.
-#[test]
-fn names_of_the_same_bytes_stay_coherent() {
-    let bed = Bed::new();
-    bed.echo("1.0/ctl", "part a 8 16\npart b 100 108\npart c 12 20").unwrap();
-    let [data, a, b, c] = ["data", "a", "b", "c"].map(|name| bed.open(&format!("1.0/{name}")));
-    let [data_ino, a_ino, c_ino] = ["data", "a", "c"].map(|name| bed.ino(&format!("1.0/{name}")).unwrap());
-    assert_eq!(bed.write_at(data, 8 * 512, &[1; 4096]), Ok(4096));
-    assert_eq!(*bed.told.0.lock(), [], "nobody has read anything yet");
-    for fh in [a, b] {
-        bed.read_at(fh, 0, 4096).unwrap();
-    }
-    assert_eq!(bed.write_at(data, 10 * 512, &[2; 4096]), Ok(4096));
-    assert_eq!(*bed.told.0.lock(), [(a_ino, Some((1024, 3072)))]);
-    bed.told.0.lock().clear();
-    bed.read_at(c, 0, 512).unwrap();
-    assert_eq!(bed.write_at(a, 2048, &[3; 512]), Ok(512));
-    let mut told = std::mem::take(&mut *bed.told.0.lock());
-    told.sort();
-    let mut want = [(data_ino, Some((12 * 512, 512))), (c_ino, Some((0, 512)))];
-    want.sort();
-    assert_eq!(told, want);
-    assert_eq!(bed.fallocate(data, ZERO, 12 * 512, 512), Ok(()));
-    assert_eq!(bed.told.0.lock().len(), 2);
-    for fh in [data, a, b, c] {
-        bed.core.release(fh);
-    }
-    bed.end();
-}
-
-#[test]
-fn uncached_files_need_no_coherence() {
-    let bed = Bed::with(|settings| settings.uncached = true);
-    bed.echo("1.0/ctl", "part a 8 16").unwrap();
-    let [data, a] = ["data", "a"].map(|name| bed.open(&format!("1.0/{name}")));
-    bed.read_at(a, 0, 4096).unwrap();
-    assert_eq!(bed.write_at(data, 8 * 512, &[1; 4096]), Ok(4096));
-    assert_eq!(*bed.told.0.lock(), []);
-    bed.core.release(data);
-    bed.core.release(a);
-    bed.end();
-}
-
-/// The kernel's flags of a file that is opened now, and its handle.
-fn opened(bed: &Bed, path: &str, flags: i32) -> (u64, FopenFlags) {
-    let opened = bed.core.open(bed.ino(path).unwrap(), PID, flags).unwrap();
-    (opened.fh, opened.flags)
-}
-
-/// `direct_io` of a target holds for what is opened from then on, over silence and over `-o direct_io`.
-#[test]
-fn direct_io_is_a_targets_own_switch() {
-    const PAST: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
-    for of_the_mount in [false, true] {
-        let bed = Bed::with(|settings| settings.uncached = of_the_mount);
-        bed.echo("1.0/ctl", "part a 8 16").unwrap();
-        let check = |on: bool, after: &str| {
-            for path in ["1.0/data", "1.0/a"] {
-                for mode in [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR] {
-                    let (fh, flags) = opened(&bed, path, mode);
-                    assert_eq!(flags, if on { PAST } else { FopenFlags::empty() }, "{path} {mode} {after}");
-                    bed.core.release(fh);
-                }
-            }
-            let text = bed.cat("1.0/ctl").unwrap();
-            let flags = text.lines().find(|line| line.starts_with("flag:")).unwrap();
-            assert_eq!(flags.ends_with(" jumbo direct_io"), on, "{flags} {after}");
-            assert_eq!(text.matches("direct_io").count(), usize::from(on), "{text} {after}");
-        };
-        check(of_the_mount, "at the start");
-        for (line, on) in [
-            ("direct_io", !of_the_mount),
-            ("direct_io", of_the_mount),
-            ("direct_io on", true),
-            ("direct_io on", true),
-            ("direct_io off", false),
-            ("direct_io off", false),
-        ] {
-            bed.echo("1.0/ctl", line).unwrap();
-            check(on, line);
-        }
-        bed.echo("1.0/ctl", "direct_io").unwrap();
-        assert_eq!(bed.echo("1.0/ctl", "direct_io maybe"), Err(Errno::EINVAL));
-        bed.silence(true);
-        bed.echo("1.0/ctl", "failio").unwrap();
-        bed.eventually(|| bed.cat("1.0/ctl").unwrap().starts_with("state: down\n"));
-        bed.silence(false);
-        bed.server.announce();
-        bed.eventually(|| bed.cat("1.0/ctl").unwrap().starts_with("state: up\n"));
-        check(true, "after silence");
-        bed.end();
-    }
-}
-
-/// One name open both ways: what is written past the cache is answered once the cached pages are gone.
-#[test]
-fn a_write_past_the_cache_drops_what_another_handle_has_cached() {
-    let bed = Bed::new();
-    let ino = bed.ino("1.0/data").unwrap();
-    let cached = bed.open("1.0/data");
-    bed.echo("1.0/ctl", "direct_io on").unwrap();
-    let (past, _) = opened(&bed, "1.0/data", libc::O_RDWR);
-    assert_eq!(bed.write_at(past, 0, &[1; 4096]), Ok(4096));
-    assert_eq!(*bed.told.0.lock(), [], "nobody has read");
-    bed.read_at(cached, 0, 8192).unwrap();
-    assert_eq!(bed.write_at(past, 512, &[2; 4096]), Ok(4096));
-    assert_eq!(*bed.told.0.lock(), [(ino, Some((512, 4096)))]);
-    // The pages of a shared mapping are locked until their write is answered: they cannot be dropped before.
-    assert_eq!(Bed::wait(|answer| bed.core.write(past, 0, &[3; 4096], true, answer)), Ok(4096));
-    assert_eq!(bed.told.0.lock().len(), 1);
-    bed.core.release(past);
-    bed.core.release(cached);
     bed.end();
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use aoefs::fs::core::Reader;
 use aoefs::fs::errno::Errno;
 
 use crate::bed::{Bed, SIZE};
@@ -40,7 +41,7 @@ fn names_answer_whatever_the_network_does() {
     let bed = Bed::new();
     let fh = bed.open("1.0/data");
     bed.silence(true);
-    bed.core.read(fh, 0, 4096, |_| ());
+    bed.core.read(fh, 0, 4096, Reader::Program, |_| ());
     let start = Instant::now();
     for _ in 0..100 {
         bed.names("");
@@ -66,7 +67,7 @@ fn failio_frees_everybody_also_under_nofail() {
     let (tx, rx) = std::sync::mpsc::channel();
     for n in 0..100 {
         let tx = tx.clone();
-        bed.core.write(fh, n * 512, &[1; 512], false, move |written| tx.send(written).unwrap());
+        bed.core.write(fh, n * 512, &[1; 512], move |written| tx.send(written).unwrap());
     }
     std::thread::sleep(Duration::from_millis(50));
     assert!(rx.try_recv().is_err());

@@ -17,7 +17,7 @@ crate::tests![
     integrity_reads_and_writes_at_the_end,
     integrity_truncation_keeps_the_size_and_zeroes_what_is_skipped,
     sync_reaches_the_wire,
-    integrity_shared_mappings,
+    integrity_mappings,
     fallocate_does_what_it_says_or_says_no,
     names_cannot_be_made_or_moved,
     integrity_direct_io_of_every_alignment,
@@ -112,7 +112,7 @@ fn integrity_truncation_keeps_the_size_and_zeroes_what_is_skipped() {
     want[10_001..10_004].copy_from_slice(b"abc");
     let got = one.disk();
     assert!(got == want, "first difference at {:?}", got.iter().zip(&want).position(|(a, b)| a != b));
-    assert!(std::fs::read(one.unit.data()).unwrap() == want, "the page cache shows something else");
+    assert!(std::fs::read(one.unit.data()).unwrap() == want, "a read without O_DIRECT shows something else");
     proc::sh(STEP, &format!("echo hello >{}", one.unit.data().display()));
     assert!(one.disk().starts_with(b"hello\n"));
     assert!(one.disk()[6..] == want[6..]);
@@ -138,21 +138,32 @@ fn sync_reaches_the_wire() {
     one.done();
 }
 
-fn integrity_shared_mappings() {
+/// Shared mappings would hold changed pages in memory; private ones are pages of their own, and show what the disk has when
+/// they are first touched. A mount that cannot write allows both.
+fn integrity_mappings() {
     let one = one();
-    let script = "import mmap,sys
-f=open(sys.argv[1],'r+b')
-m=mmap.mmap(f.fileno(),1<<20,offset=1<<20)
+    let script = "import errno,mmap,sys
+def refused(prot,flags):
+    try: mmap.mmap(f.fileno(),1<<20,offset=1<<20,flags=flags,prot=prot)
+    except OSError as e: return e.errno
+f=open(sys.argv[1],'r+b',buffering=0)
+read,both=mmap.PROT_READ,mmap.PROT_READ|mmap.PROT_WRITE
+assert refused(both,mmap.MAP_SHARED)==errno.ENODEV
+assert refused(read,mmap.MAP_SHARED)==errno.ENODEV
+m=mmap.mmap(f.fileno(),1<<20,offset=1<<20,flags=mmap.MAP_PRIVATE,prot=both)
 assert m[:4096]==open(sys.argv[2],'rb').read()[1<<20:(1<<20)+4096]
 m[5000:5005]=b'hello'
-m.flush()
-m.close()";
+f.seek((1<<20)+8192); f.write(b'x'*4096)
+n=mmap.mmap(f.fileno(),1<<20,offset=1<<20,flags=mmap.MAP_PRIVATE,prot=both)
+assert n[8192:8197]==b'xxxxx' and m[8192:8197]==b'xxxxx' and n[5000:5005]!=b'hello'";
     if !proc::have("python3") {
         crate::bed::skip("python3 is not installed");
     }
     let (data, image) = (one.unit.data(), one.image.clone());
+    let before = one.disk();
     proc::ok(STEP, &["python3", "-c", script, data.to_str().unwrap(), image.to_str().unwrap()]);
-    assert_eq!(&one.disk()[MIB + 5000..MIB + 5005], b"hello");
+    assert!(one.disk()[MIB + 8192..MIB + 8192 + 4096] == [b'x'; 4096]);
+    assert!(one.disk()[MIB..MIB + 8192] == before[MIB..MIB + 8192], "a private change has left");
     one.done();
 }
 
@@ -221,7 +232,7 @@ fn integrity_direct_io_of_every_alignment() {
     assert!(one.disk() == model);
     let mut whole = Vec::new();
     one.unit.open("data").read_to_end(&mut whole).unwrap();
-    assert!(whole == model, "the page cache shows something else");
+    assert!(whole == model, "a read without O_DIRECT shows something else");
     drop(file);
     one.done();
 }

@@ -129,6 +129,11 @@ impl<R> Device<R> {
         self.nofail
     }
 
+    /// How long one request may take. See `set_deadline`.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Are files that are opened from now on not to be cached? Nothing here looks at it: it is kept for whoever opens them,
     /// as long as the target is known.
     pub fn set_uncached(&mut self, on: bool) {

@@ -8,9 +8,8 @@ use super::{Core, nothing};
 use crate::engine::{Io, Output, WriteBuf};
 use crate::fs::errno::{self, Errno};
 use crate::fs::handles::{Admit, DiskHandle, Handle, Job};
-use crate::fs::notify::{self, PageRange};
+use crate::fs::notify::Name;
 use crate::fs::tree::Disk;
-use crate::runtime::clock::wall;
 
 /// A write on its way.
 pub struct Write {
@@ -18,14 +17,21 @@ pub struct Write {
     pub offset: u64,
     /// The bytes, copied out of the request.
     pub data: WriteBuf,
-    /// The kernel keeps the pages locked until the write is answered.
-    pub locks_pages: bool,
 }
 
 impl Write {
     fn end(&self) -> u64 {
         self.offset.saturating_add(self.data.len() as u64)
     }
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reader {
+    /// A program's own read: what it gets is kept nowhere.
+    Program,
+    /// The kernel, for its page cache: for sendfile, splice and mappings.
+    PageCache,
 }
 
 impl Core {
@@ -38,17 +44,20 @@ impl Core {
         &self,
         handle: &Handle,
         open: &DiskHandle,
-        range: (u64, usize),
+        (offset, len): (u64, usize),
+        reader: Reader,
         answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
     ) {
         if open.disk.is_stale() {
             return answer(Err(Errno::ESTALE));
         }
-        if !open.uncached {
-            open.disk.note_cached();
+        // Where nothing is written through this mount, nothing has to be dropped.
+        if reader == Reader::PageCache && !self.settings.read_only {
+            let name = Name { ino: open.disk.ino, start: open.disk.start };
+            self.pages.note(open.unit.id, name, offset..offset.saturating_add(len as u64));
         }
         open.used();
-        let io = Io::Read { offset: range.0, len: range.1 };
+        let io = Io::Read { offset, len };
         self.submit(&open.unit, open.disk.place, handle.mode.nonblock, io, move |outcome| match outcome {
             Ok(Output::Data(data)) => answer(Ok(&data)),
             Ok(_) => answer(Err(Errno::EIO)),
@@ -73,27 +82,26 @@ impl Core {
         let (offset, end) = (write.offset, write.end());
         let mut held = Some((write, answer));
         let admit = open.truncation.write(offset, end, || {
-            let (core, handle, held) = (self.clone(), handle.clone(), held.take());
-            Box::new(move || {
-                if let Some((write, answer)) = held {
-                    core.write_disk(&handle, write, answer);
-                }
-            })
+            let again = |core: &Arc<Self>, handle: &Arc<Handle>, write, answer: Give<u32>| {
+                core.write_disk(handle, write, answer);
+            };
+            let (write, answer) = held.take().unzip();
+            self.again(handle, write, answer, again)
         });
         let Some((write, answer)) = held else { return };
-        match admit {
-            Admit::Go | Admit::Wait => self.write_now(handle, write, offset, answer),
-            Admit::Zero { from, to } => {
-                let (core, handle) = (self.clone(), handle.clone());
-                self.zero_gap(&handle.clone(), from..to, end, move |zeroed| match zeroed {
-                    Ok(()) => core.write_now(&handle, write, from, answer),
-                    Err(errno) => answer(Err(errno)),
-                });
-            }
-        }
+        let Admit::Zero { from, to } = admit else { return self.write_now(handle, write, answer) };
+        let pending = self.pending(open, answer);
+        let (core, own, done) = (self.clone(), handle.clone(), pending.clone());
+        self.zero_gap(handle, from..to, end, move |zeroed| match zeroed {
+            // It was answered: what is not begun stays undone.
+            _ if done.is_over() => {}
+            Ok(()) => core.write_now(&own, write, move |written| done.give(written)),
+            Err(errno) => done.give(Err(errno)),
+        });
     }
 
-    /// Writes what a truncation owes, then runs `then`, then whatever waited for it. The mark will be at `mark`.
+    /// Writes what a truncation owes, then runs `then`, then whatever waited for it. The mark will be at `mark`, or as far
+    /// as the zeros came.
     fn zero_gap(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
@@ -101,14 +109,8 @@ impl Core {
         mark: u64,
         then: impl FnOnce(Result<(), Errno>) + Send + 'static,
     ) {
-        let Some(open) = handle.disk() else { return then(Err(Errno::EBADF)) };
-        let run = Zeros {
-            unit: open.unit.clone(),
-            place: open.disk.place,
-            nonblock: handle.mode.nonblock,
-            from: gap.start,
-            to: gap.end,
-        };
+        let until = self.zeros_until(handle);
+        let run = Zeros { handle: handle.clone(), from: gap.start, to: gap.end, until };
         let handle = handle.clone();
         self.zero(run, move |reached, zeroed| {
             let mark = if zeroed.is_ok() { mark } else { reached };
@@ -118,63 +120,22 @@ impl Core {
         });
     }
 
-    /// The write itself. `changed_from` is where bytes began to change for it: at zeros before it, or at itself.
     fn write_now(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
         write: Write,
-        changed_from: u64,
         answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
     ) {
         let Some(open) = handle.disk() else { return answer(Err(Errno::EBADF)) };
-        if !open.uncached {
-            open.disk.note_cached();
-        }
-        let Write { offset, data, locks_pages } = write;
-        let past_cache = open.uncached && !locks_pages;
-        let (core, disk) = (self.clone(), open.disk.clone());
-        let io = Io::Write { offset, data };
-        self.submit(&open.unit, open.disk.place, handle.mode.nonblock, io, move |outcome| {
-            let written = match outcome {
-                Ok(Output::Written(written)) => written,
-                Ok(_) => return answer(Err(Errno::EIO)),
-                Err(error) => return answer(Err(errno::of(error))),
-            };
-            let end = offset + written as u64;
-            let own = locks_pages.then(|| notify::Write { ino: disk.ino, bytes: offset..end });
-            // Another handle to this name is cached: the kernel dropped its pages before it sent the write, but a reader may
-            // have brought some back, as they were, until now.
-            let brought_back = (past_cache && disk.may_be_cached())
-                .then(|| PageRange { ino: disk.ino, bytes: changed_from..end });
-            core.changed(&disk, changed_from..end, own, brought_back, move || answer(Ok(written as u32)));
-            if changed_from < offset && disk.may_be_cached() {
-                // The kernel may have read the gap before it was zeroed. Behind the answer, for the page that gap
-                // and write share is locked until then.
-                core.pages
-                    .drop_soon(disk.unit, vec![PageRange { ino: disk.ino, bytes: changed_from..offset }]);
-            }
+        let (offset, bytes) = (write.offset, write.offset..write.end());
+        let io = Io::Write { offset, data: write.data };
+        self.change_disk(open, handle.mode.nonblock, io, bytes, move |outcome| {
+            answer(match outcome {
+                Ok(Output::Written(written)) => Ok(written as u32),
+                Ok(_) => Err(Errno::EIO),
+                Err(error) => Err(errno::of(error)),
+            });
         });
-    }
-
-    /// Bytes of a disk are different now: answers once no other name has the old ones cached, nor this one `own_too`.
-    pub(super) fn changed(
-        &self,
-        disk: &Disk,
-        bytes: Range<u64>,
-        own: Option<notify::Write>,
-        own_too: Option<PageRange>,
-        answer: impl FnOnce() + Send + 'static,
-    ) {
-        disk.set_mtime(wall());
-        let mut drops: Vec<PageRange> = own_too.into_iter().collect();
-        if disk.others_cached() {
-            let elsewhere = self.tree.cached_elsewhere(disk, &bytes);
-            drops.extend(elsewhere.into_iter().map(|(ino, bytes)| PageRange { ino, bytes }));
-        }
-        if drops.is_empty() {
-            return answer();
-        }
-        self.pages.drop_then(disk.unit, drops, own, Box::new(answer));
     }
 
     /// Whether a disk can be written to at all.
@@ -197,24 +158,35 @@ impl Core {
             return answer(Err(Errno::ESTALE));
         }
         let mut held = Some(answer);
-        let admit = open.truncation.write(0, 0, || self.again(handle, held.take(), Self::sync_disk));
+        let admit = open.truncation.write(0, 0, || {
+            let again = |core: &Arc<Self>, handle: &Arc<Handle>, (), answer: Give<()>| {
+                core.sync_disk(handle, answer);
+            };
+            self.again(handle, Some(()), held.take(), again)
+        });
         if let (Admit::Go, Some(answer)) = (admit, held) {
             let nonblock = handle.mode.nonblock;
             self.submit(&open.unit, open.disk.place, nonblock, Io::Flush, move |done| answer(nothing(done)));
         }
     }
 
-    /// A job that calls `operation` again with the answer that it held.
-    fn again<A: Send + 'static>(
+    /// A job that calls `operation` with what it held, unless that has waited for the target's deadline: then it was
+    /// answered.
+    pub(super) fn again<W: Send + 'static, T: Send + 'static>(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
-        held: Option<A>,
-        operation: fn(&Arc<Self>, &Arc<Handle>, A),
+        what: Option<W>,
+        answer: Option<impl FnOnce(Result<T, Errno>) + Send + 'static>,
+        operation: fn(&Arc<Self>, &Arc<Handle>, W, Give<T>),
     ) -> Job {
+        let (Some(what), Some(answer), Some(open)) = (what, answer, handle.disk()) else {
+            return Box::new(|| ());
+        };
+        let pending = self.pending(open, answer);
         let (core, handle) = (self.clone(), handle.clone());
         Box::new(move || {
-            if let Some(answer) = held {
-                operation(&core, &handle, answer);
+            if !pending.is_over() {
+                operation(&core, &handle, what, Box::new(move |done| pending.give(done)));
             }
         })
     }
@@ -236,25 +208,19 @@ impl Core {
         let Some(open) = handle.disk() else { return answer(Err(Errno::EBADF)) };
         let mut held = Some(answer);
         let admit = open.truncation.truncate(size, || {
-            let (core, handle, held) = (self.clone(), handle.clone(), held.take());
-            Box::new(move || {
-                if let (Some(answer), Some(open)) = (held, handle.disk()) {
-                    let disk = open.disk.clone();
-                    core.truncate_disk(&disk, Some(handle), size, answer);
+            let again = |core: &Arc<Self>, handle: &Arc<Handle>, size, answer: Give<()>| {
+                if let Some(open) = handle.disk() {
+                    core.truncate_disk(&open.disk, Some(handle.clone()), size, answer);
                 }
-            })
+            };
+            self.again(&handle, Some(size), held.take(), again)
         });
         let Some(answer) = held else { return };
         let Admit::Zero { from, to } = admit else { return answer(Ok(())) };
-        let (core, disk) = (self.clone(), open.disk.clone());
-        self.zero_gap(&handle, from..to, to, move |zeroed| match zeroed {
-            Ok(()) => {
-                if disk.may_be_cached() {
-                    core.pages.drop_soon(disk.unit, vec![PageRange { ino: disk.ino, bytes: from..to }]);
-                }
-                core.changed(&disk, from..to, None, None, move || answer(Ok(())));
-            }
-            Err(errno) => answer(Err(errno)),
-        });
+        let pending = self.pending(open, answer);
+        self.zero_gap(&handle, from..to, to, move |zeroed| pending.give(zeroed));
     }
 }
+
+/// How an operation that had to wait gives its answer.
+type Give<T> = Box<dyn FnOnce(Result<T, Errno>) + Send>;

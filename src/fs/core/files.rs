@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fuser::{FopenFlags, PollEvents, PollNotifier};
 
 use super::command::Language;
-use super::{Core, Write};
+use super::{Core, Reader, Write};
 use crate::engine::Device;
 use crate::fs::errno::{self, Errno};
 use crate::fs::handles::{DiskHandle, Handle, LogReader, Mode, Page, What};
@@ -66,9 +66,9 @@ impl Core {
                 let own = |device: &mut Device<Done>| device.open().map(|()| device.uncached());
                 let own = self.runtime.with_device(&unit, |device, _, _| own(device)).map_err(errno::of)?;
                 let uncached = own.unwrap_or(self.settings.uncached);
-                // Writers of an O_DIRECT handle would take turns at the inode's lock; with these flags they do not. Readers have no
-                // such lock, and a large read of theirs is split in parallel only without them.
-                let flags = match uncached || (mode.direct && mode.write) {
+                // Where anything can be written, no name of a disk is in the kernel's page cache: names could not be kept the
+                // same from outside. Parallel: writers do not take turns at the inode's lock, for the engine has locks.
+                let flags = match uncached || !self.settings.read_only {
                     true => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
                     false => FopenFlags::empty(),
                 };
@@ -96,11 +96,12 @@ impl Core {
         fh: u64,
         offset: u64,
         size: usize,
+        reader: Reader,
         answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
     ) {
         let Some(handle) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
         match &handle.what {
-            What::Disk(open) => self.read_disk(&handle, open, (offset, size), answer),
+            What::Disk(open) => self.read_disk(&handle, open, (offset, size), reader, answer),
             What::Raw(open) => self.read_raw(&handle, open, size, answer),
             What::Log(reader) => {
                 let mut reader = reader.lock();
@@ -178,21 +179,19 @@ impl Core {
         }
     }
 
-    /// Writes: all of it, unless the disk ends before. `cached`: the kernel keeps pages locked until the answer.
+    /// Writes: all of it, unless the disk ends before.
     pub fn write(
         self: &Arc<Self>,
         fh: u64,
         offset: u64,
         data: &[u8],
-        cached: bool,
         answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
     ) {
         let Some(handle) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
         match &handle.what {
-            What::Disk(open) => {
+            What::Disk(_) => {
                 let data = self.write_buf(offset, data);
-                let locks_pages = cached || !(open.uncached || handle.mode.direct);
-                self.write_disk(&handle, Write { offset, data, locks_pages }, answer);
+                self.write_disk(&handle, Write { offset, data }, answer);
             }
             What::Raw(open) => self.write_raw(&handle, open, data, answer),
             What::Top(_) => self.run_commands(Language::Top, data, answer),

@@ -96,7 +96,9 @@ impl Core {
 
     /// The kernel drops that many lookups of an inode.
     pub fn forget(&self, ino: u64, lookups: u64) {
-        self.tree.forget(ino, lookups);
+        if let Some(disk) = self.tree.forget(ino, lookups) {
+            self.pages.forget_inode(disk.unit, ino);
+        }
     }
 
     /// What stat says of an inode.

@@ -1,15 +1,14 @@
 //! The `raw` file: runs its machine, and drops from the kernel's caches what a command may have changed.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::Core;
+use super::change::Change;
 use crate::fs::errno::{self, Errno};
 use crate::fs::handles::{Handle, RawHandle, What};
-use crate::fs::notify::PageRange;
 use crate::fs::raw::{Raw, Snapshot, Step};
 use crate::runtime::clock::wall;
 use crate::runtime::{Unit, UnitId};
@@ -91,24 +90,16 @@ impl Core {
         let What::Raw(open) = &handle.what else { return then(step) };
         let Step::Submit { io, changes } = step else { return then(step) };
         let (core, own) = (self.clone(), handle.clone());
-        self.submit(&open.unit, open.disk, handle.mode.nonblock, io, move |outcome| {
+        let (unit, place, nonblock) = (open.unit.clone(), open.disk, handle.mode.nonblock);
+        let bytes = changes.clone();
+        self.change(Change { unit, place, nonblock, io, bytes }, move |outcome| {
             let What::Raw(open) = &own.what else { return };
+            // Also after a failure: some of it may have been done. Nobody has set the time of the names that it is in.
+            for ino in core.tree.changed(open.unit.id, &changes, wall()) {
+                core.waker.attributes(ino);
+            }
             let step = open.machine.lock().answered(outcome);
-            // Also after a failure: some of it may have been done.
-            let (next, again) = (core.clone(), own.clone());
-            core.changed_below(&open.unit, changes, move || next.go_on(&again, step, then));
+            core.go_on(&own, step, then);
         });
-    }
-
-    /// Bytes of a target's disk are different now: answers once no name of it has the old ones cached.
-    fn changed_below(&self, unit: &Unit, bytes: Range<u64>, answer: impl FnOnce() + Send + 'static) {
-        if bytes.is_empty() {
-            return answer();
-        }
-        let parts = self.tree.changed_below(unit.id, &bytes, wall());
-        // Who has no pages of it has its time.
-        parts.iter().for_each(|(ino, _)| self.waker.attributes(*ino));
-        let drops = parts.into_iter().map(|(ino, bytes)| PageRange { ino, bytes }).collect();
-        self.pages.drop_then(unit.id, drops, None, Box::new(answer));
     }
 }

@@ -173,19 +173,15 @@ fn listings() {
 }
 
 #[test]
-fn pages_may_be_cached_until_the_kernel_forgets() {
+fn an_inode_is_forgotten_with_its_last_lookup() {
     let t = tree();
     t.sync(U, &[data(1, 512)]);
     let disk = t.look_up(U, DATA).unwrap();
     t.look_up(U, DATA).unwrap();
-    assert!(!disk.may_be_cached());
-    disk.note_cached();
-    t.forget(disk.ino, 1);
-    assert!(disk.may_be_cached());
-    t.forget(disk.ino, 1);
-    assert!(!disk.may_be_cached());
-    t.forget(disk.ino, 9);
-    t.forget(12345, 1);
+    assert!(t.forget(disk.ino, 1).is_none());
+    assert_eq!(t.forget(disk.ino, 1).unwrap().ino, disk.ino);
+    assert!(t.forget(disk.ino, 9).is_some(), "never below zero");
+    assert!(t.forget(12345, 1).is_none());
 }
 
 #[test]
@@ -203,25 +199,17 @@ fn times() {
 #[test]
 fn the_same_bytes_under_other_names() {
     let t = tree();
-    t.sync(
-        U,
-        &[data(1, 8192), part(1, 1, "a", 512, 1024), part(1, 2, "b", 1024, 4096), part(1, 3, "c", 0, 512)],
-    );
+    let views =
+        [data(1, 8192), part(1, 1, "a", 512, 1024), part(1, 2, "b", 1024, 4096), part(1, 3, "c", 0, 512)];
+    t.sync(U, &views);
     let [whole, a, b, c] = [DATA, "a", "b", "c"].map(|name| t.look_up(U, name).unwrap());
-    assert!(!whole.others_cached());
-    assert_eq!(t.cached_elsewhere(&whole, &(0..8192)), []);
-    whole.note_cached();
-    assert!(!whole.others_cached() && a.others_cached());
-    a.note_cached();
-    b.note_cached();
-    b.note_cached();
-    assert_eq!(t.cached_elsewhere(&whole, &(0..8192)), [(a.ino, 0..1024), (b.ino, 0..4096)]);
-    assert_eq!(t.cached_elsewhere(&whole, &(1000..1030)), [(a.ino, 488..518), (b.ino, 0..6)]);
-    assert_eq!(t.cached_elsewhere(&whole, &(6000..6001)), []);
-    assert_eq!(t.cached_elsewhere(&a, &(512..1024)), [(whole.ino, 1024..1536), (b.ino, 0..512)]);
-    assert_eq!(t.cached_elsewhere(&c, &(0..512)), [(whole.ino, 0..512)]);
-    t.sync(U, &[data(1, 8192), part(1, 3, "c", 0, 512)]);
-    assert_eq!(t.cached_elsewhere(&whole, &(0..8192)), []);
-    t.forget(b.ino, 1);
-    assert!(!whole.others_cached());
+    assert_eq!((a.on_target(&(0..10)), b.on_target(&(5000..5001))), (512..522, 5120..5120));
+    assert_eq!(whole.on_target(&(8000..u64::MAX)), 8000..8192);
+    let later = t.born + Duration::from_secs(1);
+    let changed = |bytes: std::ops::Range<u64>| t.changed(U, &bytes, later);
+    assert_eq!(changed(0..8192), [whole.ino, a.ino, b.ino, c.ino]);
+    assert_eq!(changed(1500..1540), [whole.ino, a.ino, b.ino]);
+    assert_eq!(changed(6000..6001), [whole.ino]);
+    assert!(changed(9000..9001).is_empty() && changed(8192..8192).is_empty());
+    assert_eq!(t.attr(&Node::Disk(c), 0).mtime, later);
 }
