@@ -1,5 +1,6 @@
 //! aoefs: ATA-over-Ethernet targets as plain files.
 
+pub mod bug;
 pub mod cli;
 pub mod configfile;
 pub mod daemon;

@@ -57,7 +57,10 @@ fn start(mut options: Options) -> ExitCode {
         },
     };
     match run(options, config, place, signals, &mut ready) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::flush();
+            ExitCode::SUCCESS
+        }
         Err(failure) => ready.failed(&failure),
     }
 }

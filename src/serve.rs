@@ -11,6 +11,7 @@ use crate::cli::Options;
 use crate::configfile::{self, ConfigFile};
 use crate::daemon::background::Ready;
 use crate::daemon::export::Export;
+use crate::daemon::logging;
 use crate::daemon::signals::Signals;
 use crate::daemon::stop::{self, Service};
 use crate::daemon::unmounter::Unmounter;
@@ -75,6 +76,8 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
         Ground::Links { .. } => privilege::drop_privileges(),
         Ground::Demo(_) => privilege::drop_all_privileges(),
     });
+    logging::start()
+        .map_err(|error| Failure::start(format!("cannot start a thread: {error}; see ulimit -u")))?;
     if let Err(error) = mounted.mount.set_read_ahead(options.mount.readahead_kib) {
         // The demo is for those who have no privilege.
         let level = if matches!(ground, Ground::Demo(_)) { log::Level::Debug } else { log::Level::Warn };

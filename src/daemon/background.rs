@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
 
+use super::logging::{self, Stream};
 use super::notify;
 use super::signals::Signals;
 use crate::failure::{Failure, one_line};
@@ -47,14 +48,13 @@ impl Ready {
         let line = one_line(line);
         notify::ready(&line);
         match self.pipe.take() {
-            None => {
-                let _ = writeln!(io::stdout(), "{line}");
-            }
+            None => logging::say(Stream::Out, &line),
             Some(mut pipe) => {
+                // First: what was logged before belongs to the terminal.
+                logging::to_syslog();
                 if let Err(error) = to_null() {
                     log::warn!("/dev/null: {error}");
                 }
-                super::logging::to_syslog();
                 let _ = writeln!(pipe, "0 {line}");
             }
         }
@@ -66,7 +66,10 @@ impl Ready {
             Some(mut pipe) => {
                 let _ = writeln!(pipe, "{} {failure}", failure.code());
             }
-            None if self.told => log::error!("{failure}"),
+            None if self.told => {
+                log::error!("{failure}");
+                logging::flush();
+            }
             None => return report(failure),
         }
         ExitCode::from(failure.code())
@@ -75,7 +78,8 @@ impl Ready {
 
 /// The one line on stderr.
 pub fn report(failure: &Failure) -> ExitCode {
-    let _ = writeln!(io::stderr(), "aoefs: {failure}");
+    logging::say(Stream::Err, &format!("aoefs: {failure}"));
+    logging::flush();
     ExitCode::from(failure.code())
 }
 

@@ -1,13 +1,23 @@
 //! Where log lines go: to stderr as env_logger writes them, while there is a terminal or a service manager to read
 //! it; to syslog once the daemon is in the background. RUST_LOG decides what is logged, in both.
+//!
+//! Promises: once [`start`] was called, a log call never waits, whoever reads the log or does not; lines that repeat
+//! are limited in rate, except those for which somebody has asked (debug and trace).
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::unix::net::UnixDatagram;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use env_logger::{Target, WriteStyle};
 use log::{Level, Log, Metadata, Record};
 use parking_lot::Mutex;
 
+use super::limit::{GATHER, Limiter, Verdict};
+use super::outlet::Outlet;
+pub use super::outlet::{PATIENCE, Stream};
 use crate::failure::one_line;
 use crate::fs::session::REPLIES;
 
@@ -18,19 +28,35 @@ const SYSLOG: &str = "/dev/log";
 const FACILITY: u8 = 3 << 3;
 
 static IN_BACKGROUND: AtomicBool = AtomicBool::new(false);
+static OUTLET: Outlet = Outlet::new();
+static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Installs the logger. `verbosity` counts -v, and -q as minus one; RUST_LOG wins over it. What fuser logs at debug is
-/// every request, so that takes -vv.
+/// Installs the logger of aoefs. `verbosity` counts -v, and -q as minus one; RUST_LOG wins over it. What fuser logs at
+/// debug is every request, so that takes -vv.
 pub fn install(verbosity: i8) {
-    let filter = default_filter(verbosity);
-    let terminal =
-        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).build();
+    install_as("aoefs", &default_filter(verbosity));
+}
+
+/// Installs the logger of the program `name`. It logs what `filter` says, unless RUST_LOG says otherwise.
+pub fn install_as(name: &'static str, filter: &str) {
+    let terminal = env_logger::Builder::new()
+        .target(Target::Pipe(Box::new(Terminal)))
+        .write_style(if wants_colours() { WriteStyle::Always } else { WriteStyle::Never })
+        .parse_env(env_logger::Env::default().default_filter_or(filter))
+        .build();
     let level = terminal.filter();
-    let logger = Logger { terminal, syslog: Mutex::new(None) };
+    let logger =
+        LOGGER.get_or_init(|| Logger { name, terminal, syslog: Mutex::new(None), limiter: Mutex::default() });
     // A second logger in one process can only come from a test.
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+    if log::set_logger(logger).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// From now on lines are written by a thread of their own. Call it after the last fork and after privileges were
+/// dropped. Without it everything works, but who logs may have to wait.
+pub fn start() -> io::Result<()> {
+    thread::Builder::new().name("log".into()).spawn(|| OUTLET.serve(tick)).map(drop)
 }
 
 /// What is logged without RUST_LOG. Failed replies to the kernel only if all is wanted; see [`REPLIES`].
@@ -44,14 +70,80 @@ fn default_filter(verbosity: i8) -> String {
     }
 }
 
-/// From now on to syslog.
+/// What was logged is written, or given up after a moment; from now on lines go to syslog.
 pub fn to_syslog() {
     IN_BACKGROUND.store(true, Ordering::Relaxed);
+    OUTLET.flush(PATIENCE);
+}
+
+/// Puts a line on a standard stream, without the name and time of a log line, in order with the log's lines.
+pub fn say(stream: Stream, line: &str) {
+    OUTLET.say(stream, format!("{line}\n").as_bytes());
+}
+
+/// What was logged and said is written, or given up after [`PATIENCE`]. Call it before the process ends.
+pub fn flush() {
+    tick_all(true);
+    OUTLET.flush(PATIENCE);
+}
+
+/// Says why the process ends now, in the log, whatever RUST_LOG says, and waits for it as [`flush`] does.
+pub fn last_words(line: &str) {
+    let name = LOGGER.get().map_or("aoefs", |logger| logger.name);
+    if IN_BACKGROUND.load(Ordering::Relaxed)
+        && let Some(logger) = LOGGER.get()
+    {
+        logger.to_syslog(Level::Error, line);
+    } else {
+        say(Stream::Err, &format!("{name}: {}", one_line(line)));
+    }
+    OUTLET.flush(PATIENCE);
+}
+
+/// What env_logger would find out for itself if it wrote to stderr; RUST_LOG_STYLE overrides it.
+fn wants_colours() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|t| t != "dumb")
+}
+
+/// Says the counts of lines left out that are due; tells when to look again.
+fn tick() -> Option<Duration> {
+    tick_all(false)
+}
+
+fn tick_all(all: bool) -> Option<Duration> {
+    let logger = LOGGER.get()?;
+    let (lines, owes) = {
+        let mut limiter = logger.limiter.try_lock_for(PATIENCE)?;
+        (limiter.sum_up(Instant::now(), all), limiter.owes())
+    };
+    for line in lines {
+        let words = format_args!("{line}");
+        // Not through the filter: where the lines themselves pass, their count does.
+        logger.write(&Record::builder().level(Level::Warn).target("aoefs").args(words).build());
+    }
+    owes.then_some(GATHER)
+}
+
+/// What env_logger writes to.
+struct Terminal;
+
+impl io::Write for Terminal {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        OUTLET.say(Stream::Err, text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Logger {
+    name: &'static str,
     terminal: env_logger::Logger,
     syslog: Mutex<Option<UnixDatagram>>,
+    limiter: Mutex<Limiter>,
 }
 
 impl Log for Logger {
@@ -60,30 +152,54 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !IN_BACKGROUND.load(Ordering::Relaxed) {
-            self.terminal.log(record);
-        } else if self.terminal.matches(record) {
-            let line = format(record.level(), &record.args().to_string());
-            let mut socket = self.syslog.lock();
-            // Once more after a restart of syslog; then the line is lost. It never waits: what syslog writes may lie
-            // on a disk that waits for us.
-            for _ in 0..2 {
-                let sent = match &*socket {
-                    Some(connected) => connected.send(line.as_bytes()).map(drop),
-                    None => connect().map(|connected| {
-                        let _ = connected.send(line.as_bytes());
-                        *socket = Some(connected);
-                    }),
-                };
-                match sent {
-                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => *socket = None,
-                    _ => break,
-                }
-            }
+        if self.terminal.matches(record) && (record.level() > Level::Info || self.may_say(record)) {
+            self.write(record);
         }
     }
 
     fn flush(&self) {}
+}
+
+impl Logger {
+    fn may_say(&self, record: &Record<'_>) -> bool {
+        let place = (record.file_static().unwrap_or_default(), record.line().unwrap_or_default());
+        let mut limiter = self.limiter.lock();
+        let verdict = limiter.admit(place, Instant::now(), || record.args().to_string());
+        drop(limiter);
+        if verdict == Verdict::First {
+            OUTLET.poke();
+        }
+        verdict == Verdict::Say
+    }
+
+    fn write(&self, record: &Record<'_>) {
+        if IN_BACKGROUND.load(Ordering::Relaxed) {
+            self.to_syslog(record.level(), &record.args().to_string());
+        } else {
+            self.terminal.log(record);
+        }
+    }
+
+    fn to_syslog(&self, level: Level, text: &str) {
+        let line = format(self.name, level, text);
+        // Held for moments only; but a panic may come from anywhere, also from within.
+        let Some(mut socket) = self.syslog.try_lock_for(PATIENCE) else { return };
+        // Once more after a restart of syslog; then the line is lost. It never waits: what syslog writes may lie on a
+        // disk that waits for us.
+        for _ in 0..2 {
+            let sent = match &*socket {
+                Some(connected) => connected.send(line.as_bytes()).map(drop),
+                None => connect().map(|connected| {
+                    let _ = connected.send(line.as_bytes());
+                    *socket = Some(connected);
+                }),
+            };
+            match sent {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => *socket = None,
+                _ => break,
+            }
+        }
+    }
 }
 
 fn connect() -> io::Result<UnixDatagram> {
@@ -94,14 +210,14 @@ fn connect() -> io::Result<UnixDatagram> {
 }
 
 /// The receiver adds time and host.
-fn format(level: Level, text: &str) -> String {
+fn format(name: &str, level: Level, text: &str) -> String {
     let severity = match level {
         Level::Error => 3,
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     };
-    format!("<{}>aoefs[{}]: {}", FACILITY | severity, std::process::id(), one_line(text))
+    format!("<{}>{name}[{}]: {}", FACILITY | severity, std::process::id(), one_line(text))
 }
 
 #[cfg(test)]
@@ -125,6 +241,6 @@ mod tests {
     #[test]
     fn a_line_of_syslog() {
         let pid = std::process::id();
-        assert_eq!(format(Level::Warn, "eth1\ndown"), format!("<28>aoefs[{pid}]: eth1\\ndown"));
+        assert_eq!(format("aoefs", Level::Warn, "eth1\ndown"), format!("<28>aoefs[{pid}]: eth1\\ndown"));
     }
 }

@@ -2,8 +2,11 @@
 
 pub mod background;
 pub mod export;
+pub mod limit;
 pub mod logging;
 pub mod notify;
+pub mod outlet;
+pub mod panics;
 pub mod signals;
 pub mod stop;
 pub mod unmounter;

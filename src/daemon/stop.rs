@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::logging;
 use super::notify;
 use super::signals::{Signals, Wish};
 use super::unmounter::{Outcome, Unmounter};
@@ -53,6 +54,7 @@ pub fn spawn(
         unmounter.finish();
         // The session ends the process itself if all users let go.
         std::thread::sleep(GRACE);
+        logging::flush();
         // What was asked for is done, so the code is 0, as after an orderly end.
         std::process::exit(0);
     })

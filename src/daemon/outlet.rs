@@ -1,0 +1,324 @@
+//! Standard output and standard error, behind a thread of its own. A pipe that nobody reads, a terminal that is held
+//! (Ctrl-S) or a file on a dead disk then stops that thread and nothing else.
+//!
+//! Promises: [`Outlet::say`] never waits once [`Outlet::serve`] runs; lines leave in the order in which they came; the
+//! queue is bounded, and lines that found no room are counted and the count is said later. Before that, while there is
+//! one thread only, a line is written by whoever has it, who waits for room once, and for [`PATIENCE`] at most.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
+use parking_lot::{Condvar, Mutex};
+
+/// How long the end of the process, or its start, waits for somebody to take a line.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes that may wait: some two thousand lines.
+const ROOM: usize = 256 << 10;
+
+/// A pipe that can be written to takes as much without blocking: PIPE_BUF.
+const PIECE: usize = 4096;
+
+/// Where a line goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Both of them.
+pub struct Outlet {
+    state: Mutex<State>,
+    /// There is a line, or the thread should look around.
+    news: Condvar,
+    /// The queue is empty and nothing is being written.
+    idle: Condvar,
+    /// What is written to instead, in tests.
+    instead: Option<OwnedFd>,
+}
+
+struct State {
+    lines: VecDeque<(Stream, Vec<u8>)>,
+    bytes: usize,
+    left_out: u64,
+    served: bool,
+    writing: bool,
+    poked: bool,
+    /// Nobody took a line in time, before there was a thread: the next ones are not waited for.
+    stalled: bool,
+}
+
+impl Outlet {
+    /// The standard streams.
+    pub const fn new() -> Outlet {
+        Outlet::with(None)
+    }
+
+    const fn with(instead: Option<OwnedFd>) -> Outlet {
+        let state = State {
+            lines: VecDeque::new(),
+            bytes: 0,
+            left_out: 0,
+            served: false,
+            writing: false,
+            poked: false,
+            stalled: false,
+        };
+        Outlet { state: Mutex::new(state), news: Condvar::new(), idle: Condvar::new(), instead }
+    }
+
+    /// Hands over whole lines, each with its line feed.
+    pub fn say(&self, stream: Stream, text: &[u8]) {
+        // The lock is held for moments only; but a panic may come from anywhere, also from within.
+        let Some(mut state) = self.state.try_lock_for(PATIENCE) else { return };
+        if !state.served {
+            let patience = if state.stalled { Duration::ZERO } else { PATIENCE };
+            state.stalled = self.write_soon(stream, text, patience).is_err();
+            state.left_out += u64::from(state.stalled);
+            return;
+        }
+        let note = state.note_of_left_out();
+        let needed = text.len() + note.as_ref().map_or(0, Vec::len);
+        if state.bytes + needed > ROOM {
+            state.left_out += 1;
+            return;
+        }
+        state.bytes += needed;
+        if let Some(note) = note {
+            state.left_out = 0;
+            state.lines.push_back((Stream::Err, note));
+        }
+        state.lines.push_back((stream, text.to_vec()));
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Makes the thread call its `tick` soon.
+    pub fn poke(&self) {
+        if let Some(mut state) = self.state.try_lock_for(PATIENCE) {
+            state.poked = true;
+            self.news.notify_one();
+        }
+    }
+
+    /// Whether everything that was said has been written, after waiting for it for `patience` at most.
+    pub fn flush(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let Some(mut state) = self.state.try_lock_for(patience) else { return false };
+        while state.served && (state.writing || !state.lines.is_empty()) {
+            if self.idle.wait_until(&mut state, until).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The thread's work, which never ends: writes what is said. Before it waits it calls `tick`, which says how long it
+    /// may wait at most.
+    pub fn serve(&self, mut tick: impl FnMut() -> Option<Duration>) -> ! {
+        self.state.lock().served = true;
+        loop {
+            let wait = tick();
+            let mut state = self.state.lock();
+            if state.lines.is_empty() && !state.poked {
+                match wait {
+                    Some(wait) => drop(self.news.wait_for(&mut state, wait)),
+                    None => self.news.wait(&mut state),
+                }
+            }
+            state.poked = false;
+            while let Some((stream, line)) = state.next() {
+                state.writing = true;
+                drop(state);
+                self.write(stream, &line);
+                state = self.state.lock();
+                state.writing = false;
+            }
+            self.idle.notify_all();
+        }
+    }
+
+    /// Writes all of it, for however long that takes.
+    fn write(&self, stream: Stream, text: &[u8]) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            match self.write_some(stream, rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(Errno::EINTR) => {}
+                // Somebody who shares the terminal has made it non-blocking.
+                Err(Errno::EAGAIN) => drop(self.writable(stream, None)),
+                // Nobody will ever read it, or the file system is full: the line is lost.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Writes it as far as it can be written without waiting longer than `patience`.
+    fn write_soon(&self, stream: Stream, text: &[u8], patience: Duration) -> io::Result<()> {
+        let until = Instant::now() + patience;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if !self.writable(stream, Some(left)) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match self.write_some(stream, &rest[..rest.len().min(PIECE)]) {
+                Ok(written) => rest = &rest[written..],
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                // As in `write`: no reason to wait for the next line any less.
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_some(&self, stream: Stream, text: &[u8]) -> nix::Result<usize> {
+        match (&self.instead, stream) {
+            (Some(fd), _) => write(fd, text),
+            // Past the locks and buffers of the standard library, which a writer that is stopped would hold.
+            (None, Stream::Out) => write(io::stdout(), text),
+            (None, Stream::Err) => write(io::stderr(), text),
+        }
+    }
+
+    /// Whether the stream can be written to, or is broken; waits for it, with a limit or without.
+    fn writable(&self, stream: Stream, limit: Option<Duration>) -> bool {
+        let (out, err) = (io::stdout(), io::stderr());
+        let fd = match (&self.instead, stream) {
+            (Some(fd), _) => fd.as_fd(),
+            (None, Stream::Out) => out.as_fd(),
+            (None, Stream::Err) => err.as_fd(),
+        };
+        let timeout = match limit {
+            None => PollTimeout::NONE,
+            Some(limit) => PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX),
+        };
+        let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+        !matches!(poll(&mut fds, timeout), Ok(0))
+    }
+}
+
+impl State {
+    /// The next line to write; where there is none, the count of those left out.
+    fn next(&mut self) -> Option<(Stream, Vec<u8>)> {
+        if let Some((stream, line)) = self.lines.pop_front() {
+            self.bytes -= line.len();
+            return Some((stream, line));
+        }
+        let note = self.note_of_left_out()?;
+        self.left_out = 0;
+        Some((Stream::Err, note))
+    }
+
+    fn note_of_left_out(&self) -> Option<Vec<u8>> {
+        let note = || format!("[{} lines were left out here: nobody took them]\n", self.left_out);
+        (self.left_out > 0).then(|| note().into_bytes())
+    }
+}
+
+impl Default for Outlet {
+    fn default() -> Outlet {
+        Outlet::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Read;
+    use std::sync::Arc;
+    use std::thread;
+
+    /// An outlet into a pipe, and the end that nobody reads yet.
+    fn piped() -> (Arc<Outlet>, File) {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        (Arc::new(Outlet::with(Some(writer))), File::from(reader))
+    }
+
+    fn serve(outlet: &Arc<Outlet>) {
+        let own = Arc::clone(outlet);
+        thread::spawn(move || own.serve(|| None));
+        while !outlet.state.lock().served {
+            thread::yield_now();
+        }
+    }
+
+    fn line(n: usize) -> Vec<u8> {
+        format!("{n:99}\n").into_bytes()
+    }
+
+    /// What has been said, without the notes.
+    fn read(reader: &mut File, lines: usize) -> Vec<usize> {
+        let mut text = Vec::new();
+        let mut some = [0; 4096];
+        let numbers = |text: &[u8]| -> Vec<usize> {
+            let text = String::from_utf8_lossy(text).into_owned();
+            text.split_inclusive('\n')
+                .filter_map(|line| line.strip_suffix('\n')?.trim().parse().ok())
+                .collect()
+        };
+        while numbers(&text).len() < lines {
+            let got = reader.read(&mut some).unwrap();
+            text.extend_from_slice(&some[..got]);
+        }
+        numbers(&text)
+    }
+
+    #[test]
+    fn lines_leave_in_order_and_are_flushed() {
+        let (outlet, mut reader) = piped();
+        outlet.say(Stream::Out, &line(0));
+        serve(&outlet);
+        (1..300).for_each(|n| outlet.say(if n % 2 == 0 { Stream::Out } else { Stream::Err }, &line(n)));
+        assert!(outlet.flush(Duration::from_secs(10)));
+        assert_eq!(read(&mut reader, 300), (0..300).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_reader_that_reads_nothing_stops_nobody_and_learns_later_what_it_missed() {
+        let (outlet, mut reader) = piped();
+        serve(&outlet);
+        let start = Instant::now();
+        let count = 50_000;
+        (0..count).for_each(|n| outlet.say(Stream::Err, &line(n)));
+        assert!(!outlet.flush(Duration::from_millis(10)));
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        let mut text = String::new();
+        let mut some = [0; 4096];
+        let sum = |text: &str| -> (usize, usize) {
+            let whole = || text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            let count = |line: &str| line.strip_prefix('[')?.split(' ').next()?.parse::<usize>().ok();
+            (whole().filter(|line| line.len() == 99).count(), whole().filter_map(count).sum())
+        };
+        // Every line is there, or counted: what does not fit into the pipe and the queue.
+        while sum(&text).0 + sum(&text).1 < count {
+            let got = reader.read(&mut some).unwrap();
+            text.push_str(&String::from_utf8_lossy(&some[..got]));
+        }
+        let (taken, left_out) = sum(&text);
+        assert_eq!(taken + left_out, count);
+        assert!((2000..4000).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn before_there_is_a_thread_a_reader_is_waited_for_once() {
+        let (outlet, reader) = piped();
+        // More than any pipe holds: the last line is cut, which is what waiting no longer means.
+        let start = Instant::now();
+        (0..20_000).for_each(|n| outlet.say(Stream::Err, &line(n)));
+        let took = start.elapsed();
+        assert!(took >= PATIENCE && took < PATIENCE * 5, "{took:?}");
+        assert!(outlet.state.lock().left_out > 10_000);
+        drop(reader);
+        outlet.say(Stream::Err, b"into a broken pipe\n");
+        assert!(!outlet.state.lock().stalled);
+    }
+}
