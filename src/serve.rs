@@ -65,6 +65,7 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
         read_only: options.mount.read_only,
         uncached: options.mount.direct_io,
         partscan: options.mount.partscan,
+        read_ahead: u64::from(options.mount.readahead_kib) << 10,
     };
     let core = Core::new(runtime.clone(), settings, startup.clone());
     let cannot =

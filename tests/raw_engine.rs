@@ -70,7 +70,13 @@ impl Rig {
 
     fn submit(&mut self, io: Io) -> u32 {
         self.asked += 1;
-        let request = Request { io, handle: self.device.handle(None), nonblock: false, reply: self.asked };
+        let request = Request {
+            io,
+            handle: self.device.handle(None),
+            nonblock: false,
+            stream: None,
+            reply: self.asked,
+        };
         self.device.submit(self.now, request, &mut self.sink);
         self.device.work(self.now, &mut self.sink);
         self.asked

@@ -68,7 +68,11 @@ impl Bed {
     fn submit(&self, io: Io, reply: impl FnOnce(Outcome) + Send + 'static) {
         self.runtime.with_device(&self.unit, |device, now, sink| {
             let handle = device.handle(None);
-            device.submit(now, Request { io, handle, nonblock: false, reply: Box::new(reply) }, sink);
+            device.submit(
+                now,
+                Request { io, handle, nonblock: false, stream: None, reply: Box::new(reply) },
+                sink,
+            );
         });
     }
 

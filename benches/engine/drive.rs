@@ -100,7 +100,7 @@ impl Drive {
     fn request(&mut self, io: Io) {
         let Drive { device, sink, now, answer, head, frames, round, .. } = self;
         let handle = device.handle(None);
-        device.submit(*now, Request { io, handle, nonblock: false, reply: () }, sink);
+        device.submit(*now, Request { io, handle, nonblock: false, stream: None, reply: () }, sink);
         device.work(*now, sink);
         // First in, first out without a queue: each round takes what the one before has caused.
         std::mem::swap(round, &mut sink.frames);

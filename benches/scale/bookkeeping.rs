@@ -206,6 +206,7 @@ impl Ledger {
             io: Io::Read { offset: 0, len: READ },
             handle: device.handle(None),
             nonblock: false,
+            stream: None,
             reply: number,
         };
         device.submit(self.now, request, &mut self.sink);

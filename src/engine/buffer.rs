@@ -5,6 +5,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -23,38 +24,66 @@ struct Class {
     get: Receiver<Vec<u8>>,
 }
 
+/// Bytes that may be held ahead of the readers of all targets that share a pool: sixteen streams with a full window.
+pub const AHEAD_MAX: usize = 16 << 20;
+
+struct Inner {
+    classes: [Class; CLASSES.len()],
+    /// Bytes that are held ahead of readers now.
+    ahead: AtomicUsize,
+}
+
 /// Where buffers come from. Cheap to clone.
 #[derive(Clone)]
-pub struct Pool(Arc<[Class]>);
+pub struct Pool(Arc<Inner>);
 
 impl Default for Pool {
     fn default() -> Pool {
-        Pool(
-            CLASSES
-                .iter()
-                .map(|&(size, count)| {
-                    let (put, get) = bounded(count);
-                    Class { size, put, get }
-                })
-                .collect(),
-        )
+        let classes = CLASSES.map(|(size, count)| {
+            let (put, get) = bounded(count);
+            Class { size, put, get }
+        });
+        Pool(Arc::new(Inner { classes, ahead: AtomicUsize::new(0) }))
     }
 }
 
 impl Pool {
     /// A buffer of exactly `len` bytes with whatever its last user left in it: the caller must fill all of it.
     pub fn take(&self, len: usize) -> Buf {
-        let class = self.0.iter().position(|c| len <= c.size);
-        let mut bytes = match class {
-            Some(i) => {
-                self.0[i].get.try_recv().unwrap_or_else(|_| Vec::with_capacity(self.0[i].size + SECTOR))
-            }
+        let class = self.0.classes.iter().position(|c| len <= c.size);
+        let mut bytes = match class.map(|i| &self.0.classes[i]) {
+            Some(class) => class.get.try_recv().unwrap_or_else(|_| Vec::with_capacity(class.size + SECTOR)),
             None => Vec::with_capacity(len + SECTOR),
         };
         // With the room for one more sector, neither this nor the resizing moves the bytes.
         let start = (BEGIN + SECTOR - bytes.as_ptr().addr() % SECTOR) % SECTOR;
         bytes.resize(start + len, 0);
         Buf { bytes, start, home: class.map(|i| (self.clone(), i)) }
+    }
+
+    /// Leave to hold `len` bytes ahead of a reader; none if as many are held as may be.
+    pub(super) fn lease(&self, len: usize) -> Option<Lease> {
+        let more = |held: usize| held.checked_add(len).filter(|held| *held <= AHEAD_MAX);
+        self.0.ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Lease { pool: self.clone(), len })
+    }
+
+    /// Bytes that are held ahead of readers now: at most [`AHEAD_MAX`].
+    pub fn ahead(&self) -> usize {
+        self.0.ahead.load(Ordering::Relaxed)
+    }
+}
+
+/// Leave to hold so many bytes ahead of a reader. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pool: Pool,
+    len: usize,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.0.ahead.fetch_sub(self.len, Ordering::Relaxed);
     }
 }
 
@@ -81,7 +110,7 @@ impl From<Vec<u8>> for Buf {
 impl Drop for Buf {
     fn drop(&mut self) {
         if let Some((pool, class)) = self.home.take() {
-            let class = &pool.0[class];
+            let class = &pool.0.classes[class];
             if self.bytes.capacity() <= 2 * class.size {
                 // A full pool frees the buffer; that is its bound.
                 let _ = class.put.try_send(std::mem::take(&mut self.bytes));
@@ -109,36 +138,62 @@ impl std::fmt::Debug for Buf {
     }
 }
 
+/// Whose memory the bytes of a read are in.
+#[derive(Debug)]
+enum Source {
+    Own(Buf),
+    /// Read ahead, for several reads.
+    Shared(Arc<Buf>),
+}
+
 /// The bytes that a read returns.
 #[derive(Debug)]
 pub struct Data {
-    buf: Buf,
+    source: Source,
     start: usize,
     len: usize,
 }
 
 impl Data {
     pub(super) fn empty() -> Data {
-        Data { buf: Buf::from(Vec::new()), start: 0, len: 0 }
+        Data::from(Buf::from(Vec::new()))
     }
 
     pub(super) fn new(buf: Buf, start: usize, len: usize) -> Data {
         debug_assert!(start + len <= buf.len());
-        Data { buf, start, len }
+        Data { source: Source::Own(buf), start, len }
+    }
+
+    /// Bytes `start..start + len` of a buffer that others look at, too.
+    pub(super) fn shared(buf: Arc<Buf>, start: usize, len: usize) -> Data {
+        debug_assert!(start + len <= buf.len());
+        Data { source: Source::Shared(buf), start, len }
+    }
+
+    /// The buffer that the bytes are in.
+    pub(super) fn into_shared(self) -> Arc<Buf> {
+        match self.source {
+            Source::Own(buf) => Arc::new(buf),
+            Source::Shared(buf) => buf,
+        }
     }
 }
 
 impl Deref for Data {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.buf[self.start..self.start + self.len]
+        let buf = match &self.source {
+            Source::Own(buf) => buf,
+            Source::Shared(buf) => buf,
+        };
+        &buf[self.start..self.start + self.len]
     }
 }
 
 impl From<Buf> for Data {
     fn from(buf: Buf) -> Data {
         let len = buf.len();
-        Data { buf, start: 0, len }
+        Data::new(buf, 0, len)
     }
 }
 

@@ -8,6 +8,7 @@
 //! Effects are put into a [`Sink`]: frames to send, requests that ended, events for the log. The caller carries them
 //! out after it has let go of whatever protects the device.
 
+mod ahead;
 mod command;
 mod identity;
 mod issue;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::ahead::Ahead;
 use super::buffer::Pool;
 use super::event::{Event, Identity, Reason};
 use super::flight::{Flight, FrameId, ReqId, TagSpace};
@@ -136,7 +138,7 @@ enum Confidence {
     Suspect(Time),
 }
 
-/// Work that waits to leave, in two lanes so that neither reads nor writes starve.
+/// Work that waits to leave, in two lanes so that neither reads nor writes starve, and a third for what nobody waits for.
 #[derive(Debug, Default)]
 struct Lane {
     /// Frames to send (again), before anything new.
@@ -147,8 +149,10 @@ struct Lane {
     streak: u32,
 }
 
-const READS: usize = 0;
-const WRITES: usize = 1;
+/// The lanes: what somebody waits for, and what is read ahead.
+pub(super) const READS: usize = 0;
+pub(super) const WRITES: usize = 1;
+pub(super) const BEHIND: usize = 2;
 
 /// One target. `R` travels with each request and comes back with its outcome.
 #[derive(Debug)]
@@ -179,11 +183,14 @@ pub struct Device<R> {
     ask_after: Time,
 
     reqs: Slab<Req<R>>,
-    lanes: [Lane; 2],
+    lanes: [Lane; 3],
     turn: usize,
     held: Vec<ReqId>,
     locks: Locks,
     partitions: Partitions,
+    ahead: Ahead,
+    /// Something speaks against what was read ahead: it is thrown away before anything else is done.
+    ahead_doubted: bool,
 
     /// The IDENTIFY that confirms the disk.
     confirming: Option<FrameId>,
@@ -246,6 +253,8 @@ impl<R> Device<R> {
             held: Vec::new(),
             locks: Locks::default(),
             partitions: Partitions::default(),
+            ahead: Ahead::default(),
+            ahead_doubted: false,
             confirming: None,
             identify_at: Time::default(),
             holders_at: Time::default(),
@@ -292,6 +301,7 @@ impl<R> Device<R> {
         if state == self.state {
             return;
         }
+        self.ahead_doubted = true;
         match (self.state, state) {
             (_, State::Down(why)) => {
                 if self.state == State::Up {

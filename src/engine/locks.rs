@@ -112,6 +112,13 @@ impl Locks {
         blocked.then(|| self.take(start, end, Kind::Read, owner).0)
     }
 
+    /// May anything change `[start, end)` that is known now? A raw command may, which reads do not wait for; and what is in
+    /// quarantine, which they may read over.
+    pub fn busy(&self, start: u64, end: u64) -> bool {
+        let changes = |e: &Entry| !matches!(e.kind, Kind::Read | Kind::Barrier);
+        self.entries.iter().any(|e| changes(e) && e.overlaps(start, end))
+    }
+
     /// Asks to be told when every write that is known now has ended.
     pub fn barrier(&mut self, owner: usize) -> (LockId, bool) {
         self.take(0, u64::MAX, Kind::Barrier, owner)

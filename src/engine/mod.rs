@@ -4,6 +4,7 @@
 //! wait, who may write where, and whether the disk is still the disk. [`Discovery`] turns addresses that
 //! answered a broadcast into devices.
 
+mod ahead;
 pub mod buffer;
 mod device;
 mod discovery;
@@ -21,14 +22,15 @@ mod time;
 mod transmit;
 mod window;
 
-pub use buffer::{Buf, Data, Pool, WriteBuf};
+pub use ahead::{AGE, WINDOW};
+pub use buffer::{AHEAD_MAX, Buf, Data, Pool, WriteBuf};
 pub use device::{Birth, Device, Sink, Verdict};
 pub use discovery::{Discovery, Found};
 pub use event::{Cause, Event, Identity, Reason};
 pub use flight::TagSpace;
 pub use partition::{PartError, PartId, Partition};
 pub use path::{NetId, PathStats, Trust};
-pub use request::{Error, Handle, Io, Outcome, Output, Request, Reservation};
+pub use request::{Error, Handle, Io, Outcome, Output, Request, Reservation, Stream};
 pub use stats::{BUCKETS, Histogram, Op, OpStats, Stats};
 pub use status::{FlushState, PathStatus, Status};
 pub use time::Time;

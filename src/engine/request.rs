@@ -2,9 +2,11 @@
 //!
 //! A request is consumed when it is answered, so that it can be answered once only.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::buffer::{Buf, Data, WriteBuf};
+use super::buffer::{Buf, Data, Lease, WriteBuf};
+use super::device::{BEHIND, READS, WRITES};
 use super::event::Cause;
 use super::flight::{ReqId, Work};
 use super::locks::LockId;
@@ -21,6 +23,10 @@ pub struct Handle {
     /// A partition, or the whole disk.
     pub part: Option<PartId>,
 }
+
+/// A reader that may be read ahead of: one open file. The number is never another's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Stream(pub u64);
 
 /// What is asked. Offsets and lengths are bytes within the disk or the handle's partition.
 #[derive(Debug)]
@@ -93,6 +99,8 @@ pub struct Request<R> {
     pub handle: Handle,
     /// Fail at once rather than wait for a target that is away, even under nofail.
     pub nonblock: bool,
+    /// Who reads, if reading ahead of it is wanted. Nothing but a read looks at it.
+    pub stream: Option<Stream>,
     /// Comes back exactly once, with the outcome.
     pub reply: R,
 }
@@ -212,6 +220,15 @@ pub(super) enum Job {
     Reserve(Reservation),
 }
 
+impl Job {
+    /// The bytes of the disk that a read wants; of anything else none.
+    pub(super) fn wants(&self) -> Range<u64> {
+        let Job::Read { span, skip, len, .. } = self else { return 0..0 };
+        let start = span.at.0 * SECTOR as u64 + *skip as u64;
+        start..start + *len as u64
+    }
+}
+
 /// A raw ATA command.
 #[derive(Debug)]
 pub(super) struct Raw {
@@ -228,10 +245,19 @@ pub(super) struct Raw {
     pub answer: Option<(Ata, Vec<u8>)>,
 }
 
+/// Who a request is for.
+#[derive(Debug)]
+pub(super) enum For<R> {
+    /// Somebody who is owed an answer.
+    User(R),
+    /// A reader that may want it soon.
+    Ahead(Stream, Lease),
+}
+
 /// A request under way.
 #[derive(Debug)]
 pub(super) struct Req<R> {
-    pub reply: R,
+    pub owner: For<R>,
     pub job: Job,
     pub submitted: Time,
     pub nonblock: bool,
@@ -239,6 +265,10 @@ pub(super) struct Req<R> {
     pub granted: bool,
     /// It stands in a lane.
     pub queued: bool,
+    /// It waits for bytes that are being read ahead, and has no lock and no frames yet.
+    pub waits: bool,
+    /// Nobody waits for it yet: everything else goes first.
+    pub behind: bool,
     /// All answers are in; it waits for the disk's identity to be confirmed.
     pub held: bool,
     /// Why it failed, if it did while the disk was in doubt: another disk's errors are not this one's.
@@ -288,9 +318,28 @@ impl<R> Req<R> {
         }
     }
 
-    /// Does it wait in the lane of what needs a confirmed disk?
-    pub(super) fn is_write(&self) -> bool {
-        !matches!(self.job, Job::Read { .. })
+    /// The lane that it waits in.
+    pub(super) fn lane(&self) -> usize {
+        match self.job {
+            Job::Read { .. } if self.behind => BEHIND,
+            Job::Read { .. } => READS,
+            _ => WRITES,
+        }
+    }
+
+    /// Was it not a user who asked, but the reading ahead?
+    pub(super) fn is_ahead(&self) -> bool {
+        matches!(self.owner, For::Ahead(..))
+    }
+
+    /// Issues no more frames of a read that nobody wants any more. True if none of those that are on their way is left.
+    pub(super) fn cut(&mut self) -> bool {
+        if let Job::Read { span, len, .. } = &mut self.job {
+            span.sectors = span.issued;
+            *len = span.sectors as usize * SECTOR;
+        }
+        self.queued = false;
+        self.complete()
     }
 
     /// Is it a command with a time-out of its own, outside the lanes?

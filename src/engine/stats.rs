@@ -98,6 +98,12 @@ pub struct Stats {
     pub confirmations: u64,
     /// Times the target went down.
     pub downs: u64,
+    /// Bytes that came ahead of readers.
+    pub ahead_fetched: u64,
+    /// Bytes of reads that were answered with them.
+    pub ahead_served: u64,
+    /// Those that were thrown away.
+    pub ahead_wasted: u64,
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::errno::{self, Errno};
 use super::handles::Handles;
 use super::notify::{Kernel, Line, Pages, Waker};
 use super::tree::{self, Changes, Tree};
-use crate::engine::{Device, Handle, Io, Outcome, Pool, Request};
+use crate::engine::{Device, Handle, Io, Outcome, Pool, Request, Stream};
 use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit};
 use crate::wire::Addr;
 
@@ -56,6 +56,8 @@ pub struct Settings {
     pub uncached: bool,
     /// Every disk's partition table is read when it appears.
     pub partscan: bool,
+    /// How far ahead of each reader the engine reads, in bytes; 0: not at all.
+    pub read_ahead: u64,
 }
 
 /// The lines of the configuration file that are for targets.
@@ -178,13 +180,27 @@ impl Core {
         io: Io,
         answer: impl FnOnce(Outcome) + Send + 'static,
     ) {
-        let request = Request { io, handle, nonblock, reply: done(answer) };
+        self.submit_for(None, unit, handle, nonblock, io, answer);
+    }
+
+    /// The same for a reader that may be read ahead of.
+    fn submit_for(
+        &self,
+        stream: Option<Stream>,
+        unit: &Arc<Unit>,
+        handle: Handle,
+        nonblock: bool,
+        io: Io,
+        answer: impl FnOnce(Outcome) + Send + 'static,
+    ) {
+        let request = Request { io, handle, nonblock, stream, reply: done(answer) };
         self.runtime.with_device(unit, |device, now, sink| device.submit(now, request, sink));
     }
 
     /// A target is about to be seen: what the configuration file says of it that needs no answer.
     fn prepare(&self, device: &mut Device<Done>) {
         let addr = device.addr();
+        device.set_read_ahead(self.settings.read_ahead);
         for (origin, command) in self.lines.before_visible(addr) {
             if let Some(Err(errno)) = command::apply_local(device, &command, self.settings.uncached) {
                 self.complain(addr, &origin, &errno::words(errno));

@@ -101,6 +101,7 @@ pub fn settings() -> Settings {
         read_only: false,
         uncached: false,
         partscan: false,
+        read_ahead: aoefs::engine::WINDOW,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::disk::{Fill, pattern};
 use super::judge::{Expect, Kind, Pending};
 use super::world::World;
-use aoefs::engine::{Error, Handle, Io, Request, WriteBuf};
+use aoefs::engine::{Error, Handle, Io, Request, Stream, WriteBuf};
 use aoefs::wire::{Ata, SECTOR, Sector, Verb};
 
 const S: u64 = SECTOR as u64;
@@ -34,10 +34,29 @@ impl World {
     }
 
     pub fn submit(&mut self, u: usize, handle: Handle, nonblock: bool, ask: Ask) -> u32 {
+        self.submit_for(None, u, handle, nonblock, ask)
+    }
+
+    /// A read of the whole disk by a reader that is read ahead of.
+    pub fn stream(&mut self, stream: u64, offset: u64, len: usize) -> u32 {
+        let handle = self.units[0].device.handle(None);
+        self.submit_for(Some(Stream(stream)), 0, handle, false, Ask::Read { offset, len })
+    }
+
+    /// The same as `submit`, for a reader that is read ahead of.
+    pub fn submit_for(
+        &mut self,
+        stream: Option<Stream>,
+        u: usize,
+        handle: Handle,
+        nonblock: bool,
+        ask: Ask,
+    ) -> u32 {
         self.tick += 1;
         self.judge.submitted += 1;
         let seq = self.judge.number();
         let mut p = self.pending(u, handle, nonblock, &ask);
+        p.ahead = stream.is_some();
         let (disk, base) = (p.disk, p.start);
         let works = p.expect == Expect::Work;
         let mut data = Vec::new();
@@ -62,7 +81,7 @@ impl World {
         self.note(|| format!("u{u} #{seq} {ask:?} {}..{} {:?}", p.start, p.end, p.expect));
         self.judge.pending.insert(seq, p);
         let io = self.io(ask, data);
-        let request = Request { io, handle, nonblock, reply: seq };
+        let request = Request { io, handle, nonblock, stream, reply: seq };
         self.with_device(u, |device, now, sink| device.submit(now, request, sink));
         seq
     }
@@ -152,6 +171,7 @@ impl World {
             submitted: self.now,
             tick: self.tick,
             nonblock,
+            ahead: false,
             due: patience.map(|d| self.now + d),
             expect,
             promised: None,

@@ -7,7 +7,8 @@
 //!   the order in which they were submitted, so the order at the disk must be that order, retransmissions included.
 //!
 //! A read is right if each of its sectors is what the disk held at some moment between submission and answer, but not before a
-//! write took effect that was submitted before the read and acknowledged before its answer.
+//! write took effect that was submitted before the read and acknowledged before its answer. What a reader gets that is read ahead
+//! of may be a second older, but not than such a write.
 
 use std::collections::{HashMap, HashSet};
 
@@ -119,6 +120,8 @@ pub struct Disk {
     /// Writes that were acknowledged and that reads wait for.
     ended: HashSet<u32>,
     readers: usize,
+    /// What sectors held is remembered although nobody reads: readers are read ahead of.
+    pub remembers: bool,
     /// By sector: what it held until when, as long as somebody reads.
     past: HashMap<u64, Vec<Held>>,
 }
@@ -142,6 +145,7 @@ impl Disk {
             writes: Vec::new(),
             ended: HashSet::new(),
             readers: 0,
+            remembers: false,
             past: HashMap::new(),
         }
     }
@@ -184,14 +188,33 @@ impl Disk {
         self.readers += 1;
     }
 
-    pub fn reader_ends(&mut self) {
+    /// Nobody who reads later may get what was over before tick `old`.
+    pub fn reader_ends(&mut self, old: u64) {
         self.readers -= 1;
         if self.readers == 0 {
-            self.past.clear();
+            let remembers = self.remembers;
+            self.past.retain(|_, past| {
+                past.retain(|held| remembers && held.until >= old);
+                !past.is_empty()
+            });
         }
     }
 
-    /// `data` was read from byte `start` on by request `seq`, which was submitted at `since`.
+    /// Another host writes, at once.
+    pub fn strange_write(&mut self, seq: u32, sector: u64, count: u64) {
+        let (start, end) = (sector * SECTOR as u64, (sector + count) * SECTOR as u64);
+        let mut data = vec![0; (end - start) as usize];
+        pattern(seq, start, &mut data);
+        self.announce_write(seq, start, end, Fill::Pattern);
+        for (i, bytes) in data.chunks_exact(SECTOR).enumerate() {
+            self.execute(sector + i as u64, bytes);
+            // A memory image cannot fail.
+            let _ = self.mem.write_at(Sector(sector + i as u64), bytes);
+        }
+        self.writes.retain(|w| w.seq != seq);
+    }
+
+    /// `data` was read from byte `start` on by request `seq`, which was submitted at `since`, or may be as old as that.
     pub fn check_read(&mut self, seq: u32, start: u64, data: &[u8], since: u64) -> Result<(), String> {
         let mut at = start;
         let mut rest = data;
@@ -226,7 +249,7 @@ impl Disk {
     }
 
     fn remember(&mut self, sector: u64, held: &[u8]) {
-        if self.readers > 0 {
+        if self.readers > 0 || self.remembers {
             let by = self.youngest[sector as usize];
             let held = Held { until: self.tick, by, bytes: held.into() };
             self.past.entry(sector).or_default().push(held);

@@ -186,7 +186,7 @@ impl Troubles {
         if self.plan.swaps && rng.chance(0.5) {
             let addr = world.targets[t].addr;
             let spare = world.shelf.iter().position(|d| d.id / 100 == world.targets[t].look().id / 100);
-            let disk = match spare {
+            let mut disk = match spare {
                 Some(at) if rng.chance(0.6) => world.shelf.swap_remove(at),
                 _ => {
                     let sectors = pick(rng, &[8, 64, 300, 1000]);
@@ -196,6 +196,7 @@ impl Troubles {
                 }
             };
             world.note(|| format!("target {t} {addr} comes back as disk {}", disk.id));
+            disk.remembers = world.targets[t].look().remembers;
             let old = world.targets[t].swap(disk);
             world.shelf.push(old);
         } else if self.plan.resizes && rng.chance(0.3) {

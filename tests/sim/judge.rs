@@ -55,6 +55,8 @@ pub struct Pending {
     pub submitted: Time,
     pub tick: u64,
     pub nonblock: bool,
+    /// It may be answered with what was read ahead.
+    pub ahead: bool,
     pub due: Option<Time>,
     pub expect: Expect,
     /// Must be answered by then, whatever happens: set where a promise says so.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::ask::Ask;
 use super::rng::Rng;
+use super::streams::Streams;
 use super::swarm::{Plan, pick};
 use super::world::World;
 use aoefs::engine::{Handle, Time};
@@ -31,10 +32,11 @@ pub struct Load {
     pauses: bool,
     handles: Vec<(usize, Handle)>,
     names: u32,
+    streams: Option<Streams>,
 }
 
 impl Load {
-    pub fn new(plan: &Plan, rng: &mut Rng, now: Time) -> Load {
+    pub fn new(plan: &Plan, rng: &mut Rng, now: Time, streams: Option<Streams>) -> Load {
         Load {
             next: now,
             left: plan.requests,
@@ -51,6 +53,7 @@ impl Load {
             pauses: rng.chance(0.3),
             handles: Vec::new(),
             names: 0,
+            streams,
         }
     }
 
@@ -75,6 +78,11 @@ impl Load {
         let handle = self.handle(world, rng, u);
         let ask = self.draw(world, rng, u, handle);
         let nonblock = rng.chance(0.1);
+        if let (Ask::Read { .. }, Some(streams)) = (&ask, &mut self.streams)
+            && streams.read(world, u, handle, nonblock)
+        {
+            return;
+        }
         world.submit(u, handle, nonblock, ask);
     }
 

@@ -18,6 +18,7 @@ pub mod rng;
 mod small;
 pub mod speed;
 pub mod stage;
+pub mod streams;
 pub mod swarm;
 pub mod target;
 pub mod unit;

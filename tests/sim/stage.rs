@@ -85,5 +85,6 @@ impl World {
             let d = &unit.device;
             assert_eq!((d.frames(), d.requests(), d.locked()), (0, 0, 0), "frames, requests, locks left");
         }
+        assert_eq!(self.pool.ahead(), 0, "bytes are held ahead of nobody");
     }
 }

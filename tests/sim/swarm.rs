@@ -12,6 +12,7 @@ use super::faults::Troubles;
 use super::judge::Expect;
 use super::load::Load;
 use super::rng::Rng;
+use super::streams::Streams;
 use super::target::{Flushing, Target};
 use super::world::{Figures, World};
 use aoefs::engine::Time;
@@ -65,7 +66,9 @@ pub fn run(seed: u64, trace: bool, flips: u64) -> Report {
     let start = world.now;
     if world.violation.is_none() {
         let mut troubles = Troubles::new(&plan, &mut rng, start);
-        let mut load = Load::new(&plan, &mut rng, start);
+        let mut streams = Streams::of(seed, plan.writes);
+        streams.iter_mut().for_each(|streams| streams.prepare(&mut world));
+        let mut load = Load::new(&plan, &mut rng, start, streams);
         let end = start + Duration::from_millis(plan.millis);
         while world.violation.is_none() {
             let next = troubles.next.min(load.next);
@@ -82,6 +85,7 @@ pub fn run(seed: u64, trace: bool, flips: u64) -> Report {
         }
         troubles.end(&mut world);
         finish(&mut world, &plan);
+        world.figures.ahead = world.units.iter().map(|u| u.device.status().stats.ahead_served).sum();
     }
     Report {
         virtual_us: world.now.0,
@@ -340,6 +344,10 @@ fn finish(world: &mut World, plan: &Plan) {
             world
                 .violate(|| format!("u{u}: frames, requests, locks, inflight, quarantines left: {gauges:?}"));
         }
+    }
+    let held = world.pool.ahead();
+    if held > 0 {
+        world.violate(|| format!("{held} bytes are held ahead of nobody"));
     }
 }
 

@@ -17,8 +17,8 @@ use super::rng::Rng;
 use super::target::{Arrived, Origin, Target};
 use super::unit::Unit;
 use aoefs::engine::{
-    Birth, Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Output, Payload, Pool, Sink, TagSpace,
-    Time, Transmit, Trust, Verdict,
+    AGE, Birth, Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Output, Payload, Pool, Sink,
+    TagSpace, Time, Transmit, Trust, Verdict,
 };
 use aoefs::wire::{Addr, Command, Config, Header, Mac, SECTOR, Tag, cmd};
 
@@ -30,6 +30,8 @@ const ALARM_SPAN: u64 = 9_000_000;
 const ECHO: u64 = 20;
 /// Requests of a wire that one request is compared with, where their order is watched.
 const PLACES: usize = 64;
+/// µs that the ticks of instants are remembered: longer than anything read ahead may be old.
+const HISTORY: u64 = 2_000_000;
 /// Lines of a trace that are kept at least. A run that does not end must not take all memory.
 const LINES: usize = 1 << 19;
 /// More than ever happens in one run.
@@ -120,6 +122,8 @@ pub struct Figures {
     pub lost: u64,
     pub sweeps: u64,
     pub shielded: u64,
+    /// Bytes that readers got from what was read ahead.
+    pub ahead: u64,
     /// The most requests that came before one that had left earlier, where that was watched.
     pub displaced: usize,
 }
@@ -147,6 +151,8 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     /// Who decides what becomes of the next frames, instead of chance.
     pub fate: Option<Fate>,
+    /// The first tick of each instant of the last seconds.
+    ticks: VecDeque<(u64, u64)>,
     /// Requests answered since somebody looked, for scenarios.
     pub done: Vec<(u32, Result<usize, aoefs::engine::Error>)>,
     sink: Sink<u32>,
@@ -176,6 +182,7 @@ impl World {
             violation: None,
             trace: None,
             fate: None,
+            ticks: VecDeque::new(),
             done: Vec::new(),
             queue: BinaryHeap::new(),
             order: 0,
@@ -253,6 +260,7 @@ impl World {
         }
         self.tick += 1;
         self.now = Time(next.max(self.now.0));
+        self.note_tick();
         if event < timer || (event == timer && self.rng.chance(0.5)) {
             if let Some(Reverse(entry)) = self.queue.pop() {
                 self.happen(entry.2);
@@ -528,18 +536,6 @@ impl World {
     pub fn forge(&mut self, net: usize, frame: Vec<u8>) {
         let now = self.now.0;
         self.at(now, Happening::Forged { net, frame });
-    }
-
-    /// The target announces itself on every wire.
-    pub fn announce(&mut self, t: usize) {
-        for w in 0..self.wires.len() {
-            if self.wires[w].target == t {
-                let mac = self.targets[t].macs[self.wires[w].port];
-                if let Some(frame) = self.targets[t].announcement(mac) {
-                    self.answer(w, frame);
-                }
-            }
-        }
     }
 
     /// Would an announcement be heard, as far as one can say beforehand?

@@ -66,6 +66,7 @@ impl<R> Device<R> {
     fn lose_confidence(&mut self, to: Confidence, why: Option<&'static str>, sink: &mut Sink<R>) {
         self.stats.confirmations += u64::from(!self.doubtful());
         self.confidence = to;
+        self.ahead_doubted = true;
         // An IDENTIFY that left earlier proves nothing now.
         self.drop_confirming();
         if let Some(why) = why {
@@ -150,7 +151,7 @@ impl<R> Device<R> {
 
     /// Does any request wait that is not a mere question to the target?
     pub(super) fn someone_waits(&self) -> bool {
-        self.reqs.iter().any(|(_, r)| !r.is_command())
+        self.reqs.iter().any(|(_, r)| !r.is_command() && !r.is_ahead())
     }
 
     /// Sends IDENTIFY by the best path that is up.
@@ -174,6 +175,7 @@ impl<R> Device<R> {
     /// The operator asks: re-read IDENTIFY and limits now; a larger size is taken over.
     pub fn identify(&mut self, now: Time, sink: &mut Sink<R>) {
         self.grow = true;
+        self.ahead_doubted = true;
         self.drop_confirming();
         self.ask(now, sink);
         let paths: Vec<PathId> = self.path_ids().map(|(id, _)| id).collect();
@@ -369,7 +371,8 @@ impl<R> Device<R> {
 
     /// What was asked before a suspect showed its identity may have been answered by another disk, or may yet be: none of it counts.
     fn ask_all_anew(&mut self, now: Time) {
-        let all: Vec<ReqId> = self.reqs.iter().filter(|(_, r)| r.granted).map(|(id, _)| id).collect();
+        let all: Vec<ReqId> =
+            self.reqs.iter().filter(|(_, r)| r.granted && !r.waits).map(|(id, _)| id).collect();
         if !all.is_empty() {
             self.forget_delays();
         }
@@ -490,6 +493,7 @@ impl<R> Device<R> {
         }
         self.held.clear();
         self.generation += 1;
+        self.ahead_doubted = true;
         self.partitions.clear();
         self.shown = None;
         self.grow = false;
@@ -528,6 +532,7 @@ impl<R> Device<R> {
         }
         self.enter(State::Down(Reason::FailIo), sink);
         self.confidence = Confidence::Suspect(now);
+        self.ahead_doubted = true;
         self.drop_confirming();
         if !self.retired {
             self.ask(now, sink);

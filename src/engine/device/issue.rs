@@ -1,6 +1,6 @@
 //! What may leave now, by which path, and as which bytes.
 
-use super::{Device, Lane, READS, SILENCE, Sink, State, WRITES};
+use super::{BEHIND, Device, Lane, READS, SILENCE, Sink, State, WRITES};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Frame, FrameId, Place, ReqId, Work};
 use crate::engine::ladder::SAME;
@@ -29,6 +29,9 @@ const SINGLE: u8 = SAME + 2;
 impl<R> Device<R> {
     /// Lets everything leave that may leave now. Call it once after events and commands.
     pub fn work(&mut self, now: Time, sink: &mut Sink<R>) {
+        if self.ahead_doubted {
+            self.throw_ahead(now, sink);
+        }
         self.start_granted();
         if self.state != State::Up {
             self.keep_asking(now, sink);
@@ -49,6 +52,9 @@ impl<R> Device<R> {
             idle = if self.issue_one(lane, now, sink) { 0 } else { idle + 1 };
             issued |= idle == 0;
         }
+        while self.inflight() < limit && self.issue_one(BEHIND, now, sink) {
+            issued = true;
+        }
         if issued {
             // After the work: a target with one buffer must not lose it to a question.
             self.refresh_paths(now, sink);
@@ -61,7 +67,8 @@ impl<R> Device<R> {
     }
 
     fn has_reads(&self) -> bool {
-        !self.lanes[READS].ready.is_empty() || !self.lanes[READS].again.is_empty()
+        [READS, BEHIND].iter().any(|lane| !self.lanes[*lane].ready.is_empty())
+            || !self.lanes[READS].again.is_empty()
     }
 
     /// Sends one frame of a lane. False: nothing in it can leave now.
@@ -106,7 +113,7 @@ impl<R> Device<R> {
 
     fn issue_new(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
         while let Some(&id) = self.lanes[lane].ready.front() {
-            let here = |r: &Req<R>| r.queued && r.is_write() == (lane == WRITES);
+            let here = |r: &Req<R>| r.queued && r.lane() == lane;
             if !self.reqs.get(id).is_some_and(here) {
                 self.lanes[lane].ready.pop_front();
                 continue;
@@ -300,7 +307,8 @@ impl<R> Device<R> {
         let Some(frame) = self.flight.get(id) else { return };
         let (work, expiries) = (frame.work, frame.expiries);
         let again = frame.last().is_some();
-        let waited_for = !self.reqs.is_empty();
+        let waited_for =
+            matches!(work, Work::Identify { .. }) && self.reqs.iter().any(|(_, r)| !r.is_ahead());
         let slow = self.slow.backed_off(expiries);
         let Some(path) = self.path_mut(to) else { return };
         let place = if work.windowed() { path.depart(id, !work.slow(), now) } else { Place::Outside };

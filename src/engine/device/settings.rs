@@ -56,9 +56,9 @@ impl<R> Device<R> {
         self.info.trim && self.info.trim_zeroes && !self.trim_refused
     }
 
-    /// Requests that are not answered yet.
+    /// Requests that are not answered yet. What is read ahead is nobody's.
     pub fn requests(&self) -> usize {
-        self.reqs.len()
+        self.reqs.iter().filter(|(_, r)| !r.is_ahead()).count()
     }
 
     /// Frames that are not settled, control frames included.
@@ -222,7 +222,7 @@ impl<R> Device<R> {
             mtu_cap: self.mtu_cap,
             maxbno: self.maxbno,
             maxout: self.maxout,
-            requests: self.reqs.len(),
+            requests: self.requests(),
             quarantined: self.locks.quarantined(),
             confirming: self.doubtful(),
             generation: self.generation,

@@ -3,26 +3,26 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Device, READS, Sink, State, WRITES};
+use super::{Device, Sink, State};
 use crate::engine::buffer::Buf;
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{FrameId, ReqId, Work};
-use crate::engine::request::{Bytes, Error, Io, Job, Outcome, Output, Raw, Req, Request, Span};
+use crate::engine::request::{Bytes, Error, For, Io, Job, Outcome, Output, Raw, Req, Request, Span};
 use crate::engine::stats::Op;
 use crate::engine::time::Time;
 use crate::engine::{Handle, WriteBuf};
 use crate::wire::{AFLAG_WRITE, Ata, FlushKind, SECTOR, Sector};
 
 /// Bytes `[start, end)` of the disk that a handle shows.
-struct Extent {
-    start: u64,
-    end: u64,
+pub(super) struct Extent {
+    pub start: u64,
+    pub end: u64,
 }
 
 impl<R> Device<R> {
     /// Takes a request. Its reply comes back in a sink exactly once, now or later.
     pub fn submit(&mut self, now: Time, request: Request<R>, sink: &mut Sink<R>) {
-        let Request { io, handle, nonblock, reply } = request;
+        let Request { io, handle, nonblock, stream, reply } = request;
         let op = match &io {
             Io::Read { .. } => Op::Read,
             Io::Write { .. } | Io::Trim { .. } => Op::Write,
@@ -32,7 +32,12 @@ impl<R> Device<R> {
         self.stats.ops[op as usize].requests += 1;
         match self.prepare(io, handle, nonblock) {
             Ok(Prepared::Now(output)) => sink.done.push((reply, Ok(output))),
-            Ok(Prepared::Later(job)) => self.enlist(now, job, nonblock, reply, sink),
+            Ok(Prepared::Later(job)) => match stream.filter(|_| matches!(job, Job::Read { .. })) {
+                Some(stream) => self.read_stream(now, job, handle, nonblock, (stream, reply), sink),
+                None => {
+                    self.enlist(now, job, nonblock, For::User(reply), sink);
+                }
+            },
             Err(error) => {
                 self.stats.ops[op as usize].errors += 1;
                 if let State::Down(_) = self.state {
@@ -44,7 +49,7 @@ impl<R> Device<R> {
     }
 
     /// The bytes that the handle shows, if it is not stale.
-    fn extent(&self, handle: Handle) -> Result<Extent, Error> {
+    pub(super) fn extent(&self, handle: Handle) -> Result<Extent, Error> {
         if handle.generation != self.generation {
             return Err(Error::Stale);
         }
@@ -168,37 +173,53 @@ impl<R> Device<R> {
         Ok(Prepared::Later(Job::Ata(Box::new(raw))))
     }
 
-    fn enlist(&mut self, now: Time, job: Job, nonblock: bool, reply: R, sink: &mut Sink<R>) {
+    pub(super) fn enlist(
+        &mut self,
+        now: Time,
+        job: Job,
+        nonblock: bool,
+        owner: For<R>,
+        sink: &mut Sink<R>,
+    ) -> ReqId {
+        self.throw_ahead_of(&job, now, sink);
+        let id = self.admit(now, job, nonblock, owner);
+        if self.reqs.get(id).is_some_and(Req::is_command) {
+            let frame = self.flight.create(Work::Command { req: id }, Sector(0), 0);
+            self.dispatch_outside(frame, now, sink);
+        } else if self.lock(id, now) {
+            self.start(id);
+        }
+        id
+    }
+
+    /// A request is there from now on, and has its deadline.
+    pub(super) fn admit(&mut self, now: Time, job: Job, nonblock: bool, owner: For<R>) -> ReqId {
+        let behind = matches!(owner, For::Ahead(..));
         let req = Req {
-            reply,
+            owner,
             job,
             submitted: now,
             nonblock,
             granted: true,
             queued: false,
+            waits: false,
+            behind,
             held: false,
             failed: None,
             unsure: None,
             doubted: Vec::new(),
             redone: 0,
         };
-        let command = req.is_command();
+        let patience = self.patience(&req);
         let id = self.reqs.insert(req);
-        if let Some(patience) = self.reqs.get(id).and_then(|req| self.patience(req)) {
+        if let Some(patience) = patience {
             self.arm(now + patience);
         }
-        if command {
-            let frame = self.flight.create(Work::Command { req: id }, Sector(0), 0);
-            self.dispatch_outside(frame, now, sink);
-            return;
-        }
-        if self.lock(id, now) {
-            self.start(id);
-        }
+        id
     }
 
     /// Takes the lock that the request needs. True: it has it, or needs none.
-    fn lock(&mut self, id: ReqId, now: Time) -> bool {
+    pub(super) fn lock(&mut self, id: ReqId, now: Time) -> bool {
         let next = self.locks.expire(now);
         self.arm(next);
         let Some(req) = self.reqs.get_mut(id) else { return false };
@@ -270,8 +291,7 @@ impl<R> Device<R> {
         let Some(req) = self.reqs.get_mut(id) else { return };
         if !req.queued {
             req.queued = true;
-            let lane = if req.is_write() { WRITES } else { READS };
-            self.lanes[lane].ready.push_back(id);
+            self.lanes[req.lane()].ready.push_back(id);
         }
     }
 
@@ -364,7 +384,9 @@ impl<R> Device<R> {
     /// A request failed: says so in the log and ends it.
     pub(super) fn fail(&mut self, id: ReqId, error: Error, cause: Cause, now: Time, sink: &mut Sink<R>) {
         if let Some(req) = self.reqs.get(id) {
-            sink.events.push(Event::Failed { op: req.op(), at: req.at(), cause });
+            if !req.is_ahead() {
+                sink.events.push(Event::Failed { op: req.op(), at: req.at(), cause });
+            }
             self.abandon(id, now);
             self.end(id, Err(error), now, sink);
         }
@@ -394,7 +416,15 @@ impl<R> Device<R> {
         if let Some(lock) = req.lock() {
             self.locks.release(lock);
         }
-        let stats = &mut self.stats.ops[req.op() as usize];
+        if req.waits {
+            self.ahead.forget_waiter(id);
+        }
+        let op = req.op();
+        let reply = match req.owner {
+            For::User(reply) => reply,
+            For::Ahead(stream, lease) => return self.fetched(id, stream, lease, outcome, now, sink),
+        };
+        let stats = &mut self.stats.ops[op as usize];
         match &outcome {
             Ok(output) => {
                 stats.latency.record(now.since(req.submitted));
@@ -406,7 +436,7 @@ impl<R> Device<R> {
             }
             Err(_) => stats.errors += 1,
         }
-        sink.done.push((req.reply, outcome));
+        sink.done.push((reply, outcome));
     }
 }
 

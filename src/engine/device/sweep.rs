@@ -15,6 +15,7 @@ impl<R> Device<R> {
             return;
         }
         self.timer = Time::NEVER;
+        self.sweep_ahead(now, sink);
         self.sweep_requests(now, sink);
         self.sweep_frames(now, sink);
         let next = self.locks.expire(now);
@@ -30,7 +31,7 @@ impl<R> Device<R> {
     pub(super) fn patience(&self, req: &Req<R>) -> Option<std::time::Duration> {
         if req.is_command() {
             Some(COMMAND_DEADLINE)
-        } else if self.nofail && !req.nonblock && !req.is_raw() {
+        } else if self.nofail && !req.nonblock && !req.is_raw() && !req.is_ahead() {
             None
         } else {
             Some(self.deadline)
@@ -52,6 +53,12 @@ impl<R> Device<R> {
         self.arm(next);
         for id in late {
             let Some(req) = self.reqs.get(id) else { continue };
+            if req.is_ahead() {
+                // Nobody is told, and nothing follows: whoever wants its bytes asks for them.
+                self.abandon(id, now);
+                self.end(id, Err(Error::Io), now, sink);
+                continue;
+            }
             let heard = self.last_heard > req.submitted;
             if req.is_command() {
                 // A target that answers other things does not know the lists; one that says nothing may be away.

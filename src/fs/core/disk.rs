@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::zero::Zeros;
 use super::{Core, nothing};
-use crate::engine::{Io, Output, WriteBuf};
+use crate::engine::{Io, Output, Stream, WriteBuf};
 use crate::fs::errno::{self, Errno};
 use crate::fs::handles::{Admit, DiskHandle, Handle, Job};
 use crate::fs::notify::Name;
@@ -58,7 +58,12 @@ impl Core {
         }
         open.used();
         let io = Io::Read { offset, len };
-        self.submit(&open.unit, open.disk.place, handle.mode.nonblock, io, move |outcome| match outcome {
+        // What the kernel reads for its cache, it reads ahead itself.
+        let ahead =
+            reader == Reader::Program && !(open.uncached || handle.mode.direct || self.settings.read_only);
+        let stream = ahead.then_some(Stream(handle.fh));
+        let (place, nonblock) = (open.disk.place, handle.mode.nonblock);
+        self.submit_for(stream, &open.unit, place, nonblock, io, move |outcome| match outcome {
             Ok(Output::Data(data)) => answer(Ok(&data)),
             Ok(_) => answer(Err(Errno::EIO)),
             Err(error) => answer(Err(errno::of(error))),

@@ -6,7 +6,7 @@ use fuser::{FopenFlags, PollEvents, PollNotifier};
 
 use super::command::Language;
 use super::{Core, Reader, Write};
-use crate::engine::Device;
+use crate::engine::{Device, Stream};
 use crate::fs::errno::{self, Errno};
 use crate::fs::handles::{DiskHandle, Handle, LogReader, Mode, Page, What};
 use crate::fs::metrics::Snapshot;
@@ -83,7 +83,10 @@ impl Core {
         self.pollers.lock().remove(&fh);
         let Some(handle) = self.handles.close(fh) else { return };
         match &handle.what {
-            What::Disk(open) => self.runtime.with_device(&open.unit, |device, _, _| device.close()),
+            What::Disk(open) => self.runtime.with_device(&open.unit, |device, now, sink| {
+                device.close();
+                device.close_stream(Stream(fh), now, sink);
+            }),
             What::Page(unit, _) => self.settle_config(unit, fh),
             What::Raw(open) => self.close_raw(open),
             What::Top(_) | What::Metrics(_) | What::Log(_) | What::Dir(_) => {}

@@ -157,11 +157,13 @@ impl World {
         self.done.push((seq, outcome.as_ref().map(|_| size).map_err(|e| *e)));
         let earlier = self.judge.earlier_write(u, seq);
         let flushes = self.targets.iter().any(|t| t.look().id == p.disk && t.flushes());
+        let old = self.tick_before(AGE);
+        let since = if p.ahead { p.tick.min(old) } else { p.tick };
         let disk = self.disk(p.disk);
         let mut problem = None;
         match (p.kind, &outcome) {
             (Kind::Read, Ok(Output::Data(data))) => {
-                problem = disk.check_read(seq, p.start, data, p.tick).err()
+                problem = disk.check_read(seq, p.start, data, since).err()
             }
             (Kind::RawRead, Ok(Output::Ata { ata, data })) if !ata.failed() => {
                 let len = (p.end - p.start) as usize;
@@ -182,7 +184,7 @@ impl World {
             _ => {}
         }
         if matches!(p.kind, Kind::Read | Kind::RawRead) {
-            disk.reader_ends();
+            disk.reader_ends(old);
         }
         if matches!(p.kind, Kind::Write | Kind::RawWrite) {
             self.units[u].forget_buffers(p.start / SECTOR as u64, p.end.div_ceil(SECTOR as u64));
@@ -191,6 +193,34 @@ impl World {
         let problem = problem.map(|what| format!("#{seq} {what}")).or_else(|| disk.problem.take());
         if let Some(problem) = problem {
             self.violate(|| problem);
+        }
+    }
+
+    /// The target announces itself on every wire.
+    pub fn announce(&mut self, t: usize) {
+        for w in 0..self.wires.len() {
+            if self.wires[w].target == t {
+                let mac = self.targets[t].macs[self.wires[w].port];
+                if let Some(frame) = self.targets[t].announcement(mac) {
+                    self.answer(w, frame);
+                }
+            }
+        }
+    }
+
+    /// The tick that it was so long ago.
+    fn tick_before(&self, ago: Duration) -> u64 {
+        let then = self.now.0.saturating_sub(ago.as_micros() as u64);
+        let later = self.ticks.partition_point(|(at, _)| *at < then);
+        self.ticks.get(later).map_or(self.tick, |(_, tick)| *tick).saturating_sub(1)
+    }
+
+    pub(super) fn note_tick(&mut self) {
+        if self.ticks.back().is_none_or(|(at, _)| *at < self.now.0) {
+            self.ticks.push_back((self.now.0, self.tick));
+        }
+        while self.ticks.front().is_some_and(|(at, _)| at + HISTORY < self.now.0) {
+            self.ticks.pop_front();
         }
     }
 
