@@ -10,6 +10,7 @@ use aoefs::cli::{self, Action, Config, MountOptions, Network, Options};
 use aoefs::configfile::{self, ConfigFile};
 use aoefs::daemon::background::{self, Ready, Side, report};
 use aoefs::daemon::logging;
+use aoefs::daemon::panics;
 use aoefs::daemon::signals::Signals;
 use aoefs::daemon::unmounter::Unmounter;
 use aoefs::failure::Failure;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
 /// What can be known without forking is found out in front of the terminal; the rest by the daemon.
 fn start(mut options: Options) -> ExitCode {
     logging::install(options.verbosity);
+    panics::install();
     let ready_to_fork = || {
         let config = configfile::read(&options.config)?;
         let place = Place::resolve(&options.mountpoint).map_err(refused)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
+use crate::bug;
 use crate::cli::Options;
 use crate::configfile::{self, ConfigFile};
 use crate::daemon::background::Ready;
@@ -260,6 +261,7 @@ impl Attendant {
 
 impl Service for Attendant {
     fn reload(&self) {
+        bug::here("signals");
         match configfile::read(&self.startup.options.config) {
             Ok(file) => {
                 for complaint in file.complaints() {

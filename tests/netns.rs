@@ -13,6 +13,8 @@ mod tools;
 mod atomicity;
 #[path = "netns/bed_itself.rs"]
 mod bed_itself;
+#[path = "netns/bugs.rs"]
+mod bugs;
 #[path = "netns/claims.rs"]
 mod claims;
 #[path = "netns/control.rs"]
@@ -76,6 +78,7 @@ fn main() -> std::process::ExitCode {
     }
     bed::harness::main(&[
         bed_itself::TESTS,
+        bugs::TESTS,
         tools_themselves::TESTS,
         target::TESTS,
         vblade_io::TESTS,

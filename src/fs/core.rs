@@ -5,7 +5,6 @@
 //! into these calls and answers into replies, and does nothing else.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
@@ -17,6 +16,7 @@ use super::errno::{self, Errno};
 use super::handles::Handles;
 use super::notify::{Kernel, Line, Pages, Waker};
 use super::tree::{self, Changes, Tree};
+use crate::bug;
 use crate::engine::{Device, Handle, Io, Outcome, Pool, Request, Stream};
 use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit};
 use crate::wire::Addr;
@@ -244,15 +244,10 @@ impl Core {
 
 /// What travels in a request.
 fn done(answer: impl FnOnce(Outcome) + Send + 'static) -> Done {
-    Box::new(move |outcome| guarded(|| answer(outcome)))
-}
-
-/// Gives an answer. A bug in it must cost that answer, not the thread that gives it: a reply that is dropped says EIO by
-/// itself.
-fn guarded(answer: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(answer)).is_err() {
-        log::error!("bug: an answer panicked");
-    }
+    Box::new(move |outcome| {
+        bug::here("answer");
+        answer(outcome);
+    })
 }
 
 /// An outcome that carries nothing.

@@ -1,8 +1,7 @@
 //! FUSE requests into calls of [`Core`], answers into replies. Nothing is decided here but what a request that means
 //! nothing on these files answers.
 //!
-//! No handler waits: a reply that has to wait travels with its request. A handler that panics costs its request, not
-//! the session's thread: the reply is dropped, and a dropped reply says EIO.
+//! No handler waits: a reply that has to wait travels with its request.
 //!
 //! **ENOSYS is a choice.** The kernel remembers it and does not ask again: extended attributes then are EOPNOTSUPP
 //! without a question before every write, SEEK_HOLE finds none, locks are this machine's own.
@@ -10,7 +9,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,6 +25,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::core::{At, Core, Reader};
 use super::errno::Errno;
+use crate::bug;
 use crate::runtime::Deputy;
 use crate::runtime::clock::wall;
 
@@ -50,13 +49,6 @@ pub struct AoeFs {
     deputy: Option<Mutex<Deputy>>,
 }
 
-/// Runs a handler. The reply that it owns answers EIO if it comes to grief.
-fn guard(handler: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(handler)).is_err() {
-        log::error!("bug: a handler panicked");
-    }
-}
-
 impl AoeFs {
     /// Over that core. With a deputy, the session must have one thread.
     pub fn new(core: Arc<Core>, deputy: Option<Deputy>) -> Self {
@@ -70,9 +62,11 @@ impl AoeFs {
 
     /// A handler that reads or writes: answers are taken after it, until there is another request.
     fn carry(&self, handler: impl FnOnce()) {
-        guard(handler);
+        bug::here("request");
+        handler();
         if let Some(mut deputy) = self.deputy() {
-            guard(|| self.core.attend(&mut deputy));
+            bug::here("deputy");
+            self.core.attend(&mut deputy);
         }
     }
 
@@ -81,7 +75,8 @@ impl AoeFs {
         if let Some(mut deputy) = self.deputy() {
             deputy.leave();
         }
-        guard(handler);
+        bug::here("handler");
+        handler();
     }
 }
 

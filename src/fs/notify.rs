@@ -11,6 +11,8 @@ use crossbeam_channel::{Sender, unbounded};
 use fuser::{INodeNo, Notifier, PollNotifier};
 use parking_lot::Mutex;
 
+use crate::bug;
+
 mod clean;
 mod pages;
 
@@ -122,6 +124,7 @@ fn start(kernel: Line) -> std::io::Result<(Sender<Word>, JoinHandle<()>)> {
     let (words, inbox) = unbounded();
     let thread = std::thread::Builder::new().name("aoefs-notify".into()).spawn(move || {
         for word in inbox {
+            bug::here("notifier");
             match word {
                 Word::Attributes(ino) => kernel.drop_attributes(ino),
                 Word::Poll(notifier) => {

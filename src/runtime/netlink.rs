@@ -15,6 +15,7 @@ use super::deputy::Duty;
 use super::linger::{LINGER, Linger};
 use super::link::{Batch, ETHERNET, Link, OutFrame, Received, is_gone, is_link_down};
 use super::sweeper::Due;
+use crate::bug;
 use crate::engine::{NetId, Time, Verdict};
 use crate::wire::{Command, Config, Header, Mac, Tag};
 
@@ -163,6 +164,7 @@ impl Runtime {
             let received = net.link.recv(&mut batch);
             alone = match received {
                 Ok(Received::Frames) => {
+                    bug::here("reader");
                     let harvest = self.receive(net, &batch, &mut strangers);
                     net.duty.note(harvest);
                     harvest.alone

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::table::{Unit, UnitId};
 use super::{ASK_AGAIN, REDISCOVER, Runtime};
+use crate::bug;
 use crate::engine::{NetId, Time};
 use crate::wire::Addr;
 
@@ -147,6 +148,7 @@ impl Runtime {
                     self.with_device(&unit, |device, now, sink| device.slept(now, sink));
                 }
             }
+            bug::here("sweeper");
             match due {
                 Due::Unit(id) => self.sweep_unit(at, id),
                 Due::Discovery => self.sweep_discovery(),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Runtime;
 use super::watch::{LinkEvent, LinkWatch};
+use crate::bug;
 
 impl Runtime {
     pub(super) fn watch_loop(self: &Arc<Self>, watch: &LinkWatch) {
@@ -20,6 +21,7 @@ impl Runtime {
     }
 
     fn interface_changed(self: &Arc<Self>, event: &LinkEvent) {
+        bug::here("watcher");
         match self.nets.named(&event.name) {
             Some(net) => {
                 let (index, mtu) = (net.link.index(), net.link.mtu());

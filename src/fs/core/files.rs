@@ -6,6 +6,7 @@ use fuser::{FopenFlags, PollEvents, PollNotifier};
 
 use super::command::Language;
 use super::{Core, Reader, Write};
+use crate::bug;
 use crate::engine::{Device, Stream};
 use crate::fs::errno::{self, Errno};
 use crate::fs::handles::{DiskHandle, Handle, LogReader, Mode, Page, What};
@@ -154,6 +155,7 @@ impl Core {
     ) {
         let (core, handle) = (self.clone(), handle.clone());
         let work = move || {
+            bug::here("metrics");
             let What::Metrics(page) = &handle.what else { return };
             let text = Snapshot::take(&core.runtime, core.open_handles()).render();
             answer(Ok(slice(&page.keep(text.into_bytes()), offset, size)));

@@ -7,20 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use super::{Core, guarded};
+use super::Core;
+use super::pending::Pending;
 use crate::engine::{Handle, Io, Output};
 use crate::fs::ctl::CtlError;
 use crate::fs::errno::{self, Errno};
 use crate::parttable::{Entry, Scan, Verdict, Want};
-use crate::runtime::{Alarm, Unit};
+use crate::runtime::Unit;
 use crate::wire::SECTOR;
 
 /// What one scan may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-type Answer = Box<dyn FnOnce(Result<(), CtlError>) + Send>;
 
 /// A scan under way.
 struct Run {
@@ -28,8 +25,7 @@ struct Run {
     unit: Arc<Unit>,
     /// The disk that it is about.
     place: Handle,
-    /// Gone once it is answered; the alarm goes with it.
-    waiting: Mutex<Option<(Answer, Alarm)>>,
+    waiting: Arc<Pending<(), CtlError>>,
 }
 
 impl Core {
@@ -40,16 +36,9 @@ impl Core {
         answer: impl FnOnce(Result<(), CtlError>) + Send + 'static,
     ) {
         let (place, size) = self.runtime.look(unit, |device| (device.handle(None), device.size()));
-        let run = Arc::new(Run { core: self.clone(), unit: unit.clone(), place, waiting: Mutex::new(None) });
-        {
-            // Held until both are there, lest the alarm finds nobody waiting.
-            let mut waiting = run.waiting.lock();
-            let late = run.clone();
-            let alarm = self.runtime.alarm(PATIENCE, move || {
-                guarded(|| late.end(|_| Err(CtlError::new(Errno::ETIMEDOUT, "no answer within 10 s"))));
-            });
-            *waiting = Some((Box::new(answer), alarm));
-        }
+        let late = CtlError::new(Errno::ETIMEDOUT, "no answer within 10 s");
+        let waiting = Pending::new(&self.runtime, Some(PATIENCE), answer, late);
+        let run = Arc::new(Run { core: self.clone(), unit: unit.clone(), place, waiting });
         run.step(Scan::new(size / SECTOR as u64));
     }
 
@@ -75,8 +64,7 @@ impl Run {
             Want::Read { at, count } => (at, count),
             Want::End(verdict) => return self.end(|run| run.judge(verdict)),
         };
-        if self.waiting.lock().is_none() {
-            // It took too long.
+        if self.waiting.is_over() {
             return;
         }
         // No disk of AoE has so many sectors that its last byte had no 64-bit offset.
@@ -95,12 +83,9 @@ impl Run {
         });
     }
 
-    /// Answers, unless that was done.
+    /// Answers. A scan that took too long declares nothing.
     fn end(&self, result: impl FnOnce(&Run) -> Result<(), CtlError>) {
-        let waiting = self.waiting.lock().take();
-        if let Some((answer, _alarm)) = waiting {
-            answer(result(self));
-        }
+        self.waiting.give_with(|| result(self));
     }
 
     fn judge(&self, verdict: &Verdict) -> Result<(), CtlError> {

@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Kernel;
 use super::clean::Clean;
+use crate::bug;
 use crate::runtime::UnitId;
 
 /// What is told once the pages are gone: usually the reply to a write.
@@ -105,6 +106,7 @@ impl Lane {
             };
             queue.doing = Some(task.about);
             drop(queue);
+            bug::here("pages");
             for PageRange { ino, bytes } in task.drops {
                 let len = if bytes.end == u64::MAX { 0 } else { bytes.end - bytes.start };
                 kernel.drop_pages(ino, bytes.start, len);
