@@ -119,6 +119,8 @@ pub struct Disk {
     writes: Vec<Write>,
     /// Writes that were acknowledged and that reads wait for.
     ended: HashSet<u32>,
+    /// Those that reads do not wait for: when they were acknowledged.
+    ended_raw: HashMap<u32, u64>,
     readers: usize,
     /// What sectors held is remembered although nobody reads: readers are read ahead of.
     pub remembers: bool,
@@ -144,6 +146,7 @@ impl Disk {
             youngest: vec![0; sectors as usize],
             writes: Vec::new(),
             ended: HashSet::new(),
+            ended_raw: HashMap::new(),
             readers: 0,
             remembers: false,
             past: HashMap::new(),
@@ -170,8 +173,10 @@ impl Disk {
     }
 
     /// Write `seq` was acknowledged: every sector of it must have taken effect. `raw`: reads did not have to wait for it.
-    pub fn acknowledged(&mut self, seq: u32, raw: bool) {
-        if !raw {
+    pub fn acknowledged(&mut self, seq: u32, raw: bool, tick: u64) {
+        if raw {
+            self.ended_raw.insert(seq, tick);
+        } else {
             self.ended.insert(seq);
         }
         let Some(at) = self.writes.iter().position(|w| w.seq == seq) else { return };
@@ -214,8 +219,15 @@ impl Disk {
         self.writes.retain(|w| w.seq != seq);
     }
 
-    /// `data` was read from byte `start` on by request `seq`, which was submitted at `since`, or may be as old as that.
-    pub fn check_read(&mut self, seq: u32, start: u64, data: &[u8], since: u64) -> Result<(), String> {
+    /// `data` was read from byte `start` on by request `seq`, which was submitted at `asked` and may be as old as `since`.
+    pub fn check_read(
+        &mut self,
+        seq: u32,
+        start: u64,
+        data: &[u8],
+        asked: u64,
+        since: u64,
+    ) -> Result<(), String> {
         let mut at = start;
         let mut rest = data;
         while !rest.is_empty() {
@@ -224,7 +236,11 @@ impl Disk {
             let n = rest.len().min(SECTOR - skip);
             let (now, later) = rest.split_at(n);
             let held = self.past.get(&sector).is_some_and(|past| {
-                let fresh = |h: &Held| h.until > since && !(h.by < seq && self.ended.contains(&h.by));
+                let known = |h: &Held| {
+                    h.by < seq && self.ended.contains(&h.by)
+                        || self.ended_raw.get(&h.by).is_some_and(|ended| *ended < asked)
+                };
+                let fresh = |h: &Held| h.until > since && !known(h);
                 past.iter().any(|h| fresh(h) && h.bytes[skip..skip + n] == *now)
             });
             if !held && self.sector(sector)[skip..skip + n] != *now {

@@ -3,6 +3,7 @@
 //! `disk` keeps the truth, `net` and `target` misbehave, `world` carries frames and time between them and the engine,
 //! `judge` holds every answer against the promises, `swarm` draws a run from a seed.
 
+mod ahead;
 pub mod ask;
 mod catalogue;
 pub mod disk;

@@ -159,19 +159,22 @@ impl World {
         let flushes = self.targets.iter().any(|t| t.look().id == p.disk && t.flushes());
         let old = self.tick_before(AGE);
         let since = if p.ahead { p.tick.min(old) } else { p.tick };
+        let tick = self.tick;
         let disk = self.disk(p.disk);
         let mut problem = None;
         match (p.kind, &outcome) {
             (Kind::Read, Ok(Output::Data(data))) => {
-                problem = disk.check_read(seq, p.start, data, since).err()
+                problem = disk.check_read(seq, p.start, data, p.tick, since).err()
             }
             (Kind::RawRead, Ok(Output::Ata { ata, data })) if !ata.failed() => {
                 let len = (p.end - p.start) as usize;
                 // Nobody caches what a raw command reads: it waits for no write.
-                problem = disk.check_read(0, p.start, data.get(..len).unwrap_or(&[]), p.tick).err();
+                problem = disk.check_read(0, p.start, data.get(..len).unwrap_or(&[]), p.tick, p.tick).err();
             }
-            (Kind::Write | Kind::Trim, Ok(_)) => disk.acknowledged(seq, false),
-            (Kind::RawWrite, Ok(Output::Ata { ata, .. })) if !ata.failed() => disk.acknowledged(seq, true),
+            (Kind::Write | Kind::Trim, Ok(_)) => disk.acknowledged(seq, false, tick),
+            (Kind::RawWrite, Ok(Output::Ata { ata, .. })) if !ata.failed() => {
+                disk.acknowledged(seq, true, tick)
+            }
             (Kind::Flush, Ok(_)) if flushes && earlier.is_some() => {
                 problem = Some(format!("SYNC: flush acknowledged before write #{earlier:?}"));
             }
