@@ -28,7 +28,7 @@ pub use device::{Birth, Device, Sink, Verdict};
 pub use discovery::{Discovery, Found};
 pub use event::{Cause, Event, Identity, Reason};
 pub use flight::TagSpace;
-pub use partition::{PartError, PartId, Partition};
+pub use partition::{PartError, PartId, Partition, Scanned};
 pub use path::{NetId, PathStats, Trust};
 pub use request::{Error, Handle, Io, Outcome, Output, Request, Reservation, Stream};
 pub use stats::{BUCKETS, Histogram, Op, OpStats, Stats};

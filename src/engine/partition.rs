@@ -17,10 +17,26 @@ pub struct Partition {
     pub start: u64,
     /// One past the last sector.
     pub end: u64,
+    /// It was read from the disk's own table, which it follows; else somebody declared it.
+    pub scanned: bool,
 }
 
-/// Partitions that one target may have. GPT has 128 by default; the rest is for those declared by hand.
-pub const PARTITIONS_MAX: usize = 256;
+/// What a scan of the disk's table says of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// Its name.
+    pub name: String,
+    /// First sector.
+    pub start: u64,
+    /// One past the last sector.
+    pub end: u64,
+}
+
+/// Why a table was not followed: the partition's name, and what is the matter with it.
+pub type Refusal = (String, PartError);
+
+/// Partitions that one target may have: as many as are taken from a table (1024), and 256 by hand.
+pub const PARTITIONS_MAX: usize = 1280;
 
 /// Why a partition was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +49,8 @@ pub enum PartError {
     Missing,
     /// As many are declared as there may be.
     TooMany,
+    /// It is in use.
+    Busy,
 }
 
 /// The partitions of one disk, in order of declaration.
@@ -69,10 +87,55 @@ impl Partitions {
         if self.list.len() >= PARTITIONS_MAX {
             return Err(PartError::TooMany);
         }
+        Ok(self.push(name, start, end, false))
+    }
+
+    fn push(&mut self, name: &str, start: u64, end: u64, scanned: bool) -> PartId {
         self.next += 1;
         let id = PartId(self.next);
-        self.list.push(Partition { id, name: name.to_owned(), start, end });
-        Ok(id)
+        self.list.push(Partition { id, name: name.to_owned(), start, end, scanned });
+        id
+    }
+
+    /// Makes those that came from the disk's table what the table says now: what is gone goes, what has another range is
+    /// another partition, what is new comes. All of it or nothing: one that is in use and would go, or one whose name somebody
+    /// has declared for another range, refuses the whole.
+    pub fn follow(
+        &mut self,
+        table: &[Scanned],
+        sectors: u64,
+        in_use: impl Fn(PartId) -> bool,
+    ) -> Result<(), Refusal> {
+        let is = |p: &Partition, t: &Scanned| (&p.name, p.start, p.end) == (&t.name, t.start, t.end);
+        let goes = |p: &Partition| p.scanned && !table.iter().any(|t| is(p, t));
+        let no = |t: &Scanned, error| Err((t.name.clone(), error));
+        if let Some(busy) = self.list.iter().find(|p| goes(p) && in_use(p.id)) {
+            return Err((busy.name.clone(), PartError::Busy));
+        }
+        let stay: Vec<&Partition> = self.list.iter().filter(|p| !goes(p)).collect();
+        let mut new = Vec::new();
+        for entry in table {
+            match stay.iter().find(|p| p.name == entry.name) {
+                Some(old) if is(old, entry) => {}
+                Some(_) => return no(entry, PartError::Exists),
+                None if entry.start >= entry.end || entry.end > sectors => {
+                    return no(entry, PartError::Range);
+                }
+                None if stay.len() + new.len() >= PARTITIONS_MAX => return no(entry, PartError::TooMany),
+                None => new.push(entry),
+            }
+        }
+        self.list.retain(|p| !goes(p));
+        for Scanned { name, start, end } in new {
+            self.push(name, *start, *end, true);
+        }
+        Ok(())
+    }
+
+    /// Another partition that has sectors of this one, if there is one.
+    pub fn overlapping(&self, name: &str) -> Option<&Partition> {
+        let own = self.named(name)?;
+        self.list.iter().find(|p| p.id != own.id && p.start < own.end && own.start < p.end)
     }
 
     /// Drops the partition of this name.
@@ -104,6 +167,61 @@ mod tests {
         let b = p.add("boot", 50, 60, 100).unwrap();
         assert_ne!(a, b);
         assert!(p.get(a).is_none());
+    }
+
+    fn entry(name: &str, start: u64, end: u64) -> Scanned {
+        Scanned { name: name.into(), start, end }
+    }
+
+    fn all(p: &Partitions) -> Vec<(&str, u64, u64)> {
+        let mut all: Vec<_> = p.iter().map(|p| (p.name.as_str(), p.start, p.end)).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_table_is_followed() {
+        let mut p = Partitions::default();
+        let own = p.add("mine", 0, 100, 100).unwrap();
+        p.follow(&[entry("p1", 8, 16), entry("p2", 16, 24), entry("p3", 24, 32)], 100, |_| false).unwrap();
+        let ids = ["p1", "p2", "p3"].map(|name| p.named(name).unwrap().id);
+        // p1 stays, p2 is gone, p3 moved, p4 is new.
+        let next = [entry("p1", 8, 16), entry("p3", 40, 50), entry("p4", 50, 60)];
+        let used = |of: PartId| move |id: PartId| id == of;
+        for (of, name) in [(ids[1], "p2"), (ids[2], "p3")] {
+            assert_eq!(p.follow(&next, 100, used(of)), Err((name.into(), PartError::Busy)));
+        }
+        assert_eq!(p.iter().count(), 4, "all or nothing");
+        p.follow(&next, 100, used(ids[0])).unwrap();
+        assert_eq!(all(&p), [("mine", 0, 100), ("p1", 8, 16), ("p3", 40, 50), ("p4", 50, 60)]);
+        assert_eq!((p.named("p1").unwrap().id, p.named("mine").unwrap().id), (ids[0], own));
+        assert_ne!(p.named("p3").unwrap().id, ids[2], "another partition");
+        p.follow(&[], 100, |_| false).unwrap();
+        assert_eq!(all(&p), [("mine", 0, 100)], "what somebody declared is not the table's");
+    }
+
+    #[test]
+    fn what_somebody_declared_is_not_replaced_by_a_table() {
+        let mut p = Partitions::default();
+        p.add("p2", 0, 8, 100).unwrap();
+        let refused = p.follow(&[entry("p1", 8, 16), entry("p2", 16, 24)], 100, |_| false);
+        assert_eq!(refused, Err(("p2".into(), PartError::Exists)));
+        assert_eq!(p.follow(&[entry("p1", 8, 101)], 100, |_| false), Err(("p1".into(), PartError::Range)));
+        assert_eq!(all(&p), [("p2", 0, 8)]);
+        p.follow(&[entry("p2", 0, 8)], 100, |_| false).unwrap();
+        assert!(!p.named("p2").unwrap().scanned, "it stays theirs");
+    }
+
+    #[test]
+    fn overlaps_are_known() {
+        let mut p = Partitions::default();
+        for (name, start, end) in [("a", 0, 10), ("b", 10, 20), ("c", 9, 11)] {
+            p.add(name, start, end, 100).unwrap();
+        }
+        assert_eq!(p.overlapping("c").unwrap().name, "a");
+        assert_eq!(p.overlapping("b").unwrap().name, "c");
+        p.delete("c").unwrap();
+        assert!(p.overlapping("b").is_none() && p.overlapping("nobody").is_none());
     }
 
     #[test]

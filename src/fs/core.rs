@@ -205,6 +205,9 @@ impl Core {
             if let Some(Err(errno)) = command::apply_local(device, &command, self.settings.uncached) {
                 self.complain(addr, &origin, &errno::words(errno));
             }
+            if let Some(overlap) = command::overlap_of(device, &command) {
+                self.complain(addr, &origin, &overlap);
+            }
         }
     }
 

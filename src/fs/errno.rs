@@ -35,6 +35,7 @@ pub fn of_part(error: PartError) -> Errno {
         PartError::Exists => Errno::EEXIST,
         PartError::Missing => Errno::ENOENT,
         PartError::TooMany => Errno::ENOSPC,
+        PartError::Busy => Errno::EBUSY,
     }
 }
 
@@ -77,6 +78,7 @@ mod tests {
             (PartError::Exists, libc::EEXIST),
             (PartError::Missing, libc::ENOENT),
             (PartError::TooMany, libc::ENOSPC),
+            (PartError::Busy, libc::EBUSY),
         ] {
             assert_eq!(i32::from(of_part(error)), number, "{error:?}");
         }

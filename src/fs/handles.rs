@@ -13,6 +13,7 @@ use super::raw::Raw;
 use super::tree::{Disk, Entry};
 use crate::engine;
 use crate::runtime::{Unit, events};
+use crate::wire::Addr;
 
 mod truncation;
 
@@ -188,6 +189,14 @@ impl Handles {
                 && (pid != 0 || handle.disk().is_some_and(|disk| disk.fresh.load(Ordering::Relaxed)))
         };
         open.values().filter(fits).max_by_key(|handle| handle.fh).cloned()
+    }
+
+    /// Whether anybody has this disk or partition of a target open.
+    pub fn is_open(&self, place: engine::Handle, addr: Addr) -> bool {
+        let of = |handle: &Arc<Handle>| {
+            handle.disk().is_some_and(|open| open.disk.place == place && open.unit.addr == addr)
+        };
+        self.open.read().values().any(of)
     }
 
     /// How many are open: a gauge that must fall back to zero.

@@ -78,18 +78,19 @@ fn is_volume(sector: &[u8]) -> bool {
 /// Reads sector 0 of a disk of `sectors`.
 pub(super) fn read(sector: &[u8], sectors: u64) -> Result<Table, Reason> {
     let Some(slots) = slots(sector) else { return Ok(Table::None) };
+    // A hybrid has more entries: they are the GPT's once more. Whoever makes a GPT on what was a volume leaves the rest of
+    // the sector as it was, its name and its code among it.
+    if slots.iter().any(|slot| slot.kind == PROTECTIVE && slot.start == 1) {
+        return Ok(Table::Protective);
+    }
     if is_volume(sector) {
         return Ok(Table::None);
     }
     if let Some(guard) = slots.iter().find(|slot| slot.kind == PROTECTIVE) {
-        // A hybrid has more entries: they are the GPT's once more.
-        return match guard.start {
-            1 => Ok(Table::Protective),
-            other => Err(format!("the protective entry begins at sector {other}, not 1")),
-        };
+        return Err(format!("the protective entry begins at sector {}, not 1", guard.start));
     }
     let mut entries = Vec::new();
-    let mut extended = None;
+    let mut extended = Vec::new();
     for (number, slot) in (1..).zip(slots) {
         if !slot.used() {
             continue;
@@ -101,20 +102,27 @@ pub(super) fn read(sector: &[u8], sectors: u64) -> Result<Table, Reason> {
         if entry.end.0 > sectors {
             return Err(format!("p{number} ends at sector {}, beyond the disk of {sectors}", entry.end));
         }
-        if slot.extended() && extended.replace(entry.clone()).is_some() {
-            return Err("two extended partitions".into());
+        if slot.extended() {
+            extended.push(number);
         }
         entries.push(entry);
     }
-    let Some(container) = extended else { return Ok(Table::Primary(entries)) };
-    // The container is a range like any other here, and gone from the list after.
+    // A container is a range like any other here, and gone from the list after.
     found(entries.clone(), &[])?;
-    entries.retain(|entry| entry.number != container.number);
-    let (start, end) = (container.start.0, container.end.0);
-    Ok(Table::Extended(Chain { start, end, records: vec![start], next: 5, entries }))
+    let (containers, entries) = entries.into_iter().partition::<Vec<_>, _>(|e| extended.contains(&e.number));
+    let mut containers = containers.into_iter().map(|e| (e.start.0, e.end.0));
+    match containers.next() {
+        None => Ok(Table::Primary(entries)),
+        Some((start, end)) => {
+            let rest = containers.rev().collect();
+            let (records, earlier) = (vec![start], Vec::new());
+            Ok(Table::Extended(Chain { start, end, records, rest, earlier, next: 5, entries }))
+        }
+    }
 }
 
-/// The logical partitions: each record has one, and says where the next record is.
+/// The logical partitions: each record has one, and says where the next record is. There may be more than one extended
+/// partition; the logical ones of the second count on from those of the first.
 #[derive(Debug)]
 pub(super) struct Chain {
     /// The extended partition. Links count from its start.
@@ -122,6 +130,10 @@ pub(super) struct Chain {
     end: u64,
     /// Where the records are that were read, and last the one to read. Never empty.
     records: Vec<u64>,
+    /// The extended partitions still to be read, the next one last.
+    rest: Vec<(u64, u64)>,
+    /// Where the records of those before are.
+    earlier: Vec<u64>,
     /// The number of the next partition.
     next: u32,
     /// What was found, the primary partitions included.
@@ -140,7 +152,8 @@ impl Chain {
         let Some(slots) = slots(sector) else {
             // An extended partition that was made and never used has no record at all.
             return if self.records.len() == 1 {
-                found(self.entries, &[])
+                self.records.clear();
+                self.end()
             } else {
                 Err(format!("the chain of logical partitions leads to sector {at}, which is no record"))
             };
@@ -162,7 +175,7 @@ impl Chain {
             // OS/2 used the last two as well. Elsewhere they may hold anything.
         }
         let Some(link) = slots.into_iter().find(|slot| slot.extended()) else {
-            return found(self.entries, &self.records);
+            return self.end();
         };
         let next = self.start + link.start;
         if next >= self.end {
@@ -173,10 +186,19 @@ impl Chain {
         if self.records.contains(&next) {
             return Err(format!("the chain of logical partitions comes back to sector {next}"));
         }
-        if self.records.len() >= EBRS_MAX {
+        if self.earlier.len() + self.records.len() >= EBRS_MAX {
             return Err(format!("the chain of logical partitions has more than {EBRS_MAX} records"));
         }
         self.records.push(next);
         Ok(State::Chain(self))
+    }
+
+    /// A chain is at its end: goes on with the next extended partition, or with what was found.
+    fn end(mut self) -> Result<State, Reason> {
+        self.earlier.append(&mut self.records);
+        match self.rest.pop() {
+            None => found(self.entries, &self.earlier),
+            Some((start, end)) => Ok(State::Chain(Chain { start, end, records: vec![start], ..self })),
+        }
     }
 }

@@ -38,8 +38,8 @@ pub const READS_MAX: usize = 1 + EBRS_MAX;
 /// Most sectors that one scan reads: the head, the primary's array, the backup's header and array.
 pub const SECTORS_MAX: u64 = HEAD + READ_SECTORS_MAX + gpt::TAIL + READ_SECTORS_MAX;
 
-/// Most partitions of a table: as many as Linux gives a disk.
-pub const ENTRIES_MAX: usize = 255;
+/// Most partitions of a table. A GPT may have more; nobody was seen to use them.
+pub const ENTRIES_MAX: usize = 1024;
 
 /// A partition that the table has: sectors `[start, end)`, of which there is at least one, all on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -62,7 +62,7 @@ fn ends_overlaps_and_what_is_no_disk() {
     assert_eq!(bed.copy((ctl, 0), (data, 0), 1), Err(Errno::EOPNOTSUPP));
     assert_eq!(bed.copy((data, 0), (ctl, 0), 1), Err(Errno::EOPNOTSUPP));
     assert_eq!(bed.copy((data, 0), (12345, 0), 1), Err(Errno::EBADF));
-    bed.echo("1.0/ctl", "delpart a").unwrap();
+    bed.echo("1.0/ctl", "delpart -f a").unwrap();
     assert_eq!(bed.copy((a, 0), (data, 0), 1), Err(Errno::ESTALE));
     assert_eq!(bed.copy((data, 0), (a, 0), 1), Err(Errno::ESTALE));
     for fh in [data, a, ctl] {

@@ -160,7 +160,7 @@ fn a_deleted_partition_is_stale_also_when_its_name_comes_back() {
     let old = bed.open("1.0/p");
     let ino = bed.ino("1.0/p").unwrap();
     assert_eq!(bed.write_at(old, 0, &[1; 512]), Ok(512));
-    bed.echo("1.0/ctl", "delpart p\npart p 100 108").unwrap();
+    bed.echo("1.0/ctl", "delpart -f p\npart p 100 108").unwrap();
     assert_ne!(bed.ino("1.0/p").unwrap(), ino);
     assert_eq!(bed.read_at(old, 0, 512), Err(Errno::ESTALE));
     assert_eq!(bed.write_at(old, 0, &[9; 512]), Err(Errno::ESTALE));

@@ -284,7 +284,7 @@ fn read_only_mounts_drop_what_is_stale() {
     let a = bed.try_open("1.0/a", libc::O_RDONLY).unwrap();
     let ino = bed.ino("1.0/a").unwrap();
     bed.page_in(a, 0, 4096).unwrap();
-    bed.echo("1.0/ctl", "delpart a").unwrap();
+    bed.echo("1.0/ctl", "delpart -f a").unwrap();
     bed.eventually(|| bed.told.0.lock().contains(&(ino, Some((0, 0)))));
     bed.core.read(a, 0, 512, Reader::PageCache, |read| assert_eq!(read, Err(Errno::ESTALE)));
     bed.core.release(a);

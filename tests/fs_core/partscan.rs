@@ -28,12 +28,70 @@ fn partscan_declares_the_whole_table_or_nothing() {
     bed.echo("1.0/ctl", "part p2 0 1").unwrap();
     assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EEXIST));
     assert_eq!(parts(&bed), ["p2"], "p1 was taken back");
+    assert!(bed.log().contains("partscan: p2: File exists"), "{}", bed.log());
     assert_eq!(bed.echo("1.0/ctl", "delpart p2\npartscan\npartscan\n# twice is done"), Ok(44));
     assert_eq!((bed.size("1.0/p1"), bed.size("1.0/p2")), (100 * 512, 56 * 512));
     assert!(bed.log().contains("1.0 partscan: p1 p2"));
     bed.silence(true);
     bed.echo("1.0/ctl", "deadline 1").unwrap();
     assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EIO));
+    bed.end();
+}
+
+/// What is gone from the table goes, what moved is another partition; a file that is open on one of those refuses it all.
+#[test]
+fn partscan_again_follows_the_table() {
+    let bed = Bed::new();
+    bed.echo("1.0/ctl", "part mine 1000 2000").unwrap();
+    write_record(&bed, 0, &[(0x83, 8, 100), (0x83, 200, 56), (0x83, 300, 10)]);
+    bed.echo("1.0/ctl", "partscan").unwrap();
+    let (stays, moves) = (bed.open("1.0/p1"), bed.open("1.0/p2"));
+    write_record(&bed, 0, &[(0x83, 8, 100), (0x83, 250, 56), (0, 0, 0), (0x83, 400, 5)]);
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::EBUSY));
+    assert!(bed.log().contains("partscan: p2: "), "{}", bed.log());
+    assert_eq!(parts(&bed), ["mine", "p1", "p2", "p3"]);
+    assert_eq!(bed.write_at(moves, 0, &[7; 512]), Ok(512), "still the old range");
+    bed.core.release(moves);
+    bed.echo("1.0/ctl", "partscan").unwrap();
+    assert_eq!(parts(&bed), ["mine", "p1", "p2", "p4"]);
+    let moved = bed.open("1.0/p2");
+    assert_eq!(bed.write_at(moved, 0, &[8; 512]), Ok(512));
+    let disk = bed.disk();
+    assert_eq!((disk[200 * 512], disk[250 * 512]), (7, 8));
+    assert_eq!(bed.write_at(stays, 0, &[9; 512]), Ok(512), "what stays is not touched");
+    bed.core.release(moved);
+    bed.core.release(stays);
+    // A table that is empty has no partitions, and none are left over.
+    write_record(&bed, 0, &[]);
+    assert_eq!(bed.echo("1.0/ctl", "partscan"), Err(Errno::ENOENT));
+    assert_eq!(parts(&bed), ["mine"]);
+    bed.end();
+}
+
+#[test]
+fn what_is_open_is_dropped_by_force_only() {
+    let bed = Bed::new();
+    bed.echo("1.0/ctl", "part a 0 8").unwrap();
+    let fh = bed.open("1.0/a");
+    assert_eq!(bed.echo("1.0/ctl", "delpart a"), Err(Errno::EBUSY));
+    assert_eq!(bed.write_at(fh, 0, &[1; 512]), Ok(512));
+    bed.echo("1.0/ctl", "delpart -f a").unwrap();
+    assert_eq!(bed.write_at(fh, 0, &[1; 512]), Err(Errno::ESTALE));
+    bed.core.release(fh);
+    assert_eq!(bed.echo("1.0/ctl", "delpart -f a"), Err(Errno::ENOENT));
+    bed.echo("1.0/ctl", "part a 0 8\ndelpart a").unwrap();
+    bed.end();
+}
+
+#[test]
+fn overlaps_are_said_and_options_are_no_names() {
+    let bed = Bed::new();
+    bed.echo("1.0/ctl", "part a 0 8\npart b 8 16").unwrap();
+    assert!(!bed.log().contains("overlaps"), "{}", bed.log());
+    bed.echo("1.0/ctl", "part c 7 9").unwrap();
+    assert!(bed.log().contains("1.0 part c overlaps a, sectors 0 to 8"), "{}", bed.log());
+    assert_eq!(bed.echo("1.0/ctl", "part -rf 0 8"), Err(Errno::EINVAL));
+    assert_eq!(bed.echo("1.0/ctl", "delpart -rf"), Err(Errno::EINVAL));
     bed.end();
 }
 

@@ -66,7 +66,7 @@ impl Stack {
 fn deadline_i3_partition_removed_under_a_loop_device() {
     let stack = stack();
     let start = Instant::now();
-    stack.unit.ctl_ok("delpart root");
+    stack.unit.ctl_ok("delpart -f root");
     assert!(!stack.unit.file("root").exists());
     let error = fails(&stack.at);
     // Nothing has to be waited for: the partition is gone for good.

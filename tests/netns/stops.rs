@@ -162,5 +162,5 @@ fn change_partitions(mount: &Mount, n: u64) -> std::io::Result<()> {
     unit.ctl(&format!("part {name} {} {}", n * 100, n * 100 + 4000))?;
     let file = try_open(&unit.file(&name), 0)?;
     file.write_all_at(&[n as u8; 5000], 3000)?;
-    unit.ctl(&format!("delpart {name}"))
+    unit.ctl(&format!("delpart -f {name}"))
 }

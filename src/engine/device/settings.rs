@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{DEADLINE, Device, State};
-use crate::engine::partition::{PartError, PartId, Partition};
+use crate::engine::partition::{PartError, PartId, Partition, Refusal, Scanned};
 use crate::engine::request::Handle;
 use crate::engine::status::{FlushState, PathStatus, Status};
 use crate::engine::{Error, event::Identity};
@@ -85,6 +85,23 @@ impl<R> Device<R> {
     pub fn add_partition(&mut self, name: &str, start: u64, end: u64) -> Result<PartId, PartError> {
         let sectors = self.size() / SECTOR as u64;
         self.partitions.add(name, start, end, sectors)
+    }
+
+    /// Makes the partitions that came from the disk's table what it says now. See [`Partitions::follow`].
+    ///
+    /// [`Partitions::follow`]: crate::engine::partition::Partitions::follow
+    pub fn follow_table(
+        &mut self,
+        table: &[Scanned],
+        in_use: impl Fn(PartId) -> bool,
+    ) -> Result<(), Refusal> {
+        let sectors = self.size() / SECTOR as u64;
+        self.partitions.follow(table, sectors, in_use)
+    }
+
+    /// Another partition that has sectors of this one.
+    pub fn overlapping(&self, name: &str) -> Option<&Partition> {
+        self.partitions.overlapping(name)
     }
 
     /// Drops a partition; its handles become stale.

@@ -154,7 +154,7 @@ pub(super) fn apply_local(
         UnitCommand::Part { name, start, end } => {
             return Some(device.add_partition(name, *start, *end).map(|_| ()).map_err(errno::of_part));
         }
-        UnitCommand::Delpart(name) => {
+        UnitCommand::Delpart { name, .. } => {
             return Some(device.delete_partition(name).map(|_| ()).map_err(errno::of_part));
         }
         UnitCommand::Setsize(bytes) => return Some(device.set_size(*bytes).map_err(errno::of)),
@@ -175,6 +175,13 @@ pub(super) fn apply_local(
         | UnitCommand::Probe => return None,
     }
     Some(Ok(()))
+}
+
+/// What the log says of a partition that shares sectors with another one, after it was declared.
+pub(super) fn overlap_of(device: &Device<Done>, command: &UnitCommand) -> Option<String> {
+    let UnitCommand::Part { name, .. } = command else { return None };
+    let other = device.overlapping(name)?;
+    Some(format!("part {name} overlaps {}, sectors {} to {}", other.name, other.start, other.end))
 }
 
 impl Core {
@@ -233,8 +240,15 @@ impl Core {
     }
 
     fn run_unit(self: &Arc<Self>, unit: &Arc<Unit>, command: UnitCommand) -> Step {
+        let mut overlap = None;
         let local = self.runtime.with_device(unit, |device, now, sink| {
+            if self.is_in_use(device, &command) {
+                return Some(Err(Errno::EBUSY));
+            }
             let local = apply_local(device, &command, self.settings.uncached);
+            if let Some(Ok(())) = local {
+                overlap = overlap_of(device, &command);
+            }
             match command {
                 UnitCommand::Identify => device.identify(now, sink),
                 UnitCommand::Failio => device.fail_all(now, sink),
@@ -243,6 +257,9 @@ impl Core {
             }
             local
         });
+        if let Some(overlap) = overlap {
+            self.runtime.log().log("part", Some(unit.addr), overlap);
+        }
         if let Some(done) = local {
             // Names and sizes are there when the write returns.
             self.refresh(unit);
@@ -255,6 +272,13 @@ impl Core {
             _ => {}
         }
         Step::Done(Ok(()))
+    }
+
+    /// Whether a partition would be dropped that somebody has open.
+    fn is_in_use(&self, device: &Device<Done>, command: &UnitCommand) -> bool {
+        let UnitCommand::Delpart { name, force: false } = command else { return false };
+        let part = device.partitions().find(|part| part.name == *name);
+        part.is_some_and(|part| self.handles.is_open(device.handle(Some(part.id)), device.addr()))
     }
 
     fn answer_to(

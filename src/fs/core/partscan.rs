@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Core;
 use super::pending::Pending;
-use crate::engine::{Handle, Io, Output};
+use crate::engine::{Handle, Io, Output, Scanned};
 use crate::fs::ctl::CtlError;
 use crate::fs::errno::{self, Errno};
 use crate::parttable::{Entry, Scan, Verdict, Want};
@@ -91,7 +91,10 @@ impl Run {
     fn judge(&self, verdict: &Verdict) -> Result<(), CtlError> {
         match verdict {
             Verdict::Found(entries) => self.declare(entries),
-            Verdict::Nothing => Err(CtlError::new(Errno::ENOENT, "no partition table")),
+            // What the table had before must not stay: its sectors may be another partition's soon.
+            Verdict::Nothing => self
+                .declare(&[])
+                .and_then(|()| Err(CtlError::new(Errno::ENOENT, "no partition table, or an empty one"))),
             Verdict::Refused(reason) => Err(CtlError::new(Errno::EINVAL, reason.clone())),
         }
     }
@@ -102,26 +105,18 @@ impl Run {
             if device.handle(None) != self.place {
                 return Err(CtlError::new(Errno::ESTALE, "another disk by now"));
             }
-            let mut new: Vec<String> = Vec::new();
-            for entry in entries {
-                let name = entry.name();
-                let known = device.partitions().any(|part| part.name == name);
-                if let Err(error) = device.add_partition(&name, entry.start.0, entry.end.0) {
-                    for name in &new {
-                        // It was declared a moment ago, under the same lock.
-                        let _ = device.delete_partition(name);
-                    }
-                    let errno = errno::of_part(error);
-                    return Err(CtlError::new(errno, format!("{entry}: {}", errno::words(errno))));
-                }
-                if !known {
-                    new.push(name);
-                }
-            }
-            Ok(())
+            let table: Vec<Scanned> = entries.iter().map(scanned).collect();
+            let in_use = |id| core.handles.is_open(Handle { part: Some(id), ..self.place }, self.unit.addr);
+            device.follow_table(&table, in_use).map_err(|(name, error)| {
+                let errno = errno::of_part(error);
+                CtlError::new(errno, format!("{name}: {}", errno::words(errno)))
+            })
         });
         core.refresh(&self.unit);
         declared?;
+        if entries.is_empty() {
+            return Ok(());
+        }
         let names: Vec<String> = entries.iter().map(Entry::name).collect();
         core.runtime.log().log(
             "partscan",
@@ -130,4 +125,8 @@ impl Run {
         );
         Ok(())
     }
+}
+
+fn scanned(entry: &Entry) -> Scanned {
+    Scanned { name: entry.name(), start: entry.start.0, end: entry.end.0 }
 }

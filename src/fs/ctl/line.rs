@@ -128,6 +128,8 @@ pub fn check_part_name(name: &str) -> Result<(), String> {
         Err(format!("a name has 1…{PART_NAME_MAX} bytes"))
     } else if !name.bytes().all(fits) {
         Err(format!("{}: a name is made of A-Z a-z 0-9 . _ + -", shown(name)))
+    } else if name.starts_with('-') {
+        Err(format!("{}: programs would take it for an option", shown(name)))
     } else if name == "." || name == ".." {
         Err(format!("{name} is no name for a file"))
     } else {

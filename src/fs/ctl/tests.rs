@@ -58,7 +58,9 @@ fn every_word_of_a_units_ctl() {
     for (line, want) in [
         ("part boot 2048 1050624", C::Part { name: "boot".into(), start: 2048, end: 1050624 }),
         ("part p-1_x.y+z 0x800 010000", C::Part { name: "p-1_x.y+z".into(), start: 2048, end: 4096 }),
-        ("delpart boot", C::Delpart("boot".into())),
+        ("delpart boot", C::Delpart { name: "boot".into(), force: false }),
+        ("delpart -f boot", C::Delpart { name: "boot".into(), force: true }),
+        ("delpart boot -f", C::Delpart { name: "boot".into(), force: true }),
         ("partscan", C::Partscan),
         ("identify", C::Identify),
         ("mtu", C::Mtu(None)),

@@ -30,7 +30,12 @@ pub enum UnitCommand {
         end: u64,
     },
     /// Drop a partition.
-    Delpart(String),
+    Delpart {
+        /// Its name.
+        name: String,
+        /// `-f`: also while it is open.
+        force: bool,
+    },
     /// Read the partition table of the disk.
     Partscan,
     /// Re-read IDENTIFY and config.
@@ -80,9 +85,16 @@ pub(super) static TABLE: [Word<UnitCommand>; 16] = [
     Word { name: "part", args: "NAME START END", count: (3, 3), build: part },
     Word {
         name: "delpart",
-        args: "NAME",
-        count: (1, 1),
-        build: |a| check_part_name(a.words[0]).map(|()| UnitCommand::Delpart(a.words[0].to_owned())),
+        args: "[-f] NAME",
+        count: (1, 2),
+        build: |a| {
+            let (force, name) = match a.words[..] {
+                [name] => (false, name),
+                ["-f", name] | [name, "-f"] => (true, name),
+                _ => return Err("one name".into()),
+            };
+            check_part_name(name).map(|()| UnitCommand::Delpart { name: name.to_owned(), force })
+        },
     },
     Word { name: "partscan", args: "", count: (0, 0), build: |_| Ok(UnitCommand::Partscan) },
     Word { name: "identify", args: "", count: (0, 0), build: |_| Ok(UnitCommand::Identify) },
@@ -140,7 +152,7 @@ pub fn parse_unit(line: &[u8]) -> Result<Option<UnitCommand>, CtlError> {
 pub fn needs_network(command: &UnitCommand) -> bool {
     use UnitCommand as C;
     match command {
-        C::Part { .. } | C::Delpart(_) | C::Setsize(_) | C::DirectIo(_) => false,
+        C::Part { .. } | C::Delpart { .. } | C::Setsize(_) | C::DirectIo(_) => false,
         C::Mtu(_) | C::Maxbno(_) | C::Jumbo(_) | C::Maxout(_) | C::Nofail(_) | C::Deadline(_) => false,
         C::Partscan | C::Identify | C::Failio | C::Config { .. } | C::Flush | C::Probe => true,
     }
