@@ -66,7 +66,7 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
         read_only: options.mount.read_only,
         uncached: options.mount.direct_io,
         partscan: options.mount.partscan,
-        read_ahead: u64::from(options.mount.readahead_kib) << 10,
+        read_ahead: options.mount.read_ahead(),
     };
     let core = Core::new(runtime.clone(), settings, startup.clone());
     let cannot =
@@ -80,7 +80,7 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     });
     logging::start()
         .map_err(|error| Failure::start(format!("cannot start a thread: {error}; see ulimit -u")))?;
-    if let Err(error) = mounted.mount.set_read_ahead(options.mount.readahead_kib) {
+    if let Err(error) = mounted.mount.set_read_ahead(options.mount.kernel_read_ahead()) {
         // The demo is for those who have no privilege.
         let level = if matches!(ground, Ground::Demo(_)) { log::Level::Debug } else { log::Level::Warn };
         log::log!(level, "the kernel's read-ahead stays small: {error}; buffered reads will be slow");

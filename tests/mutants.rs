@@ -1,16 +1,32 @@
 //! Deliberate bugs, and whether the simulator catches them: the list is `mutants.txt`.
 //!
 //! In an ordinary run every mutation must still find its place in the source text. With AOEFS_MUTANTS=1 each is built in a copy of the
-//! repository and the simulator runs on it; with AOEFS_MUTANTS=NAME only that one. A mutant that survives 10,000 seeds fails the test.
+//! repository and the simulator runs on it; with AOEFS_MUTANTS=NAME only that one, and those whose names begin so. A mutant that survives 10,000 seeds fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[derive(Clone)]
+enum By {
+    Seed(u64),
+    Scene(String),
+}
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            By::Seed(seed) => write!(f, "seed {seed}"),
+            By::Scene(scene) => write!(f, "scene {scene}"),
+        }
+    }
+}
+
 struct Mutant {
     name: String,
     file: String,
-    seed: u64,
+    /// The first seed that caught it when that was last done, or the scene that does.
+    by: By,
     from: String,
     to: String,
 }
@@ -23,12 +39,15 @@ fn list() -> Vec<Mutant> {
             let (head, rest) = block.split_once('\n').unwrap();
             let mut words = head.split_whitespace();
             let (name, file) = (words.next().unwrap(), words.next().unwrap());
-            assert_eq!(words.next(), Some("seed"), "{name}");
-            let seed = words.next().unwrap().parse().unwrap();
+            let by = match (words.next(), words.next()) {
+                (Some("seed"), Some(seed)) => By::Seed(seed.parse().unwrap()),
+                (Some("scene"), Some(scene)) => By::Scene(scene.into()),
+                other => panic!("{name}: {other:?}"),
+            };
             let (_, rest) = rest.split_once("--- from\n").unwrap();
             let (from, to) = rest.split_once("--- to\n").unwrap();
             let to = format!("{}\n", to.trim_end());
-            Mutant { name: name.into(), file: file.into(), seed, from: from.into(), to }
+            Mutant { name: name.into(), file: file.into(), by, from: from.into(), to }
         })
         .collect()
 }
@@ -68,24 +87,33 @@ fn copy() -> PathBuf {
     to
 }
 
-/// The first seed that catches the mutant, and what it says.
-fn caught(at: &Path, m: &Mutant) -> Option<(u64, String)> {
+/// Who catches the mutant, and what it says.
+fn caught(at: &Path, m: &Mutant) -> Option<(By, String)> {
     let file = at.join(&m.file);
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace(&m.from, &m.to)).unwrap();
+    let filter = match &m.by {
+        By::Seed(_) => "sim_seeds",
+        By::Scene(scene) => scene,
+    };
     let run = Command::new(env!("CARGO"))
         .current_dir(at)
-        .args(["test", "--test", "sim", "sim_seeds", "--", "--nocapture"])
+        .args(["test", "--test", "sim", filter, "--", "--nocapture"])
         .envs([("AOEFS_SIM_STOP", "1"), ("RUST_BACKTRACE", "0"), ("RUSTFLAGS", "-Awarnings")])
         .env("CARGO_TARGET_DIR", at.join("target"))
         .output()
         .unwrap();
     std::fs::write(&file, text).unwrap();
     let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+    if let By::Scene(scene) = &m.by {
+        assert!(said.contains(&format!("{scene} ... ")), "{} did not run:\n{said}", m.name);
+        let why = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or_default();
+        return said.contains(&format!("{scene} ... FAILED")).then(|| (m.by.clone(), why.into()));
+    }
     // The summary, or the word of the watchdog if a seed did not end.
     if let Some(line) = said.lines().find(|line| line.starts_with("seed ")) {
         let (seed, what) = line["seed ".len()..].split_once(": ")?;
-        return Some((seed.parse().ok()?, what.chars().take(150).collect()));
+        return Some((By::Seed(seed.parse().ok()?), what.chars().take(150).collect()));
     }
     assert!(said.contains("seeds in"), "{} did not run:\n{said}", m.name);
     None
@@ -101,9 +129,9 @@ fn every_mutant_is_caught() {
     };
     let at = copy();
     let mut survivors = Vec::new();
-    for m in list().iter().filter(|m| which == "1" || m.name == which) {
+    for m in list().iter().filter(|m| which == "1" || m.name.starts_with(&which)) {
         match caught(&at, m) {
-            Some((seed, what)) => println!("{}: caught by seed {seed} (recorded {}): {what}", m.name, m.seed),
+            Some((by, what)) => println!("{}: caught by {by} (recorded {}): {what}", m.name, m.by),
             None => survivors.push(m.name.clone()),
         }
     }

@@ -25,17 +25,17 @@ pub struct MountOptions {
     pub deadline: Option<Duration>,
     /// How long a busy mount is kept after SIGTERM.
     pub stop: Duration,
-    /// How far the kernel reads ahead.
-    pub readahead_kib: u32,
+    /// How far is read ahead: by the engine, or by the kernel of a mount that is read-only. Their own figures, if None.
+    pub readahead_kib: Option<u32>,
     /// How many targets may be known at once.
     pub max_targets: usize,
     /// Declare the partitions of the table on every disk that appears.
     pub partscan: bool,
 }
 
-/// What the kernel reads ahead if nobody says otherwise. Of 128 KiB to 16 MiB this was as fast as any at each MTU, with the least processor
+/// What the kernel reads ahead in KiB if nobody says otherwise. Of 128 KiB to 16 MiB this was as fast as any at each MTU, with the least processor
 /// time, and with up to 4 ms of round trip (benches/compare/README.md): of more, the first has left the caches before it is copied.
-const READAHEAD_KIB: u32 = 512;
+const KERNEL_READAHEAD_KIB: u32 = 512;
 
 /// More than 1 GiB is not read-ahead.
 const READAHEAD_KIB_MAX: u64 = 1 << 20;
@@ -63,10 +63,22 @@ impl Default for MountOptions {
             direct_io: false,
             deadline: None,
             stop: Duration::from_secs(STOP),
-            readahead_kib: READAHEAD_KIB,
+            readahead_kib: None,
             max_targets: MAX_TARGETS,
             partscan: false,
         }
+    }
+}
+
+impl MountOptions {
+    /// How far the engine reads ahead of each reader, in bytes.
+    pub fn read_ahead(&self) -> u64 {
+        self.readahead_kib.map_or(crate::engine::WINDOW, |kib| u64::from(kib) << 10)
+    }
+
+    /// How far the kernel reads ahead, in KiB.
+    pub fn kernel_read_ahead(&self) -> u32 {
+        self.readahead_kib.unwrap_or(KERNEL_READAHEAD_KIB)
     }
 }
 
@@ -107,16 +119,25 @@ pub const TABLE: [MountOption; 32] = [
     switch("ro", "data and partitions are read-only (EROFS); ctl stays writable", |o| o.read_only = true),
     MountOption { name: "uid", value: "USER", help: "owner of the files [who mounts]", set: Set::User },
     MountOption { name: "gid", value: "GROUP", help: "group of the files [who mounts]", set: Set::Group },
-    switch("direct_io", "no page cache for data and partitions: for shared disks", |o| o.direct_io = true),
+    switch("direct_io", "nothing is read ahead nor cached: for disks that several hosts use", |o| {
+        o.direct_io = true
+    }),
     number("deadline", "SECS", "how long one request may take [180]", 1, DAY, |o, n| {
         o.deadline = Some(Duration::from_secs(n));
     }),
     number("stop", "SECS", "how long SIGTERM waits for users of the mount [10]", 0, DAY, |o, n| {
         o.stop = Duration::from_secs(n);
     }),
-    number("readahead", "KIB", "how far the kernel reads ahead [512]", 0, READAHEAD_KIB_MAX, |o, n| {
-        o.readahead_kib = n as u32;
-    }),
+    number(
+        "readahead",
+        "KIB",
+        "how far is read ahead; 0: nothing is [1024]",
+        0,
+        READAHEAD_KIB_MAX,
+        |o, n| {
+            o.readahead_kib = Some(n as u32);
+        },
+    ),
     number("max_targets", "N", "how many targets may be known at once [4096]", 1, ADDRESSES, |o, n| {
         o.max_targets = n as usize;
     }),

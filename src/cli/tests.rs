@@ -57,7 +57,7 @@ fn every_option() {
         direct_io: true,
         deadline: Some(Duration::from_secs(60)),
         stop: Duration::ZERO,
-        readahead_kib: 128,
+        readahead_kib: Some(128),
         max_targets: 9,
         partscan: true,
     };

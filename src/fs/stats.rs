@@ -63,6 +63,9 @@ impl fmt::Display for StatsPage {
             Some(mean) => writeln!(f, "rtt: {}", mean.as_micros())?,
             None => f.write_str("rtt: -\n")?,
         }
+        writeln!(f, "read ahead fetched: {}", status.stats.ahead_fetched)?;
+        writeln!(f, "read ahead served: {}", status.stats.ahead_served)?;
+        writeln!(f, "read ahead wasted: {}", status.stats.ahead_wasted)?;
         for path in paths {
             let (netlink, mac, stats) = (self.netlink(path), path.mac, &path.stats);
             let state = if path.up { word(path.trust) } else { "down" };

@@ -101,7 +101,7 @@ pub fn settings() -> Settings {
         read_only: false,
         uncached: false,
         partscan: false,
-        read_ahead: aoefs::engine::WINDOW,
+        read_ahead: 0,
     }
 }
 

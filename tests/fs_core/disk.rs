@@ -2,6 +2,7 @@
 
 use std::sync::mpsc;
 
+use aoefs::fs::core::Settings;
 use aoefs::fs::errno::Errno;
 
 use crate::bed::{Bed, SIZE};
@@ -196,4 +197,40 @@ fn a_truncation_by_somebody_unseen_spares_handles_in_use() {
     bed.core.release(used);
     bed.core.release(fresh);
     bed.end();
+}
+
+/// What is read ahead: files that are read in sequence, but for O_DIRECT, `direct_io` and read-only mounts.
+#[test]
+fn files_that_are_read_in_sequence_are_read_ahead() {
+    let served = |bed: &Bed, flags: i32| {
+        let (fh, _) = opened(bed, "1.0/data", flags);
+        for n in 0..20 {
+            assert_eq!(bed.read_at(fh, n * 4096, 4096).map(|data| data.len()), Ok(4096));
+        }
+        bed.core.release(fh);
+        let text = bed.cat("1.0/stats").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("read ahead served: "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let bed = Bed::with(|settings| settings.read_ahead = MIB);
+    assert_eq!(served(&bed, libc::O_RDONLY | libc::O_DIRECT), 0);
+    bed.echo("1.0/ctl", "direct_io on").unwrap();
+    assert_eq!(served(&bed, libc::O_RDONLY), 0);
+    bed.echo("1.0/ctl", "direct_io off").unwrap();
+    assert!(served(&bed, libc::O_RDONLY) >= 10 * 4096);
+    let fh = bed.open("1.0/data");
+    bed.read_at(fh, 0, 4096).unwrap();
+    bed.read_at(fh, 4096, 4096).unwrap();
+    assert_eq!(bed.write_at(fh, 8192, &[9; 4096]), Ok(4096));
+    assert_eq!(bed.read_at(fh, 8192, 4096), Ok(vec![9; 4096]));
+    bed.core.release(fh);
+    bed.end();
+    for change in [|s: &mut Settings| s.read_only = true, |s: &mut Settings| s.read_ahead = 0] {
+        let bed = Bed::with(|settings| {
+            settings.read_ahead = MIB;
+            change(settings);
+        });
+        assert_eq!(served(&bed, libc::O_RDONLY), 0);
+        bed.end();
+    }
 }

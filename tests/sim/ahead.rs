@@ -419,6 +419,28 @@ fn ahead_a_dead_target_goes_down_by_users_only() {
     world.curtain();
 }
 
+/// A target that answers everything else, and this never.
+#[test]
+fn ahead_a_slow_fetch_ends_with_the_deadline_and_nobody_is_told() {
+    let mut world = stage();
+    world.set_deadline(0, Some(Duration::from_millis(600)));
+    read(&mut world, 0);
+    assert!(world.settle(50));
+    // Reads are lost from here on.
+    world.targets[0].service.base = 300;
+    read(&mut world, 1);
+    assert!(world.settle(50));
+    world.wires[0].from.hole = 1000;
+    for _ in 0..10 {
+        world.ask(0, Ask::Write { offset: 4 << 20, len: 512 });
+        world.pass(100);
+    }
+    assert!(world.units[0].device.is_up());
+    assert_eq!(world.units[0].device.status().stats.downs, 0);
+    world.wires[0].heal();
+    world.curtain();
+}
+
 /// A reader that waits for a fetch when the target dies has the deadline that any read has.
 #[test]
 fn ahead_a_reader_that_waits_has_its_own_deadline() {

@@ -135,7 +135,8 @@ impl<R> Device<R> {
                 req.queued = false;
                 ready.pop_front();
                 *streak = 0;
-            } else if *streak >= STREAK {
+            } else if *streak >= STREAK && lane != BEHIND {
+                // What is read ahead is wanted in the order in which it was begun.
                 ready.rotate_left(1);
                 *streak = 0;
             }

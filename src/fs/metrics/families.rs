@@ -96,7 +96,7 @@ pub(super) static NETLINK: [Family<NetlinkStatus>; 8] = [
 ];
 
 /// Of each target.
-pub(super) static TARGET: [Family<Status>; 19] = [
+pub(super) static TARGET: [Family<Status>; 22] = [
     family("aoefs_target_up", "Whether the target answers.", |s: &Status| count(s.up)),
     family("aoefs_target_size_bytes", "Size of the file data.", |s| count(s.size)),
     family("aoefs_target_generation", "Rises with every new disk at this address.", |s| count(s.generation)),
@@ -140,6 +140,17 @@ pub(super) static TARGET: [Family<Status>; 19] = [
         count(s.stats.confirmations)
     }),
     family("aoefs_target_downs_total", "Times that the target went down.", |s| count(s.stats.downs)),
+    family("aoefs_target_read_ahead_fetched_bytes_total", "Bytes that came ahead of readers.", |s| {
+        count(s.stats.ahead_fetched)
+    }),
+    family(
+        "aoefs_target_read_ahead_served_bytes_total",
+        "Bytes of reads that were answered with them.",
+        |s| count(s.stats.ahead_served),
+    ),
+    family("aoefs_target_read_ahead_wasted_bytes_total", "Those that were thrown away.", |s| {
+        count(s.stats.ahead_wasted)
+    }),
 ];
 
 /// Of each operation of each target.

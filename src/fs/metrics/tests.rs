@@ -10,6 +10,7 @@ use crate::wire::Text;
 /// A target in the middle of its work.
 pub(in crate::fs) fn busy() -> Target {
     let mut stats = Stats { duplicates: 2, held_back: 1, confirmations: 3, downs: 1, ..Stats::default() };
+    (stats.ahead_fetched, stats.ahead_served, stats.ahead_wasted) = (1 << 20, 128 << 10, 64 << 10);
     let mut read = Histogram::default();
     for micros in [3, 40, 200, 210, 90_000_000] {
         read.record(Duration::from_micros(micros));

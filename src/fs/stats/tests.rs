@@ -40,6 +40,9 @@ queue: 2
 outstanding: 3
 window: 16
 rtt: 210
+read ahead fetched: 1048576
+read ahead served: 131072
+read ahead wasted: 65536
 path eth1 52:54:00:65:43:21: active rtt 210 rttvar 30 rto 20210 window 16 out 3 sent 4711 answered 4700 resent 12 overtaken 4 expired 8 late 5 bytes 65536
 path eth1 52:54:00:65:43:21 read: count 1 mean 150 p50 256 p90 256 p99 256 p999 256
 path eth1 52:54:00:65:43:21 write: count 0 mean - p50 - p90 - p99 - p999 -
@@ -72,7 +75,10 @@ fn a_target_without_paths() {
     let mut page = page();
     page.target.paths.clear();
     let text = page.to_string();
-    assert!(text.ends_with("\nrtt: -\n") && text.contains("\nretransmitted: 0\n"), "{text}");
+    assert!(
+        text.contains("\nrtt: -\n") && text.ends_with(": 65536\n") && text.contains("\nretransmitted: 0\n"),
+        "{text}"
+    );
     page.netlinks.clear();
     page.target.paths = busy().paths;
     page.target.paths[0].up = false;
