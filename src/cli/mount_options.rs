@@ -112,7 +112,7 @@ enum Set {
 }
 
 /// All of them, in the order of the manual. `x-*`, `X-*` and `comment=` are ignored besides.
-pub const TABLE: [MountOption; 32] = [
+pub const TABLE: [MountOption; 50] = [
     switch("allow_other", "let other users in, as far as the modes of the files allow", |o| {
         o.allow_other = true
     }),
@@ -164,6 +164,24 @@ pub const TABLE: [MountOption; 32] = [
     ignored("noatime"),
     ignored("nodiratime"),
     ignored("relatime"),
+    ignored("norelatime"),
+    ignored("strictatime"),
+    ignored("nostrictatime"),
+    ignored("diratime"),
+    ignored("lazytime"),
+    ignored("nolazytime"),
+    ignored("sync"),
+    ignored("dirsync"),
+    ignored("iversion"),
+    ignored("noiversion"),
+    ignored("mand"),
+    ignored("nomand"),
+    ignored("silent"),
+    ignored("loud"),
+    ignored("default_permissions"),
+    ignored("_rnetdev"),
+    ignored("fsname"),
+    ignored("subtype"),
 ];
 
 const fn switch(name: &'static str, help: &'static str, set: fn(&mut MountOptions)) -> MountOption {
@@ -195,6 +213,11 @@ pub fn parse(lists: Vec<&String>) -> Result<MountOptions, Failure> {
         };
         if name.starts_with("x-") || name.starts_with("X-") || name == "comment" {
             continue;
+        }
+        if name == "remount" {
+            return Err(Failure::usage(
+                "the options of a mount that stands cannot be changed: unmount it and mount it again",
+            ));
         }
         let Some(option) = TABLE.iter().find(|option| option.name == name) else {
             return Err(Failure::usage(format!("unknown mount option \"{word}\"; see: aoefs --help")));

@@ -71,6 +71,11 @@ fn the_form_of_mount_fuse() {
     );
     assert_eq!(all.network, Network::Only(vec!["eth1".into(), "eth2".into()]));
     assert_eq!(all.mount, MountOptions::default());
+    let more = options(
+        "aoefs none /mnt -o sync,dirsync,strictatime,lazytime,diratime,default_permissions,_rnetdev,fsname=a,subtype=b,iversion,silent",
+    );
+    assert_eq!(more.mount, MountOptions::default());
+    assert!(complaint("aoefs none /mnt -o remount,ro").contains("unmount it and mount it again"));
     assert_eq!(options("aoefs none /mnt -o rw").network, Network::Only(vec![]));
     assert_eq!(options("aoefs aoefs /mnt -o rw").network, Network::All);
     assert_eq!(options("aoefs aoefs /mnt -o rw --demo").network, Network::Demo(64 << 20));

@@ -121,6 +121,8 @@ pub enum Event {
     PathGone(NetId, Mac),
     /// Frames over this path have this many sectors from now on, because of loss or of proof.
     FrameSize(NetId, Mac, u8),
+    /// A frame with more data than a plain Ethernet frame carries was lost.
+    LostJumbo(NetId, Mac),
     /// A request failed.
     Failed {
         /// What it did.
@@ -148,7 +150,7 @@ impl Event {
             Event::Identified(_) => "identify",
             Event::PathFound(..) | Event::PathRefused(..) | Event::PathGone(..) => "path",
             Event::PathSilent(..) | Event::PathBack(..) => "silence",
-            Event::FrameSize(..) => "size",
+            Event::FrameSize(..) | Event::LostJumbo(..) => "size",
             Event::Failed { .. } => "failed",
             Event::NoFlush | Event::Flushed => "flush",
             Event::Reserved(_) => "reserve",
@@ -157,7 +159,7 @@ impl Event {
 
     /// Of interest only to who wants to see everything.
     pub fn is_chatty(&self) -> bool {
-        matches!(self, Event::Doubted(_) | Event::Confirmed)
+        matches!(self, Event::Doubted(_) | Event::Confirmed | Event::LostJumbo(..))
     }
 }
 
@@ -190,6 +192,7 @@ impl fmt::Display for Event {
             Event::PathBack(_, mac) => write!(f, "path to {mac} answers again"),
             Event::PathGone(_, mac) => write!(f, "path to {mac} is gone"),
             Event::FrameSize(_, mac, sectors) => write!(f, "path to {mac} carries {sectors} sectors a frame"),
+            Event::LostJumbo(_, mac) => write!(f, "a large frame was lost on the path to {mac}"),
             Event::Failed { op, at: Some(at), cause } => {
                 write!(f, "{} failed at sector {at}: {cause}", op.word())
             }

@@ -19,7 +19,7 @@ const CLIMB_FIRST: Duration = Duration::from_secs(1);
 const CLIMB_LAST: Duration = Duration::from_secs(40);
 /// Sectors that fit every Ethernet frame (1500 bytes). A black hole is nearly always one for what is larger than that, and
 /// halving towards it would take a few timeouts a step.
-const PLAIN: u8 = 2;
+pub(super) const PLAIN: u8 = 2;
 
 /// See the module.
 #[derive(Clone, Debug)]

@@ -102,7 +102,7 @@ impl Core {
         let core = Arc::new(Self {
             settings,
             lines: Box::new(lines),
-            tree: Tree::new(settings.uid, settings.gid, settings.born),
+            tree: Tree::new(settings.uid, settings.gid, settings.born, settings.read_only),
             handles: Handles::default(),
             pool: runtime.pool().clone(),
             pages: Pages::new(line.clone()),

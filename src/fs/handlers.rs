@@ -36,6 +36,9 @@ const MAX_WRITE: u32 = 1 << 20;
 /// that is away must never use it up. What one target can have is bounded by the engine instead.
 const MAX_BACKGROUND: u16 = u16::MAX;
 
+/// Bytes of a block as statfs tells it: a loop device takes it for its granularity of discards.
+const BLOCK: u32 = 4096;
+
 /// Longest name in a directory, in bytes, as statfs tells it.
 const NAME_MAX: u32 = 255;
 
@@ -309,8 +312,8 @@ impl Filesystem for AoeFs {
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         self.serve(|| {
-            let (blocks, size) = self.core.blocks();
-            reply.statfs(blocks, 0, 0, 0, 0, size, NAME_MAX, size);
+            // No blocks: df then has nothing to call full, and does not list the mount unless asked to.
+            reply.statfs(0, 0, 0, 0, 0, BLOCK, NAME_MAX, BLOCK);
         });
     }
 

@@ -36,6 +36,9 @@ const BLKSIZE: u32 = 1 << 20;
 /// Permission bits that a chmod can set. Set-id and sticky bits mean nothing on these files.
 const PERM: u32 = 0o777;
 
+/// The permission bits to write.
+const WRITE: u32 = 0o222;
+
 /// Files of one target whose mode or owner may be kept; only names that exist can get there, but partitions come
 /// and go.
 const KEPT_MAX: usize = 1024;
@@ -203,13 +206,14 @@ pub struct Tree {
     uid: u32,
     gid: u32,
     born: SystemTime,
+    read_only: bool,
     inner: Mutex<Inner>,
 }
 
 impl Tree {
-    /// A tree whose files belong to `uid` and `gid` and were made at `born`.
-    pub fn new(uid: u32, gid: u32, born: SystemTime) -> Self {
-        Self { uid, gid, born, inner: Mutex::default() }
+    /// A tree whose files belong to `uid` and `gid` and were made at `born`; `read_only`: no disk can be written.
+    pub fn new(uid: u32, gid: u32, born: SystemTime, read_only: bool) -> Self {
+        Self { uid, gid, born, read_only, inner: Mutex::default() }
     }
 
     /// Makes the disks of a target what the engine has: `views` are `data`, if its size was ever known, and the
@@ -310,6 +314,7 @@ impl Tree {
             None => (FileType::Directory, 0o755, 2),
             Some(mode) => (FileType::RegularFile, kept.mode.unwrap_or(mode), 1),
         };
+        let perm = if self.read_only && matches!(node, Node::Disk(_)) { perm & !WRITE } else { perm };
         FileAttr {
             ino: INodeNo(node.ino()),
             size,

@@ -351,6 +351,11 @@ impl Runtime {
     }
 
     fn tell(&self, unit: Option<&Arc<Unit>>, event: &Event) {
+        if let Event::LostJumbo(net, _) = event
+            && let Some(net) = self.nets.get(*net)
+        {
+            net.lost_jumbo.fetch_add(1, Ordering::Relaxed);
+        }
         if event.is_chatty() && !self.switches.debug.load(Ordering::Relaxed) {
             return;
         }

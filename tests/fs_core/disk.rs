@@ -203,7 +203,7 @@ fn a_truncation_by_somebody_unseen_spares_handles_in_use() {
 #[test]
 fn files_that_are_read_in_sequence_are_read_ahead() {
     let served = |bed: &Bed, flags: i32| {
-        let (fh, _) = opened(bed, "1.0/data", flags);
+        let (fh, _) = crate::pages::opened(bed, "1.0/data", flags);
         for n in 0..20 {
             assert_eq!(bed.read_at(fh, n * 4096, 4096).map(|data| data.len()), Ok(4096));
         }

@@ -16,7 +16,7 @@ const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 const PAST: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
 
 /// The kernel's flags of a file that is opened now, and its handle.
-fn opened(bed: &Bed, path: &str, flags: i32) -> (u64, FopenFlags) {
+pub fn opened(bed: &Bed, path: &str, flags: i32) -> (u64, FopenFlags) {
     let opened = bed.core.open(bed.ino(path).unwrap(), PID, flags).unwrap();
     (opened.fh, opened.flags)
 }

@@ -147,6 +147,9 @@ fn integrity_t7_black_hole_for_large_frames() {
         assert!(start.elapsed() < 5 * SECOND, "{:?}", start.elapsed());
         run.join().unwrap();
     });
+    let ctl = spoiled.mount.read("ctl");
+    let lost = ctl.lines().find_map(|line| line.strip_prefix("if0 lostjumbo: ")).unwrap();
+    assert!(lost.parse::<u64>().unwrap() > 0, "{ctl}");
     spoiled.done();
 }
 

@@ -3,6 +3,7 @@
 use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
+use crate::engine::ladder;
 use crate::engine::path::{NetId, PathId, TAILS, Trust};
 use crate::engine::request::{Answered, Error, Job, Req};
 use crate::engine::time::Time;
@@ -266,6 +267,9 @@ impl<R> Device<R> {
         {
             path.lose(copy.place, early);
             if matches!(work, Work::Read { .. } | Work::Write { .. }) {
+                if count > ladder::PLAIN {
+                    sink.events.push(Event::LostJumbo(path.net, path.mac));
+                }
                 let down = self.path_mut(path_id).is_some_and(|p| p.ladder.lost(count, expiries, now));
                 if down {
                     if let Some(p) = self.path(path_id) {

@@ -1,4 +1,4 @@
-//! Lookup, listing, stat, chmod, rmdir, statfs.
+//! Lookup, listing, stat, chmod, rmdir.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -9,15 +9,12 @@ use fuser::FileAttr;
 use super::Core;
 use crate::fs::errno::Errno;
 use crate::fs::handles::{Mode, What};
-use crate::fs::tree::{DATA, DEVLINK, Entry, Node, TopFile, UnitFile};
+use crate::fs::tree::{DEVLINK, Entry, Node, TopFile, UnitFile};
 use crate::runtime::{Unit, UnitId};
 use crate::wire::{Addr, IDENTIFY_LEN};
 
 /// How long the kernel may believe the attributes of a disk: whatever changes them tells it.
 const DISK_TTL: Duration = Duration::from_secs(3600);
-
-/// Blocks of statfs, in bytes; also what a loop device takes for its granularity of discards.
-const BLOCK: u64 = 4096;
 
 /// What a lookup or a stat finds.
 #[derive(Debug)]
@@ -223,14 +220,5 @@ impl Core {
             Node::Unit(_) | Node::Devlinks(_) => Err(Errno::ENOTDIR),
             _ => Err(Errno::ENOENT),
         }
-    }
-
-    /// Blocks of all targets together, and the size of a block.
-    pub fn blocks(&self) -> (u64, u32) {
-        let sizes = self.runtime.units().into_iter().map(|unit| {
-            let known = self.tree.disks(unit.id).into_iter().find(|disk| disk.name == DATA);
-            known.map_or_else(|| self.runtime.look(&unit, |device| device.size()), |disk| disk.size())
-        });
-        (sizes.fold(0u64, |sum, size| sum.saturating_add(size / BLOCK)), BLOCK as u32)
     }
 }

@@ -6,7 +6,7 @@ use crate::engine::PartId;
 const U: UnitId = UnitId(7);
 
 fn tree() -> Tree {
-    Tree::new(1000, 100, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+    Tree::new(1000, 100, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000), false)
 }
 
 fn data(generation: u32, size: u64) -> DiskView {
@@ -170,6 +170,17 @@ fn listings() {
         names(&t.list_unit(UnitId(8))),
         [".", "..", "ctl", "config", "ident", "raw", "mask", "reserve", "stats", "devlink"]
     );
+}
+
+#[test]
+fn disks_that_cannot_be_written_show_it() {
+    let t = Tree::new(1, 1, SystemTime::UNIX_EPOCH, true);
+    t.sync(U, &[data(1, 512)]);
+    let disk = Node::Disk(t.look_up(U, DATA).unwrap());
+    assert_eq!(t.attr(&disk, 0).perm, 0o440);
+    assert!(t.keep(&disk, Some(0o666), None, None));
+    assert_eq!(t.attr(&disk, 0).perm, 0o444);
+    assert_eq!(t.attr(&Node::File(U, UnitFile::Ctl), 0).perm, 0o644);
 }
 
 #[test]
