@@ -13,12 +13,13 @@ use parking_lot::Mutex;
 
 use super::ctl::UnitCommand;
 use super::errno::{self, Errno};
-use super::handles::Handles;
+use super::handles::{Handles, Kept};
 use super::notify::{Kernel, Line, Pages, Waker};
 use super::tree::{self, Changes, Tree};
+use super::worker::Worker;
 use crate::bug;
 use crate::engine::{Device, Handle, Io, Outcome, Pool, Request, Stream};
-use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit};
+use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit, UnitId};
 use crate::wire::Addr;
 
 mod change;
@@ -90,6 +91,11 @@ pub struct Core {
     line: Line,
     pages: Pages<Line>,
     waker: Waker,
+    /// Renders what takes long.
+    renderer: Worker,
+    kept: Kept,
+    /// The targets that a `flush` of their ctl is under way for, and whether another one was asked for meanwhile.
+    flushing: Mutex<HashMap<UnitId, bool>>,
     configs: config::Truncations,
     raws: raw::Openers,
     pollers: Mutex<HashMap<u64, PollNotifier>>,
@@ -107,6 +113,9 @@ impl Core {
             pool: runtime.pool().clone(),
             pages: Pages::new(line.clone()),
             waker: Waker::new(line.clone()),
+            renderer: Worker::new("metrics"),
+            kept: Kept::default(),
+            flushing: Mutex::default(),
             line,
             configs: config::Truncations::default(),
             raws: raw::Openers::default(),
@@ -133,6 +142,7 @@ impl Core {
     pub fn close(&self) {
         self.pages.close();
         self.waker.close();
+        self.renderer.close();
     }
 
     /// The thread that has made a request receives answers until there is another one. See [`Runtime::attend`].
@@ -197,18 +207,19 @@ impl Core {
         self.runtime.with_device(unit, |device, now, sink| device.submit(now, request, sink));
     }
 
-    /// A target is about to be seen: what the configuration file says of it that needs no answer.
-    fn prepare(&self, device: &mut Device<Done>) {
-        let addr = device.addr();
+    /// What the command line and the configuration file say of a target that needs no answer. Returns the lines that there is
+    /// something to say of, and what: the log is not written under the target's lock.
+    fn prepare(&self, device: &mut Device<Done>) -> Vec<(String, String)> {
+        let mut complaints = Vec::new();
         device.set_read_ahead(self.settings.read_ahead);
-        for (origin, command) in self.lines.before_visible(addr) {
+        for (origin, command) in self.lines.before_visible(device.addr()) {
             if let Some(Err(errno)) = command::apply_local(device, &command, self.settings.uncached) {
-                self.complain(addr, &origin, &errno::words(errno));
-            }
-            if let Some(overlap) = command::overlap_of(device, &command) {
-                self.complain(addr, &origin, &overlap);
+                complaints.push((origin, errno::words(errno)));
+            } else if let Some(overlap) = command::overlap_of(device, &command) {
+                complaints.push((origin, overlap));
             }
         }
+        complaints
     }
 
     /// A target answers: what the configuration file asks of it.
@@ -226,12 +237,17 @@ impl Core {
     /// The configuration file was read again: its lines are run on every target that is there.
     pub fn apply_lines(self: &Arc<Self>) {
         for unit in self.runtime.units() {
-            self.runtime.with_device(&unit, |device, _, _| self.prepare(device));
+            let complaints = self.runtime.with_device(&unit, |device, _, _| self.prepare(device));
+            self.complain_all(unit.addr, complaints);
             self.refresh(&unit);
             if self.runtime.look(&unit, Device::is_up) {
                 self.greet(&unit);
             }
         }
+    }
+
+    fn complain_all(&self, addr: Addr, complaints: Vec<(String, String)>) {
+        complaints.iter().for_each(|(origin, why)| self.complain(addr, origin, why));
     }
 
     fn complain(&self, addr: Addr, origin: &str, why: &str) {
@@ -264,7 +280,9 @@ struct Watcher(Weak<Core>);
 impl Observer for Watcher {
     fn prepare(&self, device: &mut Device<Done>) {
         if let Some(core) = self.0.upgrade() {
-            core.prepare(device);
+            // Nobody has locked it: the target is in no table yet.
+            let complaints = core.prepare(device);
+            core.complain_all(device.addr(), complaints);
         }
     }
 

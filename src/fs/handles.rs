@@ -15,8 +15,10 @@ use crate::engine;
 use crate::runtime::{Unit, events};
 use crate::wire::Addr;
 
+mod page;
 mod truncation;
 
+pub use page::{Kept, Page};
 pub use truncation::{Admit, Job, Truncation};
 
 /// How a file was opened.
@@ -41,24 +43,6 @@ impl Mode {
             nonblock: flags & libc::O_NONBLOCK != 0,
             direct: flags & libc::O_DIRECT != 0,
         }
-    }
-}
-
-/// A page of text that stays as it was read from its beginning.
-#[derive(Default)]
-pub struct Page(Mutex<Option<Arc<[u8]>>>);
-
-impl Page {
-    /// The page as it was kept, if the read goes on in it; a read at its beginning wants a new one.
-    pub fn kept(&self, offset: u64) -> Option<Arc<[u8]>> {
-        if offset == 0 { None } else { self.0.lock().clone() }
-    }
-
-    /// Keeps a page for the reads that follow.
-    pub fn keep(&self, text: impl Into<Arc<[u8]>>) -> Arc<[u8]> {
-        let text = text.into();
-        *self.0.lock() = Some(text.clone());
-        text
     }
 }
 
@@ -244,16 +228,5 @@ mod tests {
         assert_eq!(newest(7), Some(newer.fh));
         assert_eq!(newest(8), Some(other.fh));
         assert!(handles.newest_writer(10, 7).is_none());
-    }
-
-    #[test]
-    fn a_page_is_kept_between_its_reads() {
-        let page = Page::default();
-        assert!(page.kept(0).is_none() && page.kept(5).is_none());
-        page.keep(&b"first"[..]);
-        assert_eq!(page.kept(5).unwrap().as_ref(), b"first");
-        assert!(page.kept(0).is_none(), "the beginning is always new");
-        page.keep(&b"second"[..]);
-        assert_eq!(page.kept(1).unwrap().as_ref(), b"second");
     }
 }

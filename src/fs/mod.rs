@@ -14,3 +14,4 @@ pub mod session;
 pub mod stats;
 pub mod text;
 pub mod tree;
+pub mod worker;

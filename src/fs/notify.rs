@@ -5,12 +5,10 @@
 //! that a dead target delays nobody else. Attributes and poll wake-ups do not wait; one thread does them for all.
 
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, unbounded};
 use fuser::{INodeNo, Notifier, PollNotifier};
-use parking_lot::Mutex;
 
+use super::worker::Worker;
 use crate::bug;
 
 mod clean;
@@ -69,71 +67,38 @@ impl Kernel for Line {
     }
 }
 
-enum Word {
-    Attributes(u64),
-    Poll(PollNotifier),
-}
-
 /// Attributes and poll: what never waits.
 pub struct Waker {
     kernel: Line,
-    thread: Mutex<Option<(Sender<Word>, JoinHandle<()>)>>,
+    worker: Worker,
 }
 
 impl Waker {
-    /// Its thread starts with the first word: threads must not be there while privileges are still to be dropped.
+    /// Its thread starts with the first word.
     pub fn new(kernel: Line) -> Self {
-        Self { kernel, thread: Mutex::default() }
+        Self { kernel, worker: Worker::new("aoefs-notify") }
     }
 
     /// The kernel is to forget the attributes of an inode.
     pub fn attributes(&self, ino: u64) {
-        self.say(Word::Attributes(ino));
+        let kernel = self.kernel.clone();
+        self.worker.run(move || {
+            bug::here("notifier");
+            kernel.drop_attributes(ino);
+        });
     }
 
     /// Who polls is to look again.
     pub fn poll(&self, notifier: PollNotifier) {
-        self.say(Word::Poll(notifier));
-    }
-
-    fn say(&self, word: Word) {
-        let mut thread = self.thread.lock();
-        if thread.is_none() {
-            match start(self.kernel.clone()) {
-                Ok(started) => *thread = Some(started),
-                Err(error) => return log::error!("no thread for notifications: {error}"),
+        self.worker.run(move || {
+            if let Err(error) = notifier.notify() {
+                log::debug!("poll: {error}");
             }
-        }
-        if let Some((words, _)) = thread.as_ref() {
-            // The thread ends only after the sender is gone.
-            let _ = words.send(word);
-        }
+        });
     }
 
     /// Ends the thread, after what was said before.
     pub fn close(&self) {
-        let thread = self.thread.lock().take();
-        if let Some((words, thread)) = thread {
-            drop(words);
-            let _ = thread.join();
-        }
+        self.worker.close();
     }
-}
-
-fn start(kernel: Line) -> std::io::Result<(Sender<Word>, JoinHandle<()>)> {
-    let (words, inbox) = unbounded();
-    let thread = std::thread::Builder::new().name("aoefs-notify".into()).spawn(move || {
-        for word in inbox {
-            bug::here("notifier");
-            match word {
-                Word::Attributes(ino) => kernel.drop_attributes(ino),
-                Word::Poll(notifier) => {
-                    if let Err(error) = notifier.notify() {
-                        log::debug!("poll: {error}");
-                    }
-                }
-            }
-        }
-    })?;
-    Ok((words, thread))
 }

@@ -239,3 +239,30 @@ fn the_log_is_a_file_that_grows() {
     assert!(bed.cat("log").unwrap().contains("found: "));
     bed.end();
 }
+
+/// What a handler does for one write is bounded, whatever is in it.
+#[test]
+fn a_write_of_too_many_lines_is_refused_whole() {
+    let bed = Bed::new();
+    let lines = format!("part a 0 8\n{}", "flush\n".repeat(4096));
+    assert_eq!(bed.echo("1.0/ctl", &lines), Err(Errno::ENOSPC));
+    assert!(bed.log().contains("ctl line 0: more than 4096 lines in one write"), "{}", bed.log());
+    assert_eq!(bed.disks(), ["data"], "nothing of it was done");
+    bed.end();
+}
+
+/// However often `flush` is said to a target that is silent, one flush waits, and one more follows it.
+#[test]
+fn flushes_that_nobody_waits_for_are_two_at_most() {
+    let bed = Bed::new();
+    bed.silence(true);
+    bed.echo("1.0/ctl", &"flush\n".repeat(4000)).unwrap();
+    let waiting =
+        bed.runtime.unit(Addr::new(1, 0)).map(|unit| bed.runtime.look(&unit, |device| device.requests()));
+    assert_eq!(waiting, Some(1));
+    bed.silence(false);
+    bed.eventually(|| bed.log().matches("1.0 flush: done").count() == 2);
+    bed.echo("1.0/ctl", "flush").unwrap();
+    bed.eventually(|| bed.log().matches("1.0 flush: done").count() == 3);
+    bed.end();
+}

@@ -14,6 +14,10 @@ use crate::fs::errno::{self, Errno};
 use crate::runtime::{Done, Unit};
 use crate::wire::Verb;
 
+/// Lines that one write may have: more than any target has partitions, and less than a handler may take time for. A write is
+/// at most 1 MiB, which would be 170,000 lines.
+const LINES_MAX: usize = 4096;
+
 /// Which file was written to: whose commands it takes.
 pub(super) enum Language {
     /// The top ctl.
@@ -52,6 +56,8 @@ struct Script {
     at: usize,
     /// Lines begun, for the log.
     line: usize,
+    /// Names or sizes may be other ones than the tree's: seen to before anybody is told that a line is done.
+    changed: bool,
     answer: Answer,
 }
 
@@ -80,6 +86,10 @@ enum Ask {
 impl Script {
     /// Runs lines until one of them has to wait, or fails, or none is left.
     fn run(mut self) {
+        if self.text.iter().filter(|&&byte| byte == b'\n').count() > LINES_MAX {
+            let words = format!("more than {LINES_MAX} lines in one write");
+            return self.refuse(&CtlError::new(Errno::ENOSPC, words));
+        }
         while self.at < self.text.len() {
             let rest = &self.text[self.at..];
             let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
@@ -94,18 +104,32 @@ impl Script {
             }
         }
         let len = self.text.len() as u32;
+        self.settle();
         (self.answer)(Ok(len));
     }
 
-    fn step(&self, line: &[u8]) -> Result<Step, CtlError> {
+    /// What the lines so far have changed is visible from here on.
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.changed)
+            && let Some(unit) = self.language.unit()
+        {
+            self.core.refresh(unit);
+        }
+    }
+
+    fn step(&mut self, line: &[u8]) -> Result<Step, CtlError> {
         let idle = Step::Done(Ok(()));
         Ok(match &self.language {
             Language::Top => {
                 ctl::parse_top(line)?.map_or(idle, |command| Step::Done(self.core.run_top(&command)))
             }
-            Language::Unit(unit) => {
-                ctl::parse_unit(line)?.map_or(idle, |command| self.core.run_unit(unit, command))
-            }
+            Language::Unit(unit) => match ctl::parse_unit(line)? {
+                Some(command) => {
+                    self.changed = true;
+                    self.core.run_unit(unit, command)
+                }
+                None => idle,
+            },
             Language::Mask(_) => ctl::parse_mask(line)?.map_or(idle, |edit| Step::Ask(Ask::Mask(edit))),
             Language::Reserve(_) => {
                 ctl::parse_reserve(line)?.map_or(idle, |edit| Step::Ask(Ask::Reserve(edit)))
@@ -113,7 +137,8 @@ impl Script {
         })
     }
 
-    fn ask(self, line: Vec<u8>, ask: Ask) {
+    fn ask(mut self, line: Vec<u8>, ask: Ask) {
+        self.settle();
         let Some(unit) = self.language.unit().cloned() else { return self.fail(&line, Errno::EINVAL.into()) };
         let core = self.core.clone();
         core.answer_to(&unit, ask, move |done| match done {
@@ -123,13 +148,15 @@ impl Script {
     }
 
     /// The line is not one.
-    fn refuse(self, error: &CtlError) {
+    fn refuse(mut self, error: &CtlError) {
+        self.settle();
         self.log(&error.words);
         (self.answer)(Err(error.errno));
     }
 
     /// The command did not succeed.
-    fn fail(self, line: &[u8], error: CtlError) {
+    fn fail(mut self, line: &[u8], error: CtlError) {
+        self.settle();
         self.log(&format!("{}: {error}", ctl::shown(String::from_utf8_lossy(line).trim())));
         (self.answer)(Err(error.errno));
     }
@@ -193,7 +220,7 @@ impl Core {
         answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
     ) {
         let (core, text) = (self.clone(), text.to_vec());
-        Script { core, language, text, at: 0, line: 0, answer: Box::new(answer) }.run();
+        Script { core, language, text, at: 0, line: 0, changed: false, answer: Box::new(answer) }.run();
     }
 
     /// Runs one command of the top ctl.
@@ -233,7 +260,9 @@ impl Core {
         command: UnitCommand,
         answer: impl FnOnce(Result<(), CtlError>) + Send + 'static,
     ) {
-        match self.run_unit(unit, command) {
+        let step = self.run_unit(unit, command);
+        self.refresh(unit);
+        match step {
             Step::Done(done) => answer(done.map_err(CtlError::from)),
             Step::Ask(ask) => self.answer_to(unit, ask, answer),
         }
@@ -261,8 +290,6 @@ impl Core {
             self.runtime.log().log("part", Some(unit.addr), overlap);
         }
         if let Some(done) = local {
-            // Names and sizes are there when the write returns.
-            self.refresh(unit);
             return Step::Done(done);
         }
         match command {
@@ -314,16 +341,21 @@ impl Core {
         self.runtime.look(unit, |device| device.handle(None))
     }
 
+    /// One at a time: however often it is asked for meanwhile, one more follows.
     fn flush_and_log(self: &Arc<Self>, unit: &Arc<Unit>) {
+        if self.flushing.lock().entry(unit.id).and_modify(|again| *again = true).or_default() == &true {
+            return;
+        }
         let (core, own) = (self.clone(), unit.clone());
         self.submit(unit, self.whole(unit), false, Io::Flush, move |outcome| {
             let said = match outcome {
                 Ok(_) => "flush: done".to_string(),
-                Err(error) => {
-                    format!("flush: {}", errno::words(errno::of(error)))
-                }
+                Err(error) => format!("flush: {}", errno::words(errno::of(error))),
             };
             core.runtime.log().log("flush", Some(own.addr), said);
+            if core.flushing.lock().remove(&own.id) == Some(true) {
+                core.flush_and_log(&own);
+            }
         });
     }
 

@@ -89,16 +89,17 @@ impl Core {
         range: (u64, usize),
         answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
     ) {
-        let show =
-            move |page: &Page, string: Vec<u8>| answer(Ok(slice(&page.keep(string), range.0, range.1)));
+        let show = move |core: &Self, page: &Page, string: Vec<u8>| {
+            answer(Ok(slice(&core.kept.keep(page, string), range.0, range.1)));
+        };
         let What::Page(_, page) = &handle.what else { return };
         if let Some(string) = self.configs.string(unit.id) {
-            return show(page, string);
+            return show(self, page, string);
         }
         let (core, own, handle) = (self.clone(), unit.clone(), handle.clone());
         self.ask_config(unit, Verb::Read, Vec::new(), move |said| {
             let What::Page(_, page) = &handle.what else { return };
-            show(page, said.unwrap_or_else(|_| core.last_config(&own)));
+            show(&core, page, said.unwrap_or_else(|_| core.last_config(&own)));
         });
     }
 

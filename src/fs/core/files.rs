@@ -115,8 +115,8 @@ impl Core {
                 answer(Ok(&bytes));
             }
             What::Top(page) => {
-                let text =
-                    page.kept(offset).unwrap_or_else(|| page.keep(self.top_page().to_string().into_bytes()));
+                let render = || self.kept.keep(page, self.top_page().to_string().into_bytes());
+                let text = page.kept(offset).unwrap_or_else(render);
                 answer(Ok(slice(&text, offset, size)));
             }
             What::Metrics(page) => match page.kept(offset) {
@@ -138,7 +138,7 @@ impl Core {
                     _ => {}
                 }
                 match node.and_then(|node| self.render(&node, unit)) {
-                    Ok(text) => answer(Ok(slice(&page.keep(text), offset, size))),
+                    Ok(text) => answer(Ok(slice(&self.kept.keep(page, text), offset, size))),
                     Err(errno) => answer(Err(errno)),
                 }
             }
@@ -158,15 +158,13 @@ impl Core {
             bug::here("metrics");
             let What::Metrics(page) = &handle.what else { return };
             let text = Snapshot::take(&core.runtime, core.open_handles()).render();
-            answer(Ok(slice(&page.keep(text.into_bytes()), offset, size)));
+            answer(Ok(slice(&core.kept.keep(page, text.into_bytes()), offset, size)));
         };
         if self.runtime.units().len() <= AT_ONCE {
             return work();
         }
         // An answer that is dropped says EIO by itself.
-        if let Err(error) = std::thread::Builder::new().name("metrics".into()).spawn(work) {
-            log::warn!("metrics: cannot start a thread: {error}");
-        }
+        self.renderer.run(work);
     }
 
     /// A page that is made of what is known here.

@@ -45,12 +45,13 @@ impl Core {
             Ok(Node::File(_, UnitFile::Mask)) => Io::Mask(Vec::new()),
             _ => Io::Reserve(Reservation::Read),
         };
-        let handle = handle.clone();
+        let (core, handle) = (self.clone(), handle.clone());
         self.ask_list(unit, io, move |outcome| {
             let What::Page(_, page) = &handle.what else { return };
             match outcome {
                 Ok(Output::Macs(list)) => {
-                    answer(Ok(slice(&page.keep(lists::page(&list).into_bytes()), offset, size)));
+                    let text = core.kept.keep(page, lists::page(&list).into_bytes());
+                    answer(Ok(slice(&text, offset, size)));
                 }
                 Ok(_) => answer(Err(Errno::EIO)),
                 Err(error) => answer(Err(errno::of(error))),
