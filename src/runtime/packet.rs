@@ -42,6 +42,7 @@ pub enum Role {
 /// An AF_PACKET socket bound to AoE's Ethernet type on one interface.
 pub struct PacketLink {
     name: String,
+    role: Role,
     socket: Socket,
     wake: EventFd,
     woken: AtomicBool,
@@ -69,7 +70,6 @@ impl PacketLink {
                 format!("{name} is not an Ethernet interface"),
             ));
         }
-        socket.attach_filter(&filter(role))?;
         socket.set_nonblocking(true)?;
         // Best effort: past the system's limit with CAP_NET_ADMIN, up to it without.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
@@ -80,6 +80,7 @@ impl PacketLink {
         }
         let link = PacketLink {
             name: name.to_owned(),
+            role,
             wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
             woken: AtomicBool::new(false),
             index: AtomicU32::new(0),
@@ -108,6 +109,8 @@ impl PacketLink {
     }
 
     fn bind(&self, index: u32) -> io::Result<()> {
+        // First: no frame of the new interface may pass the filter for the old one.
+        self.socket.attach_filter(&filter(self.role, index))?;
         let mut storage = SockAddrStorage::zeroed();
         // SAFETY: the storage is larger than sockaddr_ll, zeroed, and AF_PACKET addresses have that layout.
         let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
@@ -289,7 +292,10 @@ impl Link for PacketLink {
 }
 
 /// The program that decides, before a frame is copied or anybody is woken, whether it concerns us.
-fn filter(role: Role) -> Vec<SockFilter> {
+///
+/// A socket that is bound to an interface also sees what arrives there for the interfaces above it (VLANs, macvlan),
+/// which are networks of their own: such a frame has the index of the upper one.
+fn filter(role: Role, index: u32) -> Vec<SockFilter> {
     /// Loads of 32, 16 and 8 bits at an absolute offset; past the end of the frame they refuse it.
     const LD_W: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const LD_H: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
@@ -307,10 +313,13 @@ fn filter(role: Role) -> Vec<SockFilter> {
     /// The kernel's class of the frame, and PACKET_OTHERHOST: another host's, seen on a promiscuous port.
     const CLASS: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
     const OTHER_HOST: u32 = 3;
+    /// The index of the interface that the frame is on now.
+    const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
 
     let op = SockFilter::new;
     let (all, none) = (op(RET, 0, 0, u32::MAX), op(RET, 0, 0, 0));
-    match role {
+    let mut program = vec![op(LD_W, 0, 0, INTERFACE), op(JEQ, 1, 0, index), op(RET, 0, 0, 0)];
+    program.extend(match role {
         Role::Initiator => vec![
             op(LD_H, 0, 0, TYPE),
             op(JEQ, 0, 8, u32::from(ETHERTYPE)),
@@ -335,7 +344,8 @@ fn filter(role: Role) -> Vec<SockFilter> {
             all,
             none,
         ],
-    }
+    });
+    program
 }
 
 fn is_about_one_frame(error: &io::Error) -> bool {

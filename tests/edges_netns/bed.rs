@@ -38,7 +38,8 @@ pub fn in_namespace(test: &str, body: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn skipped(test: &str, why: &str) {
+/// Says, past the harness, that a test did not run.
+pub fn skipped(test: &str, why: &str) {
     // Past the test harness, which hides what passing tests print.
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }
@@ -47,6 +48,16 @@ fn skipped(test: &str, why: &str) {
 pub fn ip(arguments: &str) {
     let out = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip (iproute2) runs");
     assert!(out.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// The same where it may be that the kernel cannot.
+pub fn ip_can(arguments: &str) -> bool {
+    Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()
+        .expect("ip (iproute2) runs")
+        .status
+        .success()
 }
 
 /// va and vb, joined, up and with carrier.

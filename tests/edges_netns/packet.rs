@@ -9,7 +9,9 @@ use std::time::Duration;
 use aoefs::runtime::link::{BATCH, Batch, Link, Looked, OutFrame, Received, is_gone, is_link_down};
 use aoefs::runtime::packet::{PacketLink, Role};
 
-use crate::bed::{SOON, aoe, in_namespace, ip, number, response, send_all, take, until, veth};
+use crate::bed::{
+    SOON, aoe, in_namespace, ip, ip_can, number, response, send_all, skipped, take, until, veth,
+};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 const R: u8 = 0x08;
@@ -274,5 +276,39 @@ fn waking_a_thousand_times_wakes_and_leaks_nothing() {
             a.wake();
             assert_eq!(told.recv_timeout(SOON).unwrap().unwrap(), Received::Woken);
         }
+    });
+}
+
+#[test]
+fn what_arrives_for_an_interface_above_is_not_taken() {
+    in_namespace("what_arrives_for_an_interface_above_is_not_taken", || {
+        let (a, b) = both(1500);
+        if !ip_can("link add link va name upper type macvlan mode bridge") {
+            return skipped("what_arrives_for_an_interface_above_is_not_taken", "this kernel has no macvlan");
+        }
+        ip("link set upper up");
+        let upper = PacketLink::open("upper", Role::Initiator).unwrap();
+        until("carrier", || upper.refresh().is_ok() && upper.is_up());
+        let mut batch = Batch::new(60);
+        // Twice: the second time the link was bound anew, to another interface of the same name.
+        for round in 0..2 {
+            send_all(&*b, &[response(&upper, 1, 60), response(&*a, 2, 60)]);
+            assert_eq!(number(&take(&*a, &mut batch, 1)[0]), 2, "round {round}");
+            assert_eq!(number(&take(&upper, &mut batch, 1)[0]), 1, "round {round}");
+            if round == 0 {
+                ip("link set upper down");
+                ip("link set upper name old");
+                ip("link add link va name upper type macvlan mode bridge");
+                ip("link set upper up");
+                until("the new one", || upper.refresh().is_ok() && upper.is_up());
+                // The old one going down is told once.
+                while let Err(error) = upper.recv_now(&mut batch) {
+                    assert!(is_link_down(&error), "{error}");
+                }
+            }
+        }
+        // And what is for the parent is not taken above.
+        send_all(&*b, &[response(&*a, 3, 60), response(&upper, 4, 60)]);
+        assert_eq!(number(&take(&upper, &mut batch, 1)[0]), 4);
     });
 }
