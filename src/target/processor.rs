@@ -7,7 +7,10 @@
 //!
 //! Where the protocol leaves a choice: version 1 only (else AoE error 5); a wildcard address may ask (config, IDENTIFY,
 //! reading the lists) but not change or move data, because every target on the segment would obey at once; a sector count
-//! of 0 or above the advertised limit is a bad argument.
+//! of 0 or above the advertised limit is a bad argument. A config string set or forced through a wildcard address is
+//! ignored: it would give every target the same.
+//!
+//! Once the image has failed to make something durable, no flush succeeds any more ([`Processor::lost`]).
 
 use super::access::{LIST_MAX, MacList};
 use super::batch::{Plain, RUN_MAX};
@@ -93,6 +96,8 @@ pub enum Silence {
     Masked,
     /// The config string is not what was asked for.
     Mismatch,
+    /// It would set the config string of every target at once.
+    Wildcard,
     /// The interface is too small for any reply.
     NoRoom,
 }
@@ -239,7 +244,7 @@ impl<I: Image> Processor<I> {
         let end = if header.version == VERSION {
             match header.command {
                 Command::Ata => self.ata(&header, body, mtu, &mut out),
-                Command::Config => self.query(body, mtu, &mut out),
+                Command::Config => self.query(&header, body, mtu, &mut out),
                 Command::Mask => self.edit_mask(&header, body, &mut out),
                 Command::Reserve => self.reserve(&header, body, &mut out),
                 Command::Other(_) => Ok((Some(Refusal::UnknownCommand), 0)),
@@ -338,7 +343,7 @@ impl<I: Image> Processor<I> {
         })
     }
 
-    fn query(&mut self, body: &[u8], mtu: usize, out: &mut Out<'_>) -> End {
+    fn query(&mut self, header: &Header, body: &[u8], mtu: usize, out: &mut Out<'_>) -> End {
         let ask = Config::parse(body).map_err(|_| Silence::Malformed)?;
         let overlong = Config::overlong(body);
         let refusal = match ask.verb {
@@ -360,6 +365,9 @@ impl<I: Image> Processor<I> {
                 self.string.clear();
                 self.string.extend_from_slice(ask.string);
                 None
+        if header.addr.is_wildcard() && matches!(ask.verb, Verb::Set | Verb::Force) {
+            return Err(Silence::Wildcard);
+        }
             }
             Verb::Other(_) => Some(Refusal::BadArgument),
         };

@@ -292,6 +292,10 @@ fn a_wildcard_may_ask_but_not_change() {
         converse(
             &mut bed,
             "read      01 0000000000100000                         1800:0010_1234_02_10_0000
+             # every target at once would have the same string
+             set       01 000000000013000568656c6c6f               -
+             force     01 000000000014000161                       -
+             over      01 0000000000140401_79*1025                 -
              mask      02 00_00_00_00                              1800:00
              reserve   03 00_00                                    1800:00
              power     00 00_00_00_e5_000000a00000_0000            1c02:00_00_00_e5_000000a00000
@@ -303,6 +307,8 @@ fn a_wildcard_may_ask_but_not_change() {
         );
     }
     assert!(bed.target.mask().is_empty() && bed.target.holders().is_empty());
+    assert!(bed.target.string().is_empty());
+    assert_eq!(bed.ask(1, &hex("000000000014000161")), Err(Silence::Wildcard));
 }
 
 #[test]
