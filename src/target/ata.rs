@@ -114,11 +114,11 @@ impl<I: Image> Processor<I> {
 
     /// With the write cache off, a write is durable before it is answered.
     pub(super) fn settle(&mut self) -> Result<(), Fault> {
-        if self.config.write_cache && !self.cache_on { self.image.flush() } else { Ok(()) }
+        if self.config.write_cache && !self.cache_on { self.flush() } else { Ok(()) }
     }
 
     fn flush_cache(&mut self) -> Result<Done, End> {
-        match self.image.flush() {
+        match self.flush() {
             Ok(()) => {
                 self.counters.flushes += 1;
                 Ok(Done::default())

@@ -14,7 +14,7 @@
 
 use super::access::{LIST_MAX, MacList};
 use super::batch::{Plain, RUN_MAX};
-use super::image::{Fault, Image};
+use super::image::{Cause, Fault, Image};
 use super::smart::Health;
 use crate::wire::{
     Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DATA_OFFSET, DIRECTIVE_LEN, Directive, HEADER_LEN,
@@ -137,6 +137,7 @@ pub struct Processor<I> {
     /// Whether the volatile write cache is on: if not, each write is flushed before it is answered.
     pub(super) cache_on: bool,
     pub(super) smart_on: bool,
+    lost: bool,
     string: Vec<u8>,
     mask: MacList,
     pub(super) holders: MacList,
@@ -167,6 +168,7 @@ impl<I: Image> Processor<I> {
             counters: Counters::default(),
             cache_on,
             smart_on: true,
+            lost: false,
             string,
             mask,
             holders: MacList::new(),
@@ -214,9 +216,27 @@ impl<I: Image> Processor<I> {
         self.image
     }
 
-    /// Makes everything that was written durable, as a shutdown should.
+    /// Makes everything that was written durable, as a flush or a shutdown should.
+    ///
+    /// Once that failed it fails for ever: Linux says only once that data could not be written back, drops them, and
+    /// calls the next fdatasync a success. A flush that is repeated because its answer was lost would be told that all
+    /// is well, and so would the next initiator.
     pub fn flush(&mut self) -> Result<(), Fault> {
-        self.image.flush()
+        if !self.lost {
+            let Err(fault) = self.image.flush() else { return Ok(()) };
+            self.lost = true;
+            log::error!(
+                "data that was written may be lost ({:?}): from here on every flush fails, until the target is started \
+                 again",
+                fault.cause
+            );
+        }
+        Err(Cause::Medium.at_once())
+    }
+
+    /// Whether a flush has failed, so that data that was written may be lost.
+    pub fn lost(&self) -> bool {
+        self.lost
     }
 
     /// Answers `frame`, which came in on an interface with this MAC and MTU, into `reply`.
@@ -345,6 +365,9 @@ impl<I: Image> Processor<I> {
 
     fn query(&mut self, header: &Header, body: &[u8], mtu: usize, out: &mut Out<'_>) -> End {
         let ask = Config::parse(body).map_err(|_| Silence::Malformed)?;
+        if header.addr.is_wildcard() && matches!(ask.verb, Verb::Set | Verb::Force) {
+            return Err(Silence::Wildcard);
+        }
         let overlong = Config::overlong(body);
         let refusal = match ask.verb {
             Verb::Read => None,
@@ -365,9 +388,6 @@ impl<I: Image> Processor<I> {
                 self.string.clear();
                 self.string.extend_from_slice(ask.string);
                 None
-        if header.addr.is_wildcard() && matches!(ask.verb, Verb::Set | Verb::Force) {
-            return Err(Silence::Wildcard);
-        }
             }
             Verb::Other(_) => Some(Refusal::BadArgument),
         };

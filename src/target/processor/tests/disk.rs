@@ -127,6 +127,63 @@ fn faults_of_the_image_become_registers() {
     assert_eq!(bed.ata(Ata::smart(smart::STATUS, 0), &[]).1.lba[1..3], smart::FAILING);
 }
 
+/// A disk whose write-back fails as Linux tells it: once, and then all seems well.
+struct Once {
+    disk: MemoryImage,
+    error: Option<Cause>,
+}
+
+impl Image for Once {
+    fn sectors(&self) -> u64 {
+        self.disk.sectors()
+    }
+    fn read_at(&mut self, at: Sector, into: &mut [u8]) -> Result<(), Fault> {
+        self.disk.read_at(at, into)
+    }
+    fn write_at(&mut self, at: Sector, data: &[u8]) -> Result<(), Fault> {
+        self.disk.write_at(at, data)
+    }
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.error.take().map_or(Ok(()), |cause| Err(cause.at_once()))
+    }
+    fn trim(&mut self, at: Sector, count: u64) -> Result<(), Fault> {
+        self.disk.trim(at, count)
+    }
+}
+
+#[test]
+fn after_a_failed_flush_every_flush_fails() {
+    for cause in [Cause::Medium, Cause::Refused, Cause::Missing] {
+        let mut bed = Bed::over(Once { disk: MemoryImage::new(8), error: None });
+        let flush = |bed: &mut Bed<Once>| bed.ata(Ata::flush(true), &[]).1;
+        bed.ata(Ata::write(Sector(0), 1, true), &[1; SECTOR]);
+        assert!(!flush(&mut bed).failed() && !bed.target.lost());
+        bed.target.image_mut().error = Some(cause);
+        // The first answer may be lost on the wire: the same frame, sent again, must not be told that all is well.
+        for _ in 0..3 {
+            let registers = flush(&mut bed);
+            assert_eq!((registers.command, registers.feature), (0x61, 0x40));
+        }
+        assert!(bed.ata(Ata::flush(false), &[]).1.failed());
+        assert!(bed.ata(Ata::write_cache(false), &[]).1.failed());
+        // What needs no promise works on.
+        assert!(!bed.ata(Ata::write(Sector(0), 1, true), &[2; SECTOR]).1.failed());
+        assert!(bed.target.lost() && bed.target.flush().is_err());
+        assert_eq!(bed.target.counters().flushes, 1);
+    }
+}
+
+#[test]
+fn a_flush_that_fails_with_the_cache_off_fails_the_write_however_often_it_comes() {
+    let mut bed = Bed::over(Once { disk: MemoryImage::new(8), error: None });
+    assert!(!bed.ata(Ata::write_cache(false), &[]).1.failed());
+    bed.target.image_mut().error = Some(Cause::Medium);
+    for _ in 0..2 {
+        assert!(bed.ata(Ata::write(Sector(0), 1, true), &[1; SECTOR]).1.failed());
+    }
+    assert!(bed.ata(Ata::flush(true), &[]).1.failed());
+}
+
 #[test]
 fn with_the_cache_off_every_change_is_flushed() {
     let marks = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
