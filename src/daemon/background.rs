@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
 
-use super::logging::{self, Stream};
+use super::logging;
 use super::notify;
 use super::signals::Signals;
 use crate::failure::{Failure, one_line};
@@ -48,7 +48,7 @@ impl Ready {
         let line = one_line(line);
         notify::ready(&line);
         match self.pipe.take() {
-            None => logging::say(Stream::Out, &line),
+            None => logging::print(format!("{line}\n").as_bytes()),
             Some(mut pipe) => {
                 // First: what was logged before belongs to the terminal.
                 logging::to_syslog();
@@ -78,7 +78,7 @@ impl Ready {
 
 /// The one line on stderr.
 pub fn report(failure: &Failure) -> ExitCode {
-    logging::say(Stream::Err, &format!("aoefs: {failure}"));
+    logging::say(&format!("aoefs: {failure}"));
     logging::flush();
     ExitCode::from(failure.code())
 }

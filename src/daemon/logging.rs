@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::limit::{GATHER, Limiter, Verdict};
 use super::outlet::Outlet;
-pub use super::outlet::{PATIENCE, Stream};
+pub use super::outlet::{PATIENCE, print};
 use crate::failure::one_line;
 use crate::fs::session::REPLIES;
 
@@ -76,9 +76,9 @@ pub fn to_syslog() {
     OUTLET.flush(PATIENCE);
 }
 
-/// Puts a line on a standard stream, without the name and time of a log line, in order with the log's lines.
-pub fn say(stream: Stream, line: &str) {
-    OUTLET.say(stream, format!("{line}\n").as_bytes());
+/// Puts a line on standard error, without the name and time of a log line, in order with the log's lines.
+pub fn say(line: &str) {
+    OUTLET.say(format!("{line}\n").as_bytes());
 }
 
 /// What was logged and said is written, or given up after [`PATIENCE`]. Call it before the process ends.
@@ -95,7 +95,7 @@ pub fn last_words(line: &str) {
     {
         logger.to_syslog(Level::Error, line);
     } else {
-        say(Stream::Err, &format!("{name}: {}", one_line(line)));
+        say(&format!("{name}: {}", one_line(line)));
     }
     OUTLET.flush(PATIENCE);
 }
@@ -130,7 +130,7 @@ struct Terminal;
 
 impl io::Write for Terminal {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        OUTLET.say(Stream::Err, text);
+        OUTLET.say(text);
         Ok(text.len())
     }
 

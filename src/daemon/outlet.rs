@@ -1,13 +1,14 @@
-//! Standard output and standard error, behind a thread of its own. A pipe that nobody reads, a terminal that is held
-//! (Ctrl-S) or a file on a dead disk then stops that thread and nothing else.
+//! Standard error, behind a thread of its own. A pipe that nobody reads, a terminal that is held (Ctrl-S) or a file on
+//! a dead disk then stops that thread and nothing else.
 //!
 //! Promises: [`Outlet::say`] never waits once [`Outlet::serve`] runs; lines leave in the order in which they came; the
 //! queue is bounded, and lines that found no room are counted and the count is said later. Before that, while there is
-//! one thread only, a line is written by whoever has it, who waits for room once, and for [`PATIENCE`] at most.
+//! one thread only, a line is written by whoever has it, who waits for room once, and for [`PATIENCE`] at most. The few
+//! lines for standard output are written by whoever has them, with the same patience.
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -24,16 +25,7 @@ const ROOM: usize = 256 << 10;
 /// A pipe that can be written to takes as much without blocking: PIPE_BUF.
 const PIECE: usize = 4096;
 
-/// Where a line goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Out,
-    /// Standard error.
-    Err,
-}
-
-/// Both of them.
+/// Standard error.
 pub struct Outlet {
     state: Mutex<State>,
     /// There is a line, or the thread should look around.
@@ -45,7 +37,7 @@ pub struct Outlet {
 }
 
 struct State {
-    lines: VecDeque<(Stream, Vec<u8>)>,
+    lines: VecDeque<Vec<u8>>,
     bytes: usize,
     left_out: u64,
     served: bool,
@@ -56,7 +48,7 @@ struct State {
 }
 
 impl Outlet {
-    /// The standard streams.
+    /// The one of this process.
     pub const fn new() -> Outlet {
         Outlet::with(None)
     }
@@ -75,12 +67,12 @@ impl Outlet {
     }
 
     /// Hands over whole lines, each with its line feed.
-    pub fn say(&self, stream: Stream, text: &[u8]) {
+    pub fn say(&self, text: &[u8]) {
         // The lock is held for moments only; but a panic may come from anywhere, also from within.
         let Some(mut state) = self.state.try_lock_for(PATIENCE) else { return };
         if !state.served {
             let patience = if state.stalled { Duration::ZERO } else { PATIENCE };
-            state.stalled = self.write_soon(stream, text, patience).is_err();
+            state.stalled = write_soon(self.fd().as_fd(), text, patience).is_err();
             state.left_out += u64::from(state.stalled);
             return;
         }
@@ -93,9 +85,9 @@ impl Outlet {
         state.bytes += needed;
         if let Some(note) = note {
             state.left_out = 0;
-            state.lines.push_back((Stream::Err, note));
+            state.lines.push_back(note);
         }
-        state.lines.push_back((stream, text.to_vec()));
+        state.lines.push_back(text.to_vec());
         drop(state);
         self.news.notify_one();
     }
@@ -134,10 +126,10 @@ impl Outlet {
                 }
             }
             state.poked = false;
-            while let Some((stream, line)) = state.next() {
+            while let Some(line) = state.next() {
                 state.writing = true;
                 drop(state);
-                self.write(stream, &line);
+                self.write(&line);
                 state = self.state.lock();
                 state.writing = false;
             }
@@ -146,75 +138,73 @@ impl Outlet {
     }
 
     /// Writes all of it, for however long that takes.
-    fn write(&self, stream: Stream, text: &[u8]) {
+    fn write(&self, text: &[u8]) {
+        let fd = self.fd();
         let mut rest = text;
         while !rest.is_empty() {
-            match self.write_some(stream, rest) {
+            match write(fd.as_fd(), rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(Errno::EINTR) => {}
                 // Somebody who shares the terminal has made it non-blocking.
-                Err(Errno::EAGAIN) => drop(self.writable(stream, None)),
+                Err(Errno::EAGAIN) => drop(writable(fd.as_fd(), None)),
                 // Nobody will ever read it, or the file system is full: the line is lost.
                 Err(_) => return,
             }
         }
     }
 
-    /// Writes it as far as it can be written without waiting longer than `patience`.
-    fn write_soon(&self, stream: Stream, text: &[u8], patience: Duration) -> io::Result<()> {
-        let until = Instant::now() + patience;
-        let mut rest = text;
-        while !rest.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
-            if !self.writable(stream, Some(left)) {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            match self.write_some(stream, &rest[..rest.len().min(PIECE)]) {
-                Ok(written) => rest = &rest[written..],
-                Err(Errno::EINTR | Errno::EAGAIN) => {}
-                // As in `write`: no reason to wait for the next line any less.
-                Err(_) => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
-    fn write_some(&self, stream: Stream, text: &[u8]) -> nix::Result<usize> {
-        match (&self.instead, stream) {
-            (Some(fd), _) => write(fd, text),
-            // Past the locks and buffers of the standard library, which a writer that is stopped would hold.
-            (None, Stream::Out) => write(io::stdout(), text),
-            (None, Stream::Err) => write(io::stderr(), text),
+    /// Past the locks and buffers of the standard library, which a writer that is stopped would hold.
+    fn fd(&self) -> Box<dyn AsFd + '_> {
+        match &self.instead {
+            Some(fd) => Box::new(fd.as_fd()),
+            None => Box::new(io::stderr()),
         }
     }
+}
 
-    /// Whether the stream can be written to, or is broken; waits for it, with a limit or without.
-    fn writable(&self, stream: Stream, limit: Option<Duration>) -> bool {
-        let (out, err) = (io::stdout(), io::stderr());
-        let fd = match (&self.instead, stream) {
-            (Some(fd), _) => fd.as_fd(),
-            (None, Stream::Out) => out.as_fd(),
-            (None, Stream::Err) => err.as_fd(),
-        };
-        let timeout = match limit {
-            None => PollTimeout::NONE,
-            Some(limit) => PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX),
-        };
-        let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-        !matches!(poll(&mut fds, timeout), Ok(0))
+/// Puts whole lines on standard output.
+pub fn print(text: &[u8]) {
+    // Nobody may be reading; that is no reason to stop.
+    let _ = write_soon(io::stdout().as_fd(), text, PATIENCE);
+}
+
+/// Writes it as far as it can be written without waiting longer than `patience`.
+fn write_soon(fd: BorrowedFd<'_>, text: &[u8], patience: Duration) -> io::Result<()> {
+    let until = Instant::now() + patience;
+    let mut rest = text;
+    while !rest.is_empty() {
+        if !writable(fd, Some(until.saturating_duration_since(Instant::now()))) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match write(fd, &rest[..rest.len().min(PIECE)]) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            // As in `Outlet::write`: no reason to wait for the next line any less.
+            Err(_) => return Ok(()),
+        }
     }
+    Ok(())
+}
+
+/// Whether it can be written to, or is broken; waits for it, with a limit or without.
+fn writable(fd: BorrowedFd<'_>, limit: Option<Duration>) -> bool {
+    let timeout = match limit {
+        None => PollTimeout::NONE,
+        Some(limit) => PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX),
+    };
+    !matches!(poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], timeout), Ok(0))
 }
 
 impl State {
     /// The next line to write; where there is none, the count of those left out.
-    fn next(&mut self) -> Option<(Stream, Vec<u8>)> {
-        if let Some((stream, line)) = self.lines.pop_front() {
+    fn next(&mut self) -> Option<Vec<u8>> {
+        if let Some(line) = self.lines.pop_front() {
             self.bytes -= line.len();
-            return Some((stream, line));
+            return Some(line);
         }
         let note = self.note_of_left_out()?;
         self.left_out = 0;
-        Some((Stream::Err, note))
+        Some(note)
     }
 
     fn note_of_left_out(&self) -> Option<Vec<u8>> {
@@ -275,9 +265,9 @@ mod tests {
     #[test]
     fn lines_leave_in_order_and_are_flushed() {
         let (outlet, mut reader) = piped();
-        outlet.say(Stream::Out, &line(0));
+        outlet.say(&line(0));
         serve(&outlet);
-        (1..300).for_each(|n| outlet.say(if n % 2 == 0 { Stream::Out } else { Stream::Err }, &line(n)));
+        (1..300).for_each(|n| outlet.say(&line(n)));
         assert!(outlet.flush(Duration::from_secs(10)));
         assert_eq!(read(&mut reader, 300), (0..300).collect::<Vec<_>>());
     }
@@ -288,7 +278,7 @@ mod tests {
         serve(&outlet);
         let start = Instant::now();
         let count = 50_000;
-        (0..count).for_each(|n| outlet.say(Stream::Err, &line(n)));
+        (0..count).for_each(|n| outlet.say(&line(n)));
         assert!(!outlet.flush(Duration::from_millis(10)));
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         let mut text = String::new();
@@ -313,12 +303,12 @@ mod tests {
         let (outlet, reader) = piped();
         // More than any pipe holds: the last line is cut, which is what waiting no longer means.
         let start = Instant::now();
-        (0..20_000).for_each(|n| outlet.say(Stream::Err, &line(n)));
+        (0..20_000).for_each(|n| outlet.say(&line(n)));
         let took = start.elapsed();
         assert!(took >= PATIENCE && took < PATIENCE * 5, "{took:?}");
         assert!(outlet.state.lock().left_out > 10_000);
         drop(reader);
-        outlet.say(Stream::Err, b"into a broken pipe\n");
+        outlet.say(b"into a broken pipe\n");
         assert!(!outlet.state.lock().stalled);
     }
 }
