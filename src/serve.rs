@@ -1,7 +1,6 @@
 //! From a mount that stands to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use crate::bug;
 use crate::cli::Options;
 use crate::configfile::{self, ConfigFile};
 use crate::daemon::background::Ready;
+use crate::daemon::errand::{Asked, Errand};
 use crate::daemon::export::Export;
 use crate::daemon::logging;
 use crate::daemon::signals::Signals;
@@ -85,15 +85,11 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
         let level = if matches!(ground, Ground::Demo(_)) { log::Level::Debug } else { log::Level::Warn };
         log::log!(level, "the kernel's read-ahead stays small: {error}; buffered reads will be slow");
     }
-    let service = Arc::new(Attendant {
-        runtime: runtime.clone(),
-        core: core.clone(),
-        startup,
-        over: AtomicBool::new(false),
-    });
+    let reader = Arc::new(Reader { runtime: runtime.clone(), core: core.clone(), startup });
+    let service = Arc::new(Attendant::new(reader.clone()));
     stop::spawn(signals, unmounter, options.mount.stop, service.clone()).map_err(cannot("start a thread"))?;
     let _target = ground_up(&runtime, ground).map_err(cannot("start a thread"))?;
-    service.run_top();
+    reader.run_top();
     // The kernel's questions are answered from here on, also while targets are awaited.
     let serving = thread::Builder::new().name("session".into()).spawn(move || session.run());
     let serving = serving.map_err(cannot("start a thread"))?;
@@ -238,15 +234,14 @@ impl Lines for Arc<Startup> {
     }
 }
 
-/// What the signals ask for.
-struct Attendant {
+/// Reads the configuration file and does what its lines say.
+struct Reader {
     runtime: Arc<Runtime>,
     core: Arc<Core>,
     startup: Arc<Startup>,
-    over: AtomicBool,
 }
 
-impl Attendant {
+impl Reader {
     /// Runs the lines of the file that are for the top ctl.
     fn run_top(&self) {
         let file = self.startup.file();
@@ -257,11 +252,9 @@ impl Attendant {
             }
         }
     }
-}
 
-impl Service for Attendant {
-    fn reload(&self) {
-        bug::here("signals");
+    fn read_again(&self) {
+        bug::here("reload");
         match configfile::read(&self.startup.options.config) {
             Ok(file) => {
                 for complaint in file.complaints() {
@@ -280,9 +273,39 @@ impl Service for Attendant {
         log::warn!("{line}");
         self.runtime.log().log("daemon", None, line);
     }
+}
+
+/// What the signals ask for.
+struct Attendant {
+    reader: Arc<Reader>,
+    /// Reading may wait for ever, which the signals must not.
+    reload: Errand,
+}
+
+impl Attendant {
+    fn new(reader: Arc<Reader>) -> Attendant {
+        let own = reader.clone();
+        Attendant { reader, reload: Errand::new("reload", move || own.read_again()) }
+    }
+}
+
+impl Service for Attendant {
+    fn reload(&self) {
+        bug::here("signals");
+        match self.reload.run() {
+            Ok(Asked::Begun) => {}
+            Ok(Asked::Later) => {
+                self.say("the configuration is still being read; it will be read once more after that")
+            }
+            Err(error) => self.say(&format!("cannot read the configuration: no thread: {error}")),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        self.reader.say(line);
+    }
 
     fn abandon(&self) {
-        self.over.store(true, Ordering::SeqCst);
-        self.runtime.abandon();
+        self.reader.runtime.abandon();
     }
 }

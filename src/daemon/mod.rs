@@ -1,6 +1,7 @@
 //! What makes a process a daemon, and lets it end well: the background, its log, signals, systemd, and the unmounter.
 
 pub mod background;
+pub mod errand;
 pub mod export;
 pub mod limit;
 pub mod logging;

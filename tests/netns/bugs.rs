@@ -39,6 +39,7 @@ fn kinds() -> Vec<(&'static str, Stir)> {
         ("pages", |mount, _| write(&mount.join("1.0/ctl"), "part a 0 8\ndelpart a\n")),
         ("metrics", |mount, _| drop(std::fs::read(mount.join("metrics")))),
         ("signals", |_, pid| proc::signal(pid, Signal::SIGHUP)),
+        ("reload", |_, pid| proc::signal(pid, Signal::SIGHUP)),
         ("watcher", |_, _| ()),
     ];
     // Where there are more, nobody stands in for a netlink's thread.
