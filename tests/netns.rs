@@ -59,6 +59,8 @@ mod stops;
 mod tap;
 #[path = "netns/target.rs"]
 mod target;
+#[path = "netns/target_trouble.rs"]
+mod target_trouble;
 #[path = "netns/tools_themselves.rs"]
 mod tools_themselves;
 #[path = "netns/vblade_io.rs"]
@@ -81,6 +83,7 @@ fn main() -> std::process::ExitCode {
         bugs::TESTS,
         tools_themselves::TESTS,
         target::TESTS,
+        target_trouble::TESTS,
         vblade_io::TESTS,
         files::TESTS,
         partitions::TESTS,

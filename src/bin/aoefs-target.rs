@@ -1,21 +1,25 @@
 //! The `aoefs-target` command: exports a file or a block device as an ATA-over-Ethernet target.
 //!
 //! One thread an interface (`runtime::serve`), all before one processor (`target`) under a lock; one thread that watches
-//! the interfaces; this one waits for signals. What cannot start says so in one line and exits with 1; once it serves,
-//! nothing but a signal ends it, and then what was written is flushed first.
+//! the interfaces; one thread that writes the log; this one waits for signals, and for nothing else: what a signal asks
+//! for is done on a thread of its own, because the storage may hang. What cannot start says so in one line and exits
+//! with 1; once it serves, nothing but a signal ends it, and then what was written is flushed first.
 
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
 use clap::{ArgAction, Parser};
-use nix::sys::signal::{SigSet, Signal};
 
+use aoefs::daemon::errand::{Asked, Errand};
 use aoefs::daemon::export::Export;
+use aoefs::daemon::logging;
+use aoefs::daemon::panics;
+use aoefs::daemon::signals::{Signals, Wish};
 use aoefs::runtime::link::Link;
 use aoefs::runtime::packet::{PacketLink, Role};
 use aoefs::runtime::serve::Server;
@@ -25,7 +29,8 @@ use aoefs::wire::{Addr, CONFIG_MAX, Mac, SECTOR, Text};
 
 /// Exports a file or a block device as an ATA-over-Ethernet target.
 ///
-/// SIGTERM and SIGINT flush what was written and end it; SIGHUP looks at the size of FILE again.
+/// SIGTERM and SIGINT flush what was written and end it, the second one without waiting for the flush; SIGHUP looks at
+/// the size of FILE again.
 #[derive(Parser)]
 #[command(name = "aoefs-target", version, max_term_width = 100)]
 struct Cli {
@@ -97,62 +102,106 @@ fn main() -> ExitCode {
         (_, 1) => "info",
         _ => "debug",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
-    match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("aoefs-target: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    panics::install();
+    logging::install_as("aoefs-target", level);
+    let code = run(&cli).unwrap_or_else(|why| {
+        logging::last_words(&why);
+        ExitCode::FAILURE
+    });
+    logging::flush();
+    code
 }
 
-fn run(cli: &Cli) -> Result<(), String> {
-    // Before any thread, so that all of them leave the signals to this one.
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-    signals.thread_block().map_err(|e| format!("cannot block signals: {e}"))?;
+/// The exit code when what initiators wrote may be lost: EX_IOERR of sysexits(3).
+const LOST: u8 = 74;
 
+fn run(cli: &Cli) -> Result<ExitCode, String> {
     let how = Open { read_only: cli.read_only, sync: cli.sync, size: cli.size, share: cli.force_share };
     // The links first: a file that --size creates should not be left behind by a misspelt interface.
-    let links = cli.interfaces.split(',').map(open_link).collect::<Result<Vec<_>, _>>()?;
+    let links = open_links(&cli.interfaces)?;
     let image = FileImage::open(&cli.file, &how).map_err(|e| e.to_string())?;
     let serial = match &cli.serial {
         Some(serial) => serial.clone(),
-        None => serial_of(cli.addr, &image).map_err(|e| format!("{}: {e}", cli.file.display()))?,
+        None => serial_of(cli, &image).map_err(|e| format!("{}: {e}", cli.file.display()))?,
     };
     let bytes = image.sectors() * SECTOR as u64;
     let image: Box<dyn Image> = match &cli.write_log {
         Some(path) => Box::new(LoggingImage::new(image, write_log(path)?)),
         None => Box::new(image),
     };
+    // After all that may wait for storage, so that a signal ends it; before any thread, so that all of them leave the
+    // signals to this one.
+    let signals = Signals::block().map_err(|e| format!("cannot block signals: {e}"))?;
+    let no_thread = |e: io::Error| format!("cannot start a thread: {e}");
+    logging::start().map_err(no_thread)?;
     let export = Export::new(config(cli, &serial), image);
     let servers = links
         .into_iter()
         .map(|link| Server::start(link, Arc::<Export>::clone(&export)))
         .collect::<io::Result<Vec<_>>>()
-        .map_err(|e| format!("cannot start a thread: {e}"))?;
+        .map_err(no_thread)?;
     let servers = Arc::new(servers);
     watch_links(Arc::clone(&servers));
 
-    // Nobody may be reading; that is no reason to stop.
-    let _ = writeln!(io::stdout(), "READY {} {} {bytes} {serial}", cli.addr, cli.interfaces);
+    logging::print(format!("READY {} {} {bytes} {serial}\n", cli.addr, cli.interfaces).as_bytes());
+    attend(&signals, &export, &servers, &cli.file)
+}
+
+/// Serves signals until one ends the program.
+fn attend(
+    signals: &Signals,
+    export: &Arc<Export>,
+    servers: &Arc<Vec<Server>>,
+    file: &Path,
+) -> Result<ExitCode, String> {
+    let (own, theirs) = (Arc::clone(export), Arc::clone(servers));
+    let look = Errand::new("size", move || rescan(&own, &theirs));
+    let mut stopping = false;
     loop {
-        match signals.wait() {
-            Ok(Signal::SIGHUP) => rescan(&export, &servers),
-            Ok(signal) => {
-                log::info!("{signal}: flushing");
-                break;
+        match signals.next(None) {
+            Ok(None) => {}
+            Ok(Some(Wish::Reload)) => match look.run() {
+                Ok(Asked::Begun) => {}
+                Ok(Asked::Later) => log::warn!("still looking at the size; once more after that"),
+                Err(e) => log::error!("cannot look at the size: no thread: {e}"),
+            },
+            Ok(Some(Wish::Stop)) if stopping => {
+                logging::last_words(&format!(
+                    "{}: ended by a second signal before the flush had; what was written last may be lost",
+                    file.display()
+                ));
+                return Ok(LOST.into());
+            }
+            Ok(Some(Wish::Stop)) => {
+                log::info!("stopping: flushing");
+                stopping = true;
+                let (export, servers, file) = (Arc::clone(export), Arc::clone(servers), file.to_owned());
+                let end = move || end(&export, &servers, &file);
+                thread::Builder::new().name("flush".into()).spawn(end).map_err(|e| {
+                    format!("cannot flush: no thread: {e}; what was written last may be lost")
+                })?;
             }
             Err(e) => return Err(format!("cannot wait for signals: {e}")),
         }
     }
+}
+
+/// Flushes, and ends the process.
+fn end(export: &Export, servers: &[Server], file: &Path) {
+    // Kept until the process ends: nothing is written after the flush.
     let mut target = export.lock();
     let counters = target.counters();
     log::info!("{counters:?}, {} replies lost", servers.iter().map(Server::lost).sum::<u64>());
-    // The lock is kept until the process ends: nothing is written after the flush.
-    target.flush().map_err(|_| {
-        format!("{}: the last flush failed; what was written last may be lost", cli.file.display())
-    })
+    let code = match (target.lost(), target.flush()) {
+        (_, Ok(())) => 0,
+        (before, Err(_)) => {
+            let which = if before { "a flush failed before" } else { "the last flush failed" };
+            logging::last_words(&format!("{}: {which}; what was written may be lost", file.display()));
+            LOST
+        }
+    };
+    logging::flush();
+    std::process::exit(code.into());
 }
 
 fn config(cli: &Cli, serial: &str) -> TargetConfig {
@@ -165,6 +214,20 @@ fn config(cli: &Cli, serial: &str) -> TargetConfig {
         config.model = Text::new(model);
     }
     config
+}
+
+/// The interfaces, each once, by whatever names it is given twice: two servers of one would do everything twice.
+fn open_links(names: &str) -> Result<Vec<Arc<dyn Link>>, String> {
+    let mut links: Vec<Arc<dyn Link>> = Vec::new();
+    for name in names.split(',') {
+        let link = open_link(name)?;
+        match links.iter().find(|other| other.index() == link.index()) {
+            Some(other) if other.name() == name => log::warn!("{name}: named twice, served once"),
+            Some(other) => log::warn!("{name}: is {}, named twice, served once", other.name()),
+            None => links.push(link),
+        }
+    }
+    Ok(links)
 }
 
 fn open_link(name: &str) -> Result<Arc<dyn Link>, String> {
@@ -180,15 +243,26 @@ fn open_link(name: &str) -> Result<Arc<dyn Link>, String> {
 }
 
 /// The address, so that people recognise it, and as much of the disk's identity as fits.
-fn serial_of(addr: Addr, image: &FileImage) -> io::Result<String> {
+fn serial_of(cli: &Cli, image: &FileImage) -> io::Result<String> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let identity = image.fingerprint(host.trim_end())?;
-    let mut serial = format!("{addr}-{identity:016x}");
+    let identity = image.identity()?;
+    if !identity.is_sure() {
+        log::warn!(
+            "{}: nothing names this disk but its place and its size: another one there would pass for it; give each a \
+             --serial of its own",
+            cli.file.display()
+        );
+    }
+    let mut serial = format!("{}-{:016x}", cli.addr, identity.number(host.trim_end()));
     serial.truncate(20);
     Ok(serial)
 }
 
-fn write_log(path: &PathBuf) -> Result<impl FnMut(Mark<'_>) + Send + use<>, String> {
+fn write_log(path: &Path) -> Result<impl FnMut(Mark<'_>) + Send + use<>, String> {
+    // Before it is opened: opening a FIFO would wait for a reader.
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(format!("{}: the write log must be a regular file; name another one", path.display()));
+    }
     let file = File::options()
         .create(true)
         .append(true)
@@ -211,6 +285,7 @@ fn watch_links(servers: Arc<Vec<Server>>) {
         let watch = LinkWatch::open()?;
         loop {
             for event in watch.wait()? {
+                aoefs::bug::here("links");
                 for server in servers.iter() {
                     if event.name == server.link().name() || event.index == server.link().index() {
                         server.link_changed();
@@ -231,6 +306,7 @@ fn watch_links(servers: Arc<Vec<Server>>) {
 }
 
 fn rescan(export: &Export, servers: &[Server]) {
+    aoefs::bug::here("size");
     let mut target = export.lock();
     let before = target.image().sectors();
     match target.image_mut().rescan() {

@@ -159,7 +159,10 @@ impl Shared {
             };
             let Some(now) = told else { continue };
             match self.link.recv(&mut batch) {
-                Ok(Received::Frames) => self.answer(&batch, now, &mut replies),
+                Ok(Received::Frames) => {
+                    crate::bug::here("serve");
+                    self.answer(&batch, now, &mut replies);
+                }
                 Ok(Received::Woken) => {}
                 Err(e) => {
                     log::warn!("{}: {e}", self.link.name());

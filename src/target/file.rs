@@ -2,8 +2,10 @@
 //!
 //! Plain pread and pwrite: the page cache is the target's cache. A flush is fdatasync, and `sync` opens with O_DSYNC so
 //! that every write is durable before it is answered. TRIM punches a hole; where the file system cannot, zeros are
-//! written, since IDENTIFY promises zeros after it. The size is the file's, rounded down to whole sectors, and is looked
-//! at again only by [`Image::rescan`].
+//! written, since IDENTIFY promises zeros after it. The size is the file's, rounded down to whole sectors, and changes
+//! only by [`Image::rescan`]. A file that somebody cuts short meanwhile is an error that stays: what lies behind the
+//! smallest end that was seen can be neither read nor written, even if the file grows again, since what was there is
+//! gone; and a flush fails, since it may have been promised.
 //!
 //! The file is locked (flock) while it is exported: exclusively for writing, shared for a read-only export. Two targets
 //! that write one file, each believing that it is alone, would destroy it.
@@ -11,14 +13,15 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use nix::sys::stat::fstat;
 use nix::sys::uio::{preadv, pwritev};
 
+use super::identity::Identity;
 use super::image::{Cause, Fault, Image, read_each, write_each};
 use crate::wire::{SECTOR, Sector};
 
@@ -45,6 +48,10 @@ pub struct FileImage {
     read_only: bool,
     /// Learnt from the first refusal, so that a discard does not ask in vain each time.
     holes: bool,
+    /// A regular file, which can be cut short while it is open.
+    regular: bool,
+    /// The smallest size in bytes that it was seen to have, if that is less than it should be.
+    cut: Option<u64>,
 }
 
 enum Held {
@@ -118,6 +125,11 @@ impl FileImage {
         if how.sync && !how.read_only {
             options.custom_flags(libc::O_DSYNC);
         }
+        // Before it is opened: opening a FIFO, say, would wait for a writer.
+        let is_disk = |kind: std::fs::FileType| kind.is_file() || kind.is_block_device();
+        if std::fs::metadata(path).is_ok_and(|meta| !is_disk(meta.file_type())) {
+            return Err(OpenError::Kind(path.to_owned()));
+        }
         let file = match (options.open(path), how.size) {
             (Ok(file), _) => file,
             (Err(e), Some(size)) if e.kind() == io::ErrorKind::NotFound && !how.read_only => {
@@ -131,7 +143,7 @@ impl FileImage {
             (Err(e), _) => return Err(system("open")(e)),
         };
         let kind = file.metadata().map_err(system("look at"))?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
+        if !is_disk(kind) {
             return Err(OpenError::Kind(path.to_owned()));
         }
         let bytes = size_of(&file).map_err(system("find the size"))?;
@@ -148,27 +160,19 @@ impl FileImage {
             // A file system without locks (some network ones) is no reason to refuse service.
             Err((file, _)) => Held::Shared(file),
         };
-        Ok(FileImage { file, sectors: bytes / SECTOR as u64, read_only: how.read_only, holes: true })
+        Ok(FileImage {
+            file,
+            sectors: bytes / SECTOR as u64,
+            read_only: how.read_only,
+            holes: true,
+            regular: kind.is_file(),
+            cut: None,
+        })
     }
 
-    /// A number that stays with this disk: same file, same number; another file under the same name, another number.
-    ///
-    /// From the device and inode numbers and, where the file system keeps it, the time of birth, because an inode number
-    /// is given to the next file soon after a file is gone. A block device counts as its device number. `salt` is for
-    /// what else should tell disks apart.
-    pub fn fingerprint(&self, salt: &str) -> io::Result<u64> {
-        let meta = self.file().metadata()?;
-        let born = meta.created().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-        let parts = if meta.file_type().is_block_device() {
-            [meta.rdev(), 0, 0]
-        } else {
-            [meta.dev(), meta.ino(), born.map_or(0, |d| d.as_nanos() as u64)]
-        };
-        // FNV-1a, 64 bits: stable for ever, which std's hasher does not promise.
-        let bytes = salt.bytes().chain(parts.into_iter().flat_map(u64::to_le_bytes));
-        Ok(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        }))
+    /// What stays with this disk: same file, same identity; another file under the same name, another one.
+    pub fn identity(&self) -> io::Result<Identity> {
+        Identity::of(self.file(), self.sectors)
     }
 
     fn file(&self) -> &File {
@@ -189,6 +193,32 @@ impl FileImage {
             }
         }
         Ok(())
+    }
+
+    /// Whether these bytes are there. A read would find an end, but a write would make the file whole again, with zeros
+    /// where data was.
+    fn intact(&mut self, offset: u64, len: u64) -> Result<(), Fault> {
+        if !self.regular {
+            return Ok(());
+        }
+        let whole = self.sectors * SECTOR as u64;
+        let size =
+            fstat(self.file()).map_err(|e| self.complain("look", offset, &e.into(), 0))?.st_size as u64;
+        if size < self.cut.unwrap_or(whole) {
+            if self.cut.is_none() {
+                log::error!(
+                    "image: cut short to {size} of {whole} bytes while it is exported; what lies behind fails from \
+                     here on, and every flush; SIGHUP takes the smaller size over"
+                );
+            }
+            self.cut = Some(size);
+        }
+        match self.cut {
+            Some(cut) if offset + len > cut => {
+                Err(Fault { cause: Cause::Missing, done: cut.saturating_sub(offset) / SECTOR as u64 })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn complain(&self, action: &str, offset: u64, e: &io::Error, done: usize) -> Fault {
@@ -213,6 +243,7 @@ impl Image for FileImage {
 
     fn read_at(&mut self, at: Sector, into: &mut [u8]) -> Result<(), Fault> {
         let mut offset = at.0 * SECTOR as u64;
+        self.intact(offset, into.len() as u64)?;
         let mut done = 0;
         while done < into.len() {
             match self.file().read_at(&mut into[done..], offset) {
@@ -227,11 +258,15 @@ impl Image for FileImage {
     }
 
     fn write_at(&mut self, at: Sector, data: &[u8]) -> Result<(), Fault> {
-        self.write_all(at.0 * SECTOR as u64, data)
+        let offset = at.0 * SECTOR as u64;
+        // All or nothing: nothing was written before the fault.
+        self.intact(offset, data.len() as u64).map_err(|fault| fault.cause.at_once())?;
+        self.write_all(offset, data)
     }
 
     fn read_run(&mut self, at: Sector, into: &mut [IoSliceMut<'_>]) -> Result<(), Fault> {
         let bytes: usize = into.iter().map(|part| part.len()).sum();
+        self.intact(at.0 * SECTOR as u64, bytes as u64)?;
         match preadv(self.file(), into, (at.0 * SECTOR as u64) as libc::off_t) {
             Ok(n) if n == bytes => Ok(()),
             // Cut short, interrupted or failed: piece by piece finds out where.
@@ -241,6 +276,7 @@ impl Image for FileImage {
 
     fn write_run(&mut self, at: Sector, data: &[IoSlice<'_>]) -> Result<(), Fault> {
         let bytes: usize = data.iter().map(|part| part.len()).sum();
+        self.intact(at.0 * SECTOR as u64, bytes as u64).map_err(|fault| fault.cause.at_once())?;
         match pwritev(self.file(), data, (at.0 * SECTOR as u64) as libc::off_t) {
             Ok(n) if n == bytes => Ok(()),
             _ => write_each(self, at, data),
@@ -251,6 +287,8 @@ impl Image for FileImage {
         if self.read_only {
             return Ok(());
         }
+        // What was written behind the new end of a file that was cut short is not there to be made durable.
+        self.intact(0, self.sectors * SECTOR as u64).map_err(|_| Cause::Medium.at_once())?;
         self.file().sync_data().map_err(|e| {
             log::warn!("image: fdatasync: {e}");
             // Whatever the reason, data that was taken is not safe; never let that look like "no such command".
@@ -260,6 +298,7 @@ impl Image for FileImage {
 
     fn trim(&mut self, at: Sector, count: u64) -> Result<(), Fault> {
         let (offset, len) = (at.0 * SECTOR as u64, count * SECTOR as u64);
+        self.intact(offset, len).map_err(|fault| fault.cause.at_once())?;
         if self.holes {
             let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
             match fallocate(self.file(), mode, offset as libc::off_t, len as libc::off_t) {
@@ -280,7 +319,14 @@ impl Image for FileImage {
     }
 
     fn rescan(&mut self) -> io::Result<u64> {
-        self.sectors = size_of(self.file())? / SECTOR as u64;
+        let bytes = size_of(self.file())?;
+        if let Some(cut) = self.cut.filter(|cut| bytes > *cut) {
+            return Err(io::Error::other(format!(
+                "it was cut short to {cut} bytes and has grown since; what was behind is lost; start again to export it"
+            )));
+        }
+        self.cut = None;
+        self.sectors = bytes / SECTOR as u64;
         Ok(self.sectors)
     }
 }
@@ -288,6 +334,7 @@ impl Image for FileImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     fn open(path: &Path, how: Open) -> Result<FileImage, String> {
         FileImage::open(path, &how).map_err(|e| e.to_string())
@@ -349,27 +396,85 @@ mod tests {
         assert_eq!(bytes.len(), 300 * SECTOR);
     }
 
+    fn resize(path: &Path, bytes: u64) {
+        OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
+    }
+
     #[test]
     fn a_file_cut_short_is_missing_sectors_and_a_rescan_sees_the_size() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
         let mut image = open(&path, Open { size: Some(8192), ..Open::default() }).unwrap();
         image.write_at(Sector(0), &[3; 4096]).unwrap();
-        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1024).unwrap();
+        resize(&path, 1024);
         let fault = image.read_at(Sector(1), &mut [0; 2048]).unwrap_err();
         assert_eq!(fault, Fault { cause: Cause::Missing, done: 1 });
         assert_eq!(image.rescan().unwrap(), 2);
+        image.write_at(Sector(0), &[4; 1024]).unwrap();
+        image.flush().unwrap();
     }
 
     #[test]
-    fn a_file_that_took_anothers_name_has_another_fingerprint() {
+    fn a_file_cut_short_stays_an_error_and_no_write_makes_it_whole() {
+        type Work = fn(&mut FileImage) -> Result<(), Fault>;
+        let missing = Err(Cause::Missing.at_once());
+        let works: [Work; 5] = [
+            |image| image.write_at(Sector(4), &[5; 512]),
+            |image| image.write_run(Sector(3), &[IoSlice::new(&[5; 512]), IoSlice::new(&[5; 512])]),
+            |image| image.trim(Sector(4), 1),
+            |image| image.read_at(Sector(4), &mut [0; 512]),
+            |image| image.read_run(Sector(4), &mut [IoSliceMut::new(&mut [0; 512])]),
+        ];
+        for (number, work) in works.iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("disk");
+            let mut image = open(&path, Open { size: Some(8192), ..Open::default() }).unwrap();
+            image.holes = number % 2 == 0;
+            image.write_at(Sector(0), &[3; 8192]).unwrap();
+            resize(&path, 2000);
+            for _ in 0..2 {
+                assert_eq!(work(&mut image), missing, "{number}");
+                assert_eq!(std::fs::metadata(&path).unwrap().len(), 2000, "{number}");
+            }
+            assert_eq!(image.flush(), Err(Cause::Medium.at_once()), "{number}");
+            // What is still there works on.
+            image.write_at(Sector(1), &[9; 1024]).unwrap();
+            image.read_at(Sector(0), &mut [0; 1536]).unwrap();
+            // Somebody makes it as large as it was: with zeros, which are not what was there.
+            resize(&path, 8192);
+            assert_eq!(work(&mut image), missing, "{number}");
+            assert_eq!(image.flush(), Err(Cause::Medium.at_once()), "{number}");
+            assert!(image.rescan().unwrap_err().to_string().contains("start again"));
+            assert_eq!(work(&mut image), missing, "{number}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused_without_waiting_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (done, finished) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for read_only in [true, false] {
+                let _ = done.send(open(&path, Open { read_only, ..Open::default() }).err());
+            }
+        });
+        for _ in 0..2 {
+            let refused = finished.recv_timeout(std::time::Duration::from_secs(10)).unwrap().unwrap();
+            assert!(refused.contains("neither a regular file nor a block device"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_took_anothers_name_has_another_identity() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
         let how = Open { size: Some(4096), ..Open::default() };
-        let first = open(&path, how).unwrap().fingerprint("host").unwrap();
-        assert_eq!(open(&path, how).unwrap().fingerprint("host").unwrap(), first);
-        assert_ne!(open(&path, how).unwrap().fingerprint("another").unwrap(), first);
+        let identity = || open(&path, how).unwrap().identity().unwrap();
+        let first = identity();
+        assert_eq!(identity(), first);
         std::fs::rename(&path, dir.path().join("old")).unwrap();
-        assert_ne!(open(&path, how).unwrap().fingerprint("host").unwrap(), first);
+        assert_ne!(identity(), first);
     }
 }

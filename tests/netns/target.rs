@@ -26,21 +26,21 @@ crate::tests![
 ];
 
 const SOON: Duration = Duration::from_secs(5);
-const PROGRAM: &str = env!("CARGO_BIN_EXE_aoefs-target");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_aoefs-target");
 const UNIT: Addr = Addr::new(3, 7);
 
 /// A host with one port to the targets.
-struct Host {
-    port: Port,
+pub struct Host {
+    pub port: Port,
     tag: u32,
 }
 
 impl Host {
-    fn new(ns: &Ns, name: &str) -> Host {
+    pub fn new(ns: &Ns, name: &str) -> Host {
         Host { port: Port::open(ns, name), tag: Tag::OURS }
     }
 
-    fn send(&mut self, addr: Addr, command: Command, body: &[u8]) -> Tag {
+    pub fn send(&mut self, addr: Addr, command: Command, body: &[u8]) -> Tag {
         self.tag += 1;
         let header = Header {
             dst: Mac::BROADCAST,
@@ -62,7 +62,7 @@ impl Host {
     }
 
     /// The answer, if one comes.
-    fn try_ask(&mut self, addr: Addr, command: Command, body: &[u8], limit: Duration) -> Option<Vec<u8>> {
+    pub fn try_ask(&mut self, addr: Addr, command: Command, body: &[u8], limit: Duration) -> Option<Vec<u8>> {
         let tag = self.send(addr, command, body);
         self.port.recv_until(limit, |frame| {
             let (header, _) = Header::parse(frame).ok()?;
@@ -71,7 +71,7 @@ impl Host {
     }
 
     #[track_caller]
-    fn ask(&mut self, command: Command, body: &[u8]) -> Vec<u8> {
+    pub fn ask(&mut self, command: Command, body: &[u8]) -> Vec<u8> {
         let until = Instant::now() + SOON;
         loop {
             let answer = self.try_ask(UNIT, command, body, Duration::from_millis(500));
@@ -83,7 +83,7 @@ impl Host {
     }
 
     #[track_caller]
-    fn ata(&mut self, ata: Ata, data: &[u8]) -> (Ata, Vec<u8>) {
+    pub fn ata(&mut self, ata: Ata, data: &[u8]) -> (Ata, Vec<u8>) {
         let answer = self.ask(Command::Ata, &argument(ata, data));
         let (header, body) = Header::parse(&answer).unwrap();
         assert_eq!(header.error, None);
@@ -110,14 +110,14 @@ impl Host {
     }
 }
 
-fn argument(ata: Ata, data: &[u8]) -> Vec<u8> {
+pub fn argument(ata: Ata, data: &[u8]) -> Vec<u8> {
     let mut body = vec![0; ATA_LEN];
     ata.emit(&mut body);
     body.extend_from_slice(data);
     body
 }
 
-fn query(verb: Verb, string: &[u8]) -> Vec<u8> {
+pub fn query(verb: Verb, string: &[u8]) -> Vec<u8> {
     let config = Config::request(verb, string);
     let mut body = vec![0; config.len()];
     config.emit(&mut body);
@@ -126,7 +126,7 @@ fn query(verb: Verb, string: &[u8]) -> Vec<u8> {
 
 /// Starts one and waits until it is ready.
 #[track_caller]
-fn target(bed: &mut Bed, options: &[&str], ports: &str, image: &Path) -> Arc<Daemon> {
+pub fn target(bed: &mut Bed, options: &[&str], ports: &str, image: &Path) -> Arc<Daemon> {
     let mut argv = vec![PROGRAM];
     argv.extend(options);
     argv.extend(["3.7", ports, image.to_str().unwrap()]);
@@ -138,7 +138,7 @@ fn target(bed: &mut Bed, options: &[&str], ports: &str, image: &Path) -> Arc<Dae
 }
 
 /// Two hosts and a cable, without a mount.
-fn cable(mtu: usize) -> Bed {
+pub fn cable(mtu: usize) -> Bed {
     let bed = Bed::new(&[]);
     bed.ini.veth("v0", &bed.tgt, "v1", mtu);
     bed
@@ -407,11 +407,18 @@ fn cannot_start_says_why() {
     let missing = bed.dir().join("missing");
     let missing = missing.to_str().unwrap();
     let _holder = target(&mut bed, &[], "v1", &path);
+    // Opening it would wait for whoever has the other end.
+    let fifo = bed.dir().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let fifo = fifo.to_str().unwrap();
     for (words, code, says) in [
         (vec!["3.7", "nosuch", image], 1, "nosuch: no such interface; `ip link` lists what there is"),
         (vec!["3.7", "lo", image], 1, "lo is not an Ethernet interface; name one that is"),
         (vec!["3.7", "v1", missing], 1, "no such file; --size BYTES creates it"),
         (vec!["3.7", "v1", "/dev/null"], 1, "neither a regular file nor a block device"),
+        (vec!["-r", "3.7", "v1", fifo], 1, "neither a regular file nor a block device"),
+        (vec!["3.7", "v1", fifo], 1, "neither a regular file nor a block device"),
+        (vec!["--force-share", "--write-log", fifo, "3.7", "v1", image], 1, "must be a regular file"),
         (vec!["3.7", "v1", image], 1, "another target exports it (locked)"),
         (vec!["--size", "7M", "3.7", "v1", image], 1, "has 1048576 bytes, not the 7340032 of --size"),
         (vec!["3", "7", "v1", image], 2, "not an address: shelf 0..65534"),
