@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use aoefs::engine::{
-    Birth, Device, Error, Event, HEAD_MAX, Io, NetId, Outcome, Output, Pool, Request, Reservation, Sink,
-    TagSpace, Time, Transmit, WriteBuf,
+    Birth, Cause, Device, Error, Event, HEAD_MAX, Io, NetId, Op, Outcome, Output, Pool, REQUESTS_MAX,
+    Request, Reservation, Sink, TagSpace, Time, Transmit, WriteBuf,
 };
 use aoefs::wire::{
     Addr, Ata, Command, DATA_OFFSET, HEADER_LEN, Header, Identify, Mac, Mask, MaskError, MaskVerb, Refusal,
@@ -49,6 +49,11 @@ struct Rig {
 impl Rig {
     /// A target on a wire of this MTU.
     fn new(mtu: usize) -> Rig {
+        Rig::sharing(mtu, Pool::default())
+    }
+
+    /// The same, one of several that share a pool.
+    fn sharing(mtu: usize, pool: Pool) -> Rig {
         let (identify, raw) = ident();
         let birth = Birth {
             addr: ADDR,
@@ -65,7 +70,7 @@ impl Rig {
             seed: 7,
         };
         let now = Time(1_000_000);
-        Rig { device: Device::new(birth, now), sink: Sink::new(Pool::default()), now, asked: 0 }
+        Rig { device: Device::new(birth, now), sink: Sink::new(pool), now, asked: 0 }
     }
 
     fn submit(&mut self, io: Io) -> u32 {
@@ -428,4 +433,63 @@ fn answers_about_lists() {
     let done = ask(&mut rig, set(THEIRS), Some(Refusal::Reserved), &body[..len]);
     assert!(matches!(done, Ok(Output::Macs(list)) if list == [THEIRS]));
     rig.end();
+}
+
+/// A target that is away under nofail: requests wait for it for ever, and must not take everything.
+fn away(pool: Pool) -> Rig {
+    let mut rig = Rig::sharing(9000, pool);
+    rig.device.set_nofail(true);
+    rig
+}
+
+fn write(rig: &Rig, len: usize) -> Io {
+    Io::Write { offset: 0, data: WriteBuf::copy_from(&rig.sink.pool, 0, &vec![7; len]) }
+}
+
+#[test]
+fn one_request_more_than_a_target_may_have_fails_at_once() {
+    let mut rig = away(Pool::default());
+    for _ in 0..REQUESTS_MAX {
+        let id = rig.submit(Io::Read { offset: 0, len: 512 });
+        assert!(rig.sink.done.is_empty(), "{id}");
+    }
+    rig.events();
+    let id = rig.submit(Io::Read { offset: 1024, len: 512 });
+    assert!(matches!(rig.outcome(id), Some(Err(Error::Io))));
+    let why = Event::Failed { op: Op::Read, at: Some(Sector(2)), cause: Cause::Crowded };
+    assert_eq!(rig.events(), std::slice::from_ref(&why));
+    assert_eq!(why.to_string(), "read failed at sector 2: 16384 requests wait for this target already");
+    assert_eq!(rig.device.requests(), REQUESTS_MAX);
+    rig.device.fail_all(rig.now, &mut rig.sink);
+    assert_eq!(rig.sink.done.len(), REQUESTS_MAX);
+}
+
+#[test]
+fn writes_that_wait_hold_a_bounded_amount_of_memory() {
+    const LEN: usize = 500 * 512;
+    let pool = Pool::with_writes(8 * LEN);
+    let mut rigs = [(); 3].map(|()| away(pool.clone()));
+    // Half of it for one target; two of them take all of it.
+    for (rig, most) in rigs.iter_mut().zip([4, 4, 0]) {
+        for n in 0..6 {
+            let id = rig.submit(write(rig, LEN));
+            let outcome = rig.outcome(id);
+            assert_eq!(outcome.is_none(), n < most, "write {n}: {outcome:?}");
+            assert!(matches!(outcome, None | Some(Err(Error::Io))), "{outcome:?}");
+        }
+        let refused = Event::Failed { op: Op::Write, at: Some(Sector(0)), cause: Cause::Memory };
+        let count = rig.events().iter().filter(|event| **event == refused).count();
+        assert_eq!(count, 6 - most);
+        let id = rig.submit(Io::Read { offset: 0, len: 512 });
+        assert!(rig.outcome(id).is_none(), "what holds no such memory is taken");
+    }
+    assert_eq!(pool.writes(), 8 * LEN);
+    // What one target gives back, another may take.
+    let [first, _, third] = &mut rigs;
+    first.device.fail_all(first.now, &mut first.sink);
+    assert_eq!(pool.writes(), 4 * LEN);
+    let id = third.submit(write(third, LEN));
+    assert!(third.outcome(id).is_none());
+    drop(rigs);
+    assert_eq!(pool.writes(), 0);
 }

@@ -31,6 +31,9 @@ struct Inner {
     classes: [Class; CLASSES.len()],
     /// Bytes that are held ahead of readers now.
     ahead: AtomicUsize,
+    /// Bytes of writes that are under way now, and the most that may be.
+    writes: AtomicUsize,
+    writes_max: usize,
 }
 
 /// Where buffers come from. Cheap to clone.
@@ -39,11 +42,7 @@ pub struct Pool(Arc<Inner>);
 
 impl Default for Pool {
     fn default() -> Pool {
-        let classes = CLASSES.map(|(size, count)| {
-            let (put, get) = bounded(count);
-            Class { size, put, get }
-        });
-        Pool(Arc::new(Inner { classes, ahead: AtomicUsize::new(0) }))
+        Pool::with_writes(usize::MAX)
     }
 }
 
@@ -61,29 +60,74 @@ impl Pool {
         Buf { bytes, start, home: class.map(|i| (self.clone(), i)) }
     }
 
-    /// Leave to hold `len` bytes ahead of a reader; none if as many are held as may be.
-    pub(super) fn lease(&self, len: usize) -> Option<Lease> {
-        let more = |held: usize| held.checked_add(len).filter(|held| *held <= AHEAD_MAX);
-        self.0.ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Lease { pool: self.clone(), len })
+    /// A pool for targets whose writes may hold so many bytes in all.
+    pub fn with_writes(most: usize) -> Pool {
+        let classes = CLASSES.map(|(size, count)| {
+            let (put, get) = bounded(count);
+            Class { size, put, get }
+        });
+        let (ahead, writes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Pool(Arc::new(Inner { classes, ahead, writes, writes_max: most }))
+    }
+
+    /// Bytes that the writes of one target may hold: half of what those of all may.
+    pub(super) fn writes_of_one(&self) -> usize {
+        self.0.writes_max / 2
+    }
+
+    fn account(&self, purpose: Purpose) -> (&AtomicUsize, usize) {
+        match purpose {
+            Purpose::Ahead => (&self.0.ahead, AHEAD_MAX),
+            Purpose::Write => (&self.0.writes, self.0.writes_max),
+        }
+    }
+
+    /// Leave to hold `len` bytes; none if as many are held for the same use as may be.
+    pub(super) fn lease(&self, purpose: Purpose, len: usize) -> Option<Lease> {
+        let (held, most) = self.account(purpose);
+        let more = |held: usize| held.checked_add(len).filter(|held| *held <= most);
+        held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Lease { pool: self.clone(), purpose, len })
     }
 
     /// Bytes that are held ahead of readers now: at most [`AHEAD_MAX`].
     pub fn ahead(&self) -> usize {
         self.0.ahead.load(Ordering::Relaxed)
     }
+
+    /// Bytes of writes that are under way now.
+    pub fn writes(&self) -> usize {
+        self.0.writes.load(Ordering::Relaxed)
+    }
 }
 
-/// Leave to hold so many bytes ahead of a reader. It ends when this is dropped.
+/// What memory is held for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// A reader that may want it soon.
+    Ahead,
+    /// A write.
+    Write,
+}
+
+/// Leave to hold so many bytes. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     pool: Pool,
+    purpose: Purpose,
     len: usize,
+}
+
+impl Lease {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.0.ahead.fetch_sub(self.len, Ordering::Relaxed);
+        self.pool.account(self.purpose).0.fetch_sub(self.len, Ordering::Relaxed);
     }
 }
 

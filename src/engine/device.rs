@@ -43,6 +43,9 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// What one request may take unless the operator says otherwise: the kernel driver's aoe_deadsecs. A server
 /// reboots within it, and a file system on top survives.
 pub const DEADLINE: Duration = Duration::from_secs(180);
+/// Requests of one target that may wait at a time: some of what is done looks at each of them, and each takes memory. More
+/// than the users of a mount that works ever have.
+pub const REQUESTS_MAX: usize = 16_384;
 /// What a word that asks the target (config, mask, reserve) may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
 /// Frames outstanding at most, whatever the target advertises: devaoe's and the kernel's limit.
@@ -183,6 +186,8 @@ pub struct Device<R> {
     ask_after: Time,
 
     reqs: Slab<Req<R>>,
+    /// Bytes of the writes among them.
+    writing: usize,
     lanes: [Lane; 3],
     turn: usize,
     held: Vec<ReqId>,
@@ -248,6 +253,7 @@ impl<R> Device<R> {
             silent_until: now,
             ask_after: now,
             reqs: Slab::new(),
+            writing: 0,
             lanes: Default::default(),
             turn: READS,
             held: Vec::new(),

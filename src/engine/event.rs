@@ -67,6 +67,10 @@ pub enum Cause {
     TooLarge,
     /// The target says that it succeeded, and the data is missing.
     Short,
+    /// As many requests of this target wait as may.
+    Crowded,
+    /// The writes of this target, or of all, hold as much memory as they may.
+    Memory,
 }
 
 impl fmt::Display for Cause {
@@ -78,6 +82,8 @@ impl fmt::Display for Cause {
             Cause::FailIo => f.write_str("failio"),
             Cause::TooLarge => f.write_str("too large for one frame"),
             Cause::Short => f.write_str("answered without its data"),
+            Cause::Crowded => write!(f, "{} requests wait for this target already", super::REQUESTS_MAX),
+            Cause::Memory => f.write_str("writes that wait hold too much memory already"),
         }
     }
 }

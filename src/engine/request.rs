@@ -269,6 +269,8 @@ pub(super) struct Req<R> {
     pub waits: bool,
     /// Nobody waits for it yet: everything else goes first.
     pub behind: bool,
+    /// The memory of a write.
+    pub memory: Option<Lease>,
     /// All answers are in; it waits for the disk's identity to be confirmed.
     pub held: bool,
     /// Why it failed, if it did while the disk was in doubt: another disk's errors are not this one's.

@@ -15,6 +15,7 @@ pub mod interface;
 mod linger;
 pub mod link;
 pub mod loopback;
+mod memory;
 mod netlink;
 pub mod packet;
 pub mod privilege;
@@ -170,7 +171,7 @@ impl Runtime {
         Arc::new(Runtime {
             clock: Clock::new(),
             log: EventLog::default(),
-            pool: Pool::default(),
+            pool: Pool::with_writes(memory::for_writes()),
             nets: Netlinks::default(),
             units: Units::default(),
             discovery: Mutex::new(Discovery::new(instance.space(), seed())),

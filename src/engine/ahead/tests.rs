@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::buffer::Purpose;
 
 const K: u64 = 1 << 10;
 const S: Stream = Stream(7);
@@ -39,7 +40,7 @@ impl Desk {
         for (i, sector) in buf.chunks_mut(SECTOR).enumerate() {
             sector.fill(stamp(bytes.start / SECTOR as u64 + i as u64));
         }
-        let lease = self.pool.lease(len).unwrap();
+        let lease = self.pool.lease(Purpose::Ahead, len).unwrap();
         self.ahead.ended(stream, *req, Some((Arc::new(buf), lease)), self.now)
     }
 
@@ -247,9 +248,9 @@ fn streams_and_memory_are_bounded() {
     assert_eq!(desk.ahead.flows.len(), STREAMS_MAX);
     assert!(!desk.ahead.flows.contains_key(&Stream(1000)), "the oldest went");
     let pool = Pool::default();
-    let leases: Vec<_> = std::iter::from_fn(|| pool.lease(1 << 20)).collect();
+    let leases: Vec<_> = std::iter::from_fn(|| pool.lease(Purpose::Ahead, 1 << 20)).collect();
     assert_eq!(leases.len(), crate::engine::AHEAD_MAX >> 20);
-    assert!(pool.lease(1).is_none());
+    assert!(pool.lease(Purpose::Ahead, 1).is_none());
     drop(leases);
     assert_eq!(pool.ahead(), 0);
 }

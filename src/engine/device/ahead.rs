@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::{Device, READS, SILENCE, Sink, State};
 use crate::engine::Data;
 use crate::engine::ahead::Found;
-use crate::engine::buffer::Lease;
+use crate::engine::buffer::{Lease, Purpose};
 use crate::engine::flight::ReqId;
 use crate::engine::request::{For, Handle, Job, Outcome, Output, Span, Stream};
 use crate::engine::time::Time;
@@ -110,7 +110,7 @@ impl<R> Device<R> {
                 return;
             }
             let len = (bytes.end - bytes.start) as usize;
-            let Some(lease) = sink.pool.lease(len) else { return };
+            let Some(lease) = sink.pool.lease(Purpose::Ahead, len) else { return };
             let span = Span::new(Sector(start), end - start);
             let job = Job::Read { span, skip: 0, len, buf: None, lock: None };
             let id = self.enlist(now, job, false, For::Ahead(stream, lease), sink);

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Device, Sink, State};
-use crate::engine::buffer::Buf;
+use super::{Device, REQUESTS_MAX, Sink, State};
+use crate::engine::buffer::{Buf, Lease, Purpose};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{FrameId, ReqId, Work};
 use crate::engine::request::{Bytes, Error, For, Io, Job, Outcome, Output, Raw, Req, Request, Span};
@@ -30,12 +30,13 @@ impl<R> Device<R> {
             _ => Op::Other,
         };
         self.stats.ops[op as usize].requests += 1;
-        match self.prepare(io, handle, nonblock) {
+        match self.prepare(io, handle, nonblock).and_then(|prepared| self.room(op, prepared, sink)) {
             Ok(Prepared::Now(output)) => sink.done.push((reply, Ok(output))),
-            Ok(Prepared::Later(job)) => match stream.filter(|_| matches!(job, Job::Read { .. })) {
+            Ok(Prepared::Later(job, memory)) => match stream.filter(|_| matches!(job, Job::Read { .. })) {
                 Some(stream) => self.read_stream(now, job, handle, nonblock, (stream, reply), sink),
                 None => {
-                    self.enlist(now, job, nonblock, For::User(reply), sink);
+                    let id = self.enlist(now, job, nonblock, For::User(reply), sink);
+                    self.hold(id, memory);
                 }
             },
             Err(error) => {
@@ -45,6 +46,42 @@ impl<R> Device<R> {
                 }
                 sink.done.push((reply, Err(error)));
             }
+        }
+    }
+
+    /// Is there room for one more request, and for its bytes? One target's users must not use up what all have.
+    fn room(&mut self, op: Op, prepared: Prepared, sink: &mut Sink<R>) -> Result<Prepared, Error> {
+        let Prepared::Later(job, _) = prepared else { return Ok(prepared) };
+        let (at, len) = match &job {
+            Job::Write { span, .. } => (Some(span.at), span.sectors as usize * SECTOR),
+            Job::Read { span, .. } | Job::Trim { span, .. } => (Some(span.at), 0),
+            _ => (None, 0),
+        };
+        let mut refuse = |cause| {
+            sink.events.push(Event::Failed { op, at, cause });
+            Err(Error::Io)
+        };
+        if self.reqs.len() >= REQUESTS_MAX {
+            return refuse(Cause::Crowded);
+        }
+        if len == 0 {
+            return Ok(Prepared::Later(job, None));
+        }
+        let memory = match self.writing + len <= sink.pool.writes_of_one() {
+            true => sink.pool.lease(Purpose::Write, len),
+            false => None,
+        };
+        match memory {
+            Some(memory) => Ok(Prepared::Later(job, Some(memory))),
+            None => refuse(Cause::Memory),
+        }
+    }
+
+    /// The request holds this memory until it ends.
+    fn hold(&mut self, id: ReqId, memory: Option<Lease>) {
+        if let (Some(req), Some(memory)) = (self.reqs.get_mut(id), memory) {
+            self.writing += memory.len();
+            req.memory = Some(memory);
         }
     }
 
@@ -68,12 +105,15 @@ impl<R> Device<R> {
             return Err(Error::Io);
         }
         if let Io::Config { .. } | Io::Mask(_) | Io::Reserve(_) = io {
-            return Ok(Prepared::Later(match io {
-                Io::Config { verb, string } => Job::Config { verb, string },
-                Io::Mask(directives) => Job::Mask(directives),
-                Io::Reserve(what) => Job::Reserve(what),
-                _ => return Err(Error::Invalid),
-            }));
+            return Ok(Prepared::Later(
+                match io {
+                    Io::Config { verb, string } => Job::Config { verb, string },
+                    Io::Mask(directives) => Job::Mask(directives),
+                    Io::Reserve(what) => Job::Reserve(what),
+                    _ => return Err(Error::Invalid),
+                },
+                None,
+            ));
         }
         let extent = self.extent(handle)?;
         if matches!(self.state, State::Down(_)) && (nonblock || !self.nofail) {
@@ -85,7 +125,7 @@ impl<R> Device<R> {
             Io::Flush if self.flush == FlushKind::None => Ok(Prepared::Now(Output::Done)),
             Io::Flush => {
                 let (lock, left, done) = (self.locks.unowned(), false, false);
-                Ok(Prepared::Later(Job::Flush { lock, left, done }))
+                Ok(Prepared::Later(Job::Flush { lock, left, done }, None))
             }
             Io::Trim { offset, len } => self.prepare_trim(&extent, offset, len),
             Io::Ata { ata, data, expect } => self.prepare_ata(ata, data, expect),
@@ -106,7 +146,7 @@ impl<R> Device<R> {
             return Ok(Prepared::Now(Output::Data(crate::engine::Data::empty())));
         }
         let span = Span::new(Sector(at), sectors);
-        Ok(Prepared::Later(Job::Read { span, skip, len, buf: None, lock: None }))
+        Ok(Prepared::Later(Job::Read { span, skip, len, buf: None, lock: None }, None))
     }
 
     fn prepare_write(&mut self, extent: &Extent, offset: u64, mut data: WriteBuf) -> Result<Prepared, Error> {
@@ -127,7 +167,7 @@ impl<R> Device<R> {
         let span = Span::new(Sector((extent.start + offset) / SECTOR as u64), u64::from(data.sectors()));
         let edges = data.head != 0 || data.tail() != 0;
         let bytes = if edges { Bytes::Edges { data, missing: 0 } } else { Bytes::Whole(Arc::new(data.buf)) };
-        Ok(Prepared::Later(Job::Write { span, len, bytes, lock: self.locks.unowned() }))
+        Ok(Prepared::Later(Job::Write { span, len, bytes, lock: self.locks.unowned() }, None))
     }
 
     fn prepare_trim(&mut self, extent: &Extent, offset: u64, len: u64) -> Result<Prepared, Error> {
@@ -146,7 +186,7 @@ impl<R> Device<R> {
             return Ok(Prepared::Now(Output::Done));
         }
         let span = Span::new(Sector((extent.start + offset) / sector), len / sector);
-        Ok(Prepared::Later(Job::Trim { span, lock: self.locks.unowned() }))
+        Ok(Prepared::Later(Job::Trim { span, lock: self.locks.unowned() }, None))
     }
 
     fn prepare_ata(&self, mut ata: Ata, data: Vec<u8>, expect: usize) -> Result<Prepared, Error> {
@@ -170,7 +210,7 @@ impl<R> Device<R> {
             short: 0,
             answer: None,
         };
-        Ok(Prepared::Later(Job::Ata(Box::new(raw))))
+        Ok(Prepared::Later(Job::Ata(Box::new(raw)), None))
     }
 
     pub(super) fn enlist(
@@ -204,6 +244,7 @@ impl<R> Device<R> {
             queued: false,
             waits: false,
             behind,
+            memory: None,
             held: false,
             failed: None,
             unsure: None,
@@ -419,6 +460,9 @@ impl<R> Device<R> {
         if req.waits {
             self.ahead.forget_waiter(id);
         }
+        if let Some(memory) = &req.memory {
+            self.writing -= memory.len();
+        }
         let op = req.op();
         let reply = match req.owner {
             For::User(reply) => reply,
@@ -444,6 +488,6 @@ impl<R> Device<R> {
 enum Prepared {
     /// Answered without asking anybody.
     Now(Output),
-    /// Work for frames.
-    Later(Job),
+    /// Work for frames, and the memory that it may hold once that is known.
+    Later(Job, Option<Lease>),
 }
