@@ -4,10 +4,12 @@
 //! end within its time even when a process hangs in the kernel, and shares one machine-wide resource with its neighbours: two cores.
 //! `cargo test --test netns -- NAME…` runs the tests whose name contains one of the words; `--list` prints them.
 //! `cargo test --test netns -- --relay IF IF [SEED]` is the relay alone: settings on stdin (see `bed::relay`).
+//! `… -- --versions ROLE SEAT BOARD VIEW…` is one process of the bed for the kernel (see `versions`).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
 mod bed;
 mod tools;
+mod versions;
 
 #[path = "netns/atomicity.rs"]
 mod atomicity;
@@ -33,6 +35,8 @@ mod files;
 mod hostile;
 #[path = "netns/hosts.rs"]
 mod hosts;
+#[path = "netns/kernel.rs"]
+mod kernel;
 #[path = "netns/life.rs"]
 mod life;
 #[path = "netns/load.rs"]
@@ -78,6 +82,16 @@ fn main() -> std::process::ExitCode {
             |()| std::process::ExitCode::SUCCESS,
         );
     }
+    if words.first().is_some_and(|word| word == "--versions") {
+        let ended = versions::program(&words[1..]);
+        return ended.map_or_else(
+            |why| {
+                println!("versions: {why}");
+                std::process::ExitCode::from(2)
+            },
+            |()| std::process::ExitCode::SUCCESS,
+        );
+    }
     bed::harness::main(&[
         bed_itself::TESTS,
         bugs::TESTS,
@@ -92,6 +106,7 @@ fn main() -> std::process::ExitCode {
         demo::TESTS,
         atomicity::TESTS,
         loops::TESTS,
+        kernel::TESTS,
         life::TESTS,
         hosts::TESTS,
         media::TESTS,

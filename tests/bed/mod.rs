@@ -95,6 +95,11 @@ impl Bed {
         &self.dir
     }
 
+    /// A directory for images, in memory where there is some.
+    pub fn images(&self) -> &Path {
+        &self.images
+    }
+
     /// An image of random bytes, which differ from those of every other image.
     pub fn image(&self, name: &str, len: usize) -> PathBuf {
         let path = self.images.join(name);
