@@ -115,7 +115,7 @@ fn integrity_versions_in_memory() {
 }
 
 fn integrity_versions_over_the_wire() {
-    let mut wire = Wire::new();
+    let wire = Wire::new();
     let views = views(&wire.unit);
     let mut crew = Crew::new(&wire.bed, plan(), &[wire.mount.path()]);
     crew.usual(&wire.bed, operations(OPERATIONS), &views);
@@ -177,7 +177,7 @@ fn unit_is_up(unit: &Unit) {
 
 /// The target stands still for longer than requests may take, and does what it was asked when everybody has given it up.
 fn deadline_versions_while_the_target_pauses() {
-    let mut wire = Wire::new();
+    let wire = Wire::new();
     let views = views(&wire.unit);
     wire.unit.ctl_ok("deadline 1");
     let mut crew = Crew::new(&wire.bed, plan(), &[wire.mount.path()]);
@@ -286,7 +286,7 @@ fn bed_versions_find_what_is_wrong() {
         let mut crew = Crew::new(&bed, plan(), &[mount.path()]);
         // What the last one left is nobody's version here.
         std::fs::write(unit.data(), vec![0; SECTORS as usize * 512]).unwrap();
-        crew.usual(&bed, 4000, &data);
+        crew.usual(&bed, 1000, &data);
         crew.start(&bed, role, 1, &data);
         crew.run(None, |_| {});
         crew.look_again(&bed, &data);

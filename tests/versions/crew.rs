@@ -219,7 +219,11 @@ impl Crew {
             report.hung.len(),
             report.took.as_secs_f64()
         );
-        let words = report.told.iter().take(SHOWN).chain(&report.hung).chain(&report.fallen);
+        // Of the mappings one is as good as all.
+        let telling = |line: &&String| !line.contains(": Mapped: ");
+        let mapped = report.told.iter().find(|line| !telling(line));
+        let words = report.told.iter().filter(telling).take(SHOWN).chain(mapped);
+        let words = words.chain(&report.hung).chain(&report.fallen);
         words.for_each(|line| print!("\n    {line}"));
     }
 

@@ -1,10 +1,10 @@
 //! One process of a run: its place on the board, the names that it may use, and how it tells what it found.
 
 use super::board::{Board, Head};
-use super::judge::Kind;
+use super::judge::{KINDS, Kind};
 use super::plan::HALVES;
 use crate::bed::Rng;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// Violations that one process tells in words; the others are counted.
-const TOLD: u64 = 8;
+/// Violations of each kind that one process tells in words; the others are counted.
+const TOLD: u64 = 4;
 /// Where most accesses go, in sectors: few enough that processes meet, at a place that all names show.
 const HOT: Range<u64> = 320..640;
 
@@ -145,14 +145,21 @@ pub struct Seat {
     pub views: Vec<View>,
     pub rng: Rng,
     files: HashMap<(usize, i32), Rc<File>>,
-    told: Cell<u64>,
+    told: RefCell<[u64; KINDS.len()]>,
 }
 
 impl Seat {
     pub fn new(board: &Path, number: u64, views: Vec<View>) -> io::Result<Self> {
         let board = Board::open(board)?;
         let seed = board.plan().seed ^ number.wrapping_mul(0x5851_f42d_4c95_7f2d);
-        Ok(Self { board, number, views, rng: Rng::new(seed), files: HashMap::new(), told: Cell::new(0) })
+        Ok(Self {
+            board,
+            number,
+            views,
+            rng: Rng::new(seed),
+            files: HashMap::new(),
+            told: RefCell::default(),
+        })
     }
 
     /// Before a call that may not come back.
@@ -203,7 +210,9 @@ impl Seat {
     /// Counts a violation, and tells the first ones.
     pub fn wrong(&self, kind: Kind, what: &str) {
         self.board.violations(kind).fetch_add(1, SeqCst);
-        if self.told.replace(self.told.get() + 1) < TOLD {
+        let told = &mut self.told.borrow_mut()[kind as usize];
+        *told += 1;
+        if *told <= TOLD {
             println!("violation: {kind:?}: {what}");
         }
     }

@@ -338,8 +338,9 @@ impl Worker {
         let (start, end) = (self.seat.views[view].offset(run.start), self.seat.views[view].offset(run.end));
         let base = start / PAGE * PAGE;
         self.seat.enter(Call::SharedMapping);
+        let lasts = self.seat.views[view].sort == Sort::File && !self.seat.board.tolerant();
         let mapping = match shared(&self.seat, view, &file, base, (end - base) as usize)? {
-            Some(mapping) if !self.seat.board.tolerant() => mapping,
+            Some(mapping) if lasts => mapping,
             _ => return Ok(()),
         };
         let job = self.begin(run, false);
