@@ -208,7 +208,7 @@ pub struct Device<R> {
     /// Announcements that may still be believed; refilled with time. See `announced`.
     credit: u32,
     credit_at: Time,
-    /// The operator said `identify`: a larger size is taken over.
+    /// The operator said `identify`, and the disk is being asked: a larger size is taken over.
     grow: bool,
     /// Rediscoveries without an answer.
     missed: u32,

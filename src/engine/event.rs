@@ -115,6 +115,8 @@ pub enum Event {
     Confirmed,
     /// An answer to `identify`, asked for by the operator.
     Identified(Identity),
+    /// The operator's `identify` got no answer that says who the disk is: it is asked no more.
+    Unidentified,
     /// A new path carries work.
     PathFound(NetId, Mac),
     /// Another disk, or none, answers over this path: it is not used.
@@ -153,7 +155,7 @@ impl Event {
             Event::Up | Event::Down(_) => "state",
             Event::Replaced { .. } | Event::Grown { .. } => "disk",
             Event::Doubted(_) | Event::Confirmed => "confirm",
-            Event::Identified(_) => "identify",
+            Event::Identified(_) | Event::Unidentified => "identify",
             Event::PathFound(..) | Event::PathRefused(..) | Event::PathGone(..) => "path",
             Event::PathSilent(..) | Event::PathBack(..) => "silence",
             Event::FrameSize(..) | Event::LostJumbo(..) => "size",
@@ -192,6 +194,7 @@ impl fmt::Display for Event {
             Event::Doubted(why) => write!(f, "asking for its identity before more writes: {why}"),
             Event::Confirmed => f.write_str("confirmed: the same disk"),
             Event::Identified(who) => write!(f, "identified: {who}"),
+            Event::Unidentified => f.write_str("identify: no answer; a larger disk is not taken over"),
             Event::PathFound(_, mac) => write!(f, "path to {mac} carries work"),
             Event::PathRefused(_, mac) => write!(f, "path to {mac} refused: not the same disk"),
             Event::PathSilent(_, mac) => write!(f, "path to {mac} is silent: no new work"),

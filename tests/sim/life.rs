@@ -169,6 +169,33 @@ fn m4_shrink_and_grow() {
     world.curtain();
 }
 
+/// An `identify` that is given up means nothing for what answers later: a larger disk is not taken over.
+#[test]
+fn identity_an_identify_that_got_no_answer_is_disarmed() {
+    for (doubted, waits) in [(false, false), (true, false), (false, true)] {
+        let mut world = Stage { sectors: 1000, ..Stage::default() }.set();
+        writes(&mut world, 0, 1);
+        world.pass(10);
+        world.targets[0].alive = false;
+        if waits {
+            writes(&mut world, 0, 1);
+        }
+        world.with_device(0, |d, now, sink| d.identify(now, sink));
+        if doubted {
+            // What drops the question does not leave the word armed.
+            world.with_device(0, |d, now, sink| d.slept(now, sink));
+        }
+        world.pass(20_000);
+        world.targets[0].disk().resize(2000);
+        world.targets[0].resized = true;
+        back(&mut world, None, true);
+        world.pass(2000);
+        let d = &world.units[0].device;
+        assert_ne!((d.generation(), d.size()), (1, 2000 * 512), "{doubted} {waits}: taken over");
+        world.curtain();
+    }
+}
+
 /// IDENTITY: another target under the same address is not used while the disk that we know lives.
 #[test]
 fn identity_an_impostor_gets_nothing_while_the_disk_lives() {

@@ -133,9 +133,9 @@ impl<R> Device<R> {
         self.distrust(now, "this machine slept", sink);
     }
 
-    /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down, and somebody waits.
+    /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down, and somebody waits; or the operator asked.
     pub(super) fn keep_asking(&mut self, now: Time, sink: &mut Sink<R>) {
-        let needed = self.doubtful() || self.state != State::Up;
+        let needed = self.doubtful() || self.state != State::Up || self.grow;
         if !needed || self.confirming.is_some() {
             return;
         }
@@ -144,7 +144,7 @@ impl<R> Device<R> {
             return;
         }
         let open_and_down = self.state != State::Up && self.nopen > 0;
-        if self.someone_waits() || open_and_down {
+        if self.someone_waits() || open_and_down || self.grow {
             self.ask(now, sink);
         }
     }
@@ -184,6 +184,13 @@ impl<R> Device<R> {
         }
     }
 
+    /// The operator's `identify` got no answer, or none that says who the disk is: it means nothing for what answers later.
+    pub(super) fn disarm(&mut self, sink: &mut Sink<R>) {
+        if std::mem::take(&mut self.grow) {
+            sink.events.push(Event::Unidentified);
+        }
+    }
+
     /// What flies on a path that has to prove itself again goes by others.
     fn reprove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) {
         self.ground_path(path, now, sink);
@@ -203,6 +210,9 @@ impl<R> Device<R> {
         let expiries = frame.expiries;
         let Work::Identify { path } = frame.work else { return };
         if self.confirming == Some(id) {
+            if expiries >= ATTEMPTS {
+                self.disarm(sink);
+            }
             let open = self.state != State::Up && self.nopen > 0;
             if self.someone_waits() || open || expiries < ATTEMPTS {
                 self.dispatch_outside(id, now, sink);
@@ -271,6 +281,7 @@ impl<R> Device<R> {
                     self.refuse_path(path, now, sink);
                 } else {
                     self.ask_after = now + ASK_AGAIN;
+                    self.disarm(sink);
                     self.enter(State::Down(Reason::Unusable(why)), sink);
                 }
                 return;

@@ -558,7 +558,10 @@ impl<R> Device<R> {
             {
                 self.refuse_path(path, now, sink);
             }
-            Said::Failed(..) | Said::Refused(_) => self.ask_after = now + super::identity::ASK_AGAIN,
+            Said::Failed(..) | Said::Refused(_) => {
+                self.ask_after = now + super::identity::ASK_AGAIN;
+                self.disarm(sink);
+            }
         }
     }
 
