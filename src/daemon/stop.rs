@@ -15,6 +15,9 @@ use super::unmounter::{Outcome, Unmounter};
 /// Between two tries to unmount.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long the session has to end after the mount is gone from the tree.
+const LAST: Duration = Duration::from_secs(1);
+
 /// How long users have, after a second signal, to take the errors they were sent and close their files. Those who are
 /// still there then get ENOTCONN. Loop devices never close by themselves.
 const GRACE: Duration = Duration::from_millis(500);
@@ -74,27 +77,38 @@ impl Supervisor<'_> {
         loop {
             let obstacle = match self.unmounter.unmount() {
                 Outcome::Done | Outcome::Gone => break,
-                Outcome::Busy(who) => format!("in use by {who}"),
+                Outcome::Busy(why) => why,
                 Outcome::Failed(why) => format!("cannot unmount: {why}"),
             };
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let (words, wait) = if left.is_zero() {
                 match self.unmounter.detach() {
-                    Outcome::Failed(why) => self.say(&format!("cannot detach the mount: {why}")),
-                    _ => self.say(&format!("{obstacle}; detached, serving until the last close")),
+                    Outcome::Done | Outcome::Gone => {
+                        self.say(&format!("{obstacle}; detached, serving until the last close"));
+                        self.stop_asked(None);
+                        return;
+                    }
+                    // What is in the way may go: then it is unmounted after all.
+                    Outcome::Busy(why) | Outcome::Failed(why) => {
+                        (format!("cannot detach the mount: {why}; trying until it can be"), RETRY)
+                    }
                 }
-                break;
-            }
-            if told.as_ref() != Some(&obstacle) {
+            } else {
                 let seconds = left.as_secs_f32().ceil();
-                self.say(&format!("{obstacle}; trying for {seconds} s more, then detaching"));
-                told = Some(obstacle);
+                (format!("{obstacle}; trying for {seconds} s more, then detaching"), RETRY.min(left))
+            };
+            if told.as_ref() != Some(&(obstacle.clone(), left.is_zero())) {
+                self.say(&words);
+                told = Some((obstacle, left.is_zero()));
             }
-            if self.stop_asked(Some(RETRY.min(left))) {
+            if self.stop_asked(Some(wait)) {
                 return;
             }
         }
-        self.stop_asked(None);
+        if !self.stop_asked(Some(LAST)) {
+            self.say("unmounted; serving until its copies in other mount namespaces are gone");
+            self.stop_asked(None);
+        }
     }
 
     /// True as soon as a stop signal comes, false when the time is over. Without a time it returns for a signal only.

@@ -53,7 +53,7 @@ pub enum Outcome {
     Done,
     /// It was out of the tree before.
     Gone,
-    /// These use it.
+    /// It cannot be yet, since somebody uses it or something is in the way: why, as the end of a sentence.
     Busy(String),
     /// It did not work, and this is why.
     Failed(String),
@@ -124,7 +124,7 @@ impl Unmounter {
             }
         }
         match self.mount.get() {
-            Some(mount) => outcome(mount, here(mount)),
+            Some(mount) => outcome(here(mount)),
             None => Outcome::Gone,
         }
     }
@@ -150,11 +150,14 @@ fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> io::Result<Outcome> {
     })
 }
 
-fn outcome(mount: &Mount, result: io::Result<Unmount>) -> Outcome {
+fn outcome(result: io::Result<Unmount>) -> Outcome {
     match result {
         Ok(Unmount::Done) => Outcome::Done,
         Ok(Unmount::Gone) => Outcome::Gone,
-        Ok(Unmount::Busy) => Outcome::Busy(one_line(&holders::describe(mount.point()))),
+        Ok(Unmount::Busy(point)) => {
+            Outcome::Busy(one_line(&format!("it is in use by {}", holders::describe(&point))))
+        }
+        Ok(Unmount::Held(why)) => Outcome::Busy(one_line(&why)),
         Err(error) => Outcome::Failed(one_line(&error.to_string())),
     }
 }
@@ -164,12 +167,11 @@ fn child(socket: UnixStream, place: &Place, daemon: Pid) {
     let Ok((socket, death)) = alone(socket, daemon) else { return };
     let mut lines = BufReader::new(socket);
     let mut mount: Option<Mount> = None;
-    let mut connection = None;
     let mut line = String::new();
     loop {
         if lines.buffer().is_empty() && died(lines.get_ref(), death.as_ref()) {
             // Without the right to do it, and where it has ended already, there is nothing else to be done.
-            let _ = connection.map(Connection::abort);
+            let _ = mount.as_ref().and_then(Mount::connection).map(Connection::abort);
             break;
         }
         if !lines.read_line(&mut line).is_ok_and(|read| read > 0) {
@@ -180,12 +182,11 @@ fn child(socket: UnixStream, place: &Place, daemon: Pid) {
             (["mounted", id, unique, helper], _) => {
                 let unique = unique.parse().ok().filter(|&unique| unique != 0);
                 let id = MountId { id: id.parse().unwrap_or(0), unique };
-                connection = Connection::of(id);
                 mount = Some(Mount::known(place.path().into(), id, *helper == "1"));
                 None
             }
-            (["unmount"], Some(mount)) => Some(outcome(mount, mount.unmount())),
-            (["detach"], Some(mount)) => Some(outcome(mount, mount.detach())),
+            (["unmount"], Some(mount)) => Some(outcome(mount.unmount())),
+            (["detach"], Some(mount)) => Some(outcome(mount.detach())),
             _ => Some(Outcome::Gone),
         };
         if let Some(answer) = answer

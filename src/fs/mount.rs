@@ -59,21 +59,25 @@ pub struct Mounted {
 }
 
 /// What came of an unmount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unmount {
     /// It is gone from the tree now.
     Done,
-    /// It was gone before: nothing is mounted there, or another mount is.
+    /// It was gone before.
     Gone,
-    /// Somebody uses it.
-    Busy,
+    /// Somebody uses what is mounted at this place.
+    Busy(PathBuf),
+    /// It cannot be reached, or would not be gone after it: why, as the end of a sentence.
+    Held(String),
 }
 
-/// One mount of ours, by its identity. Copies of it know the same mount.
+/// One mount of ours, by its identity. Copies of it know the same mount. It is looked for in the mount table, since its path
+/// may be another by now, where a folder above was renamed; and what stands at its path may be another mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     point: PathBuf,
     id: MountId,
+    connection: Option<Connection>,
     by_helper: bool,
 }
 
@@ -88,7 +92,7 @@ pub fn mount(place: &Place, spec: &MountSpec) -> Result<Mounted, MountError> {
         Err(error) => return Err(error),
     };
     match Pinned::open(point).and_then(|pinned| pinned.mount_id()) {
-        Ok(id) => Ok(Mounted { mount: Mount { point: point.into(), id, by_helper }, device }),
+        Ok(id) => Ok(Mounted { mount: Mount::known(point.into(), id, by_helper), device }),
         Err(error) => Err(MountError::Lost(point.into(), error)),
     }
 }
@@ -134,35 +138,69 @@ impl Mount {
         self.by_helper
     }
 
-    /// A mount that another process of ours made and told us about.
+    /// A mount that stands and was made by us, or by another process of ours that told us about it.
     pub fn known(point: PathBuf, id: MountId, by_helper: bool) -> Self {
-        Self { point, id, by_helper }
+        Self { point, id, connection: Connection::of(id), by_helper }
+    }
+
+    /// What leads to its daemon.
+    pub fn connection(&self) -> Option<Connection> {
+        self.connection
     }
 
     /// Unmounts if nobody uses it.
     pub fn unmount(&self) -> io::Result<Unmount> {
+        let mut places = self.places()?;
+        let Some(own) = places.iter().position(|entry| entry.id == self.id.id) else {
+            return Ok(match places.first() {
+                None => Unmount::Gone,
+                Some(copy) => Unmount::Held(format!("a copy of it is mounted at {}", copy.point.display())),
+            });
+        };
+        let own = places.swap_remove(own);
+        if let Some(copy) = places.first() {
+            // Without ours the copy would be all that is left of it, and nobody would look for that.
+            return Ok(Unmount::Held(format!("a copy of it is mounted at {}", copy.point.display())));
+        }
         // What is pinned is busy, so the pin has to go first. In the moment between, somebody may unmount ours and
         // mount another there: the kernel offers no way around it but a lazy unmount, which detach() is.
-        match self.pin()? {
-            None => return Ok(Unmount::Gone),
-            Some(pinned) => drop(pinned),
+        match self.pin(&own)? {
+            Err(held) => return Ok(held),
+            Ok(pinned) => drop(pinned),
         }
         if self.by_helper {
-            return helper::unmount(&self.point, false);
+            return helper::unmount(&own.point, false);
         }
-        match umount2(&self.point, MntFlags::UMOUNT_NOFOLLOW) {
+        match umount2(&own.point, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => Ok(Unmount::Done),
-            Err(Errno::EBUSY) => Ok(Unmount::Busy),
+            Err(Errno::EBUSY) => Ok(Unmount::Busy(own.point)),
             Err(Errno::EINVAL | Errno::ENOENT) => Ok(Unmount::Gone),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// Takes it out of the tree at once. Who has files open keeps them; the session ends at the last close.
+    /// Takes it and its copies out of the tree at once. Who has files open keeps them; the session ends at the last close.
     pub fn detach(&self) -> io::Result<Unmount> {
-        let Some(pinned) = self.pin()? else { return Ok(Unmount::Gone) };
+        let mut worst = Unmount::Gone;
+        for place in self.places()? {
+            match self.detach_one(&place)? {
+                Unmount::Gone => {}
+                Unmount::Done if worst == Unmount::Gone => worst = Unmount::Done,
+                Unmount::Done => {}
+                held => worst = held,
+            }
+        }
+        Ok(worst)
+    }
+
+    fn detach_one(&self, place: &table::Entry) -> io::Result<Unmount> {
+        let pinned = match self.pin(place)? {
+            Err(held) => return Ok(held),
+            Ok(pinned) => pinned,
+        };
         if self.by_helper {
-            return helper::unmount(&self.point, true);
+            drop(pinned);
+            return helper::unmount(&place.point, true);
         }
         match umount2(&pinned.magic_link(), MntFlags::MNT_DETACH) {
             Ok(()) => Ok(Unmount::Done),
@@ -171,9 +209,13 @@ impl Mount {
         }
     }
 
-    /// Is it what stands at its path?
-    pub fn is_there(&self) -> bool {
-        self.pin().is_ok_and(|pinned| pinned.is_some())
+    /// Where it and its copies (bind mounts) stand in the mount table of this namespace.
+    fn places(&self) -> io::Result<Vec<table::Entry>> {
+        let is_ours = |entry: &table::Entry| match self.connection {
+            Some(connection) => entry.kind == KIND && Connection::named(&entry.device) == Some(connection),
+            None => entry.id == self.id.id,
+        };
+        Ok(table::read()?.into_iter().filter(is_ours).collect())
     }
 
     /// Lets the kernel read ahead up to so many KiB. After the INIT reply, which can only lower the figure. Takes root:
@@ -183,11 +225,21 @@ impl Mount {
         std::fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", entry.device), kib.to_string())
     }
 
-    fn pin(&self) -> io::Result<Option<Pinned>> {
-        let pinned = match Pinned::open(&self.point) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    /// Holds what stands at a place, if that is the mount that the table has there; else says what is in the way.
+    fn pin(&self, place: &table::Entry) -> io::Result<Result<Pinned, Unmount>> {
+        let pinned = match Pinned::open(&place.point) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(Unmount::Gone)),
             other => other?,
         };
-        Ok(pinned.mount_id()?.same(self.id).then_some(pinned))
+        let there = pinned.mount_id()?;
+        let is_it = if place.id == self.id.id { there.same(self.id) } else { there.id == place.id };
+        if is_it {
+            return Ok(Ok(pinned));
+        }
+        let cover = table::find(there.id)?.map_or_else(|| "another mount".into(), |entry| entry.kind);
+        // Between the two looks it may have gone.
+        let gone = table::find(place.id)?.is_none();
+        let covered = format!("it is covered by {cover} at {}", place.point.display());
+        Ok(Err(if gone { Unmount::Gone } else { Unmount::Held(covered) }))
     }
 }

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
 use crate::bed::{proc, until};
-use crate::room::{Room, SOON, running};
+use crate::room::{Room, SOON, running, this_program};
 
 crate::tests![
     sigterm_unmounts,
@@ -19,6 +20,10 @@ crate::tests![
     a_second_signal_after_the_detach_ends_it,
     a_hail_of_signals,
     loop_devices_are_named,
+    clean_a_covered_mount_is_said_and_unmounted_when_it_can_be,
+    clean_a_mount_whose_folder_was_renamed,
+    clean_a_copy_of_the_mount_is_said_and_detached,
+    clean_a_copy_in_another_mount_namespace_is_said,
 ];
 
 fn stops_on(signal: Signal) {
@@ -133,5 +138,92 @@ fn loop_devices_are_named() {
     until("it names the loop device", SOON, || daemon.daemon.said().contains(&format!("{device} (data)")));
     proc::ok(SOON, &["losetup", "-d", device]);
     crate::bed::sweep::forget(device.as_ref());
+    assert_eq!(daemon.daemon.ended(SOON), 0, "{}", daemon.daemon.said());
+}
+
+fn clean_a_covered_mount_is_said_and_unmounted_when_it_can_be() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    mount(Some("none"), &room.point(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    daemon.daemon.signal(Signal::SIGTERM);
+    let said = || daemon.daemon.said();
+    until("it says what is in the way", SOON, || said().contains("it is covered by tmpfs at "));
+    until("the time is over", SOON, || said().contains("cannot detach the mount: it is covered by tmpfs"));
+    assert_eq!(room.mounts(), ["fuse.aoefs", "tmpfs"], "nothing of others is touched");
+    umount2(&room.point(), MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(daemon.daemon.ended(SOON), 0, "{}", said());
+    assert!(room.mounts().is_empty());
+}
+
+fn clean_a_mount_whose_folder_was_renamed() {
+    let room = Room::new();
+    let upper = room.dir().canonicalize().unwrap().join("upper");
+    std::fs::create_dir_all(upper.join("m")).unwrap();
+    let point = upper.join("m");
+    let daemon = room.started(&[&this_program(), "--daemon", point.to_str().unwrap(), "1"]);
+    let other = upper.with_file_name("other");
+    std::fs::rename(&upper, &other).unwrap();
+    let there = || {
+        let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        table.contains(other.join("m").to_str().unwrap())
+    };
+    assert!(there());
+    daemon.daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.daemon.ended(SOON), 0, "{}", daemon.daemon.said());
+    assert!(!there());
+    // And after kill -9.
+    let daemon = room.started(&[&this_program(), "--daemon", other.join("m").to_str().unwrap(), "1"]);
+    std::fs::rename(&other, &upper).unwrap();
+    daemon.daemon.kill9();
+    until("the unmounter is gone", SOON, || !running(daemon.unmounter()));
+    assert!(
+        !std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap().contains(point.to_str().unwrap())
+    );
+}
+
+/// A bind mount, which would be a dead one if the daemon ended beside it.
+fn clean_a_copy_of_the_mount_is_said_and_detached() {
+    for kill in [false, true] {
+        let room = Room::new();
+        let daemon = room.daemon("1");
+        let copy = room.dir().canonicalize().unwrap().join("copy");
+        std::fs::create_dir_all(&copy).unwrap();
+        mount(Some(&room.point()), &copy, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let there = || {
+            std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap().contains(copy.to_str().unwrap())
+        };
+        assert!(there());
+        if kill {
+            daemon.daemon.kill9();
+            until("the unmounter is gone", SOON, || !running(daemon.unmounter()));
+        } else {
+            daemon.daemon.signal(Signal::SIGTERM);
+            let said = || daemon.daemon.said();
+            until("it says where", SOON, || {
+                said().contains(&format!("a copy of it is mounted at {}", copy.display()))
+            });
+            assert!(copy.join("data").exists(), "it still serves");
+            assert_eq!(daemon.daemon.ended(SOON), 0, "{}", said());
+        }
+        assert!(!there() && room.mounts().is_empty(), "kill {kill}");
+    }
+}
+
+fn clean_a_copy_in_another_mount_namespace_is_said() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    // It keeps a copy of every mount of ours.
+    let other = crate::bed::Daemon::spawn(room.dir(), "other", &["unshare", "--mount", "sleep", "100"]);
+    let copied = format!("/proc/{}/mountinfo", other.pid());
+    let point = room.point();
+    until("it has its copy", SOON, || {
+        let own = std::fs::read_link(format!("/proc/{}/ns/mnt", other.pid())).ok();
+        own != std::fs::read_link("/proc/thread-self/ns/mnt").ok()
+            && std::fs::read_to_string(&copied).is_ok_and(|table| table.contains(point.to_str().unwrap()))
+    });
+    daemon.daemon.signal(Signal::SIGTERM);
+    until("it says so", SOON, || daemon.daemon.said().contains("copies in other mount namespaces"));
+    assert!(room.mounts().is_empty());
+    other.kill9();
     assert_eq!(daemon.daemon.ended(SOON), 0, "{}", daemon.daemon.said());
 }

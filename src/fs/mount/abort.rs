@@ -31,9 +31,13 @@ pub struct Connection(u32);
 impl Connection {
     /// The connection behind a mount that stands in the tree.
     pub fn of(mount: MountId) -> Option<Self> {
-        let entry = table::find(mount.id).ok()??;
+        Self::named(&table::find(mount.id).ok()??.device)
+    }
+
+    /// The connection of that device in the mount table.
+    pub fn named(device: &str) -> Option<Self> {
         // FUSE has no device behind it: major number 0.
-        entry.device.strip_prefix("0:")?.parse().ok().map(Self)
+        device.strip_prefix("0:")?.parse().ok().map(Self)
     }
 
     /// Ends it. Where fusectl is mounted, its owner may; elsewhere it takes CAP_SYS_ADMIN. NotFound: it has ended before.

@@ -73,7 +73,7 @@ pub fn unmount(point: &Path, lazy: bool) -> io::Result<Unmount> {
     }
     let reason = reason(&output.stderr);
     if reason.contains("busy") {
-        return Ok(Unmount::Busy);
+        return Ok(Unmount::Busy(point.into()));
     }
     Err(io::Error::other(reason))
 }
