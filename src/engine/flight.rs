@@ -196,8 +196,8 @@ pub struct Stray {
     pub path: Option<PathId>,
     /// When it left.
     pub sent: Time,
-    /// Its delay is the network's, not that of a disk that empties its cache.
-    pub ordered: bool,
+    /// How it counted there.
+    pub place: Place,
     /// The range that it keeps in quarantine.
     pub quarantine: Option<LockId>,
 }
@@ -407,8 +407,8 @@ impl Flight {
             if Some(copy.tag) == answered {
                 continue;
             }
-            let ordered = matches!(copy.place, Place::Ordered(_));
-            self.strays.insert(copy.tag.0, Stray { path: copy.path, sent: copy.sent, ordered, quarantine });
+            let Copy { path, sent, place, .. } = *copy;
+            self.strays.insert(copy.tag.0, Stray { path, sent, place, quarantine });
             self.stray_order.push_back((now + STRAY_LIFE, copy.tag.0));
         }
         while let Some(&(until, tag)) = self.stray_order.front() {

@@ -340,9 +340,13 @@ impl Path {
         }
     }
 
-    /// A copy that had been given up was answered: it was only late, and the window paid for nothing.
-    pub fn late(&mut self) {
+    /// A copy that had been given up was answered: it was only late, and the window paid for nothing, unless the copy was
+    /// outside of it.
+    pub fn late(&mut self, place: Place) {
         self.stats.late += 1;
+        if place == Place::Outside {
+            return;
+        }
         self.well_judged = 0;
         self.tolerance = (self.tolerance + 1).min(TOLERANCE_LAST);
         self.window.forgive();
@@ -431,7 +435,9 @@ mod tests {
         p.overtook(Time(2000));
         p.lose(old, true);
         assert_eq!(p.window.size(), size / 2);
-        p.late();
+        p.late(Place::Outside);
+        assert_eq!(p.window.size(), size / 2, "a probe says nothing about what was given up");
+        p.late(old);
         assert_eq!(p.window.size(), size);
         let old = p.depart(FrameId::for_test(4), true, Time(1000));
         for i in 5..8 {

@@ -317,3 +317,30 @@ fn s_strangers_and_guesses_change_nothing() {
     assert_eq!(world.targets[0].look().sectors(), 4096);
     world.curtain();
 }
+
+/// An answer to a probe comes twice: that says nothing about the copies that were given up before, and the window stays halved.
+#[test]
+fn window_a_repeated_answer_to_a_probe_forgives_nothing() {
+    let mut world = Stage::default().set();
+    let read = |world: &mut World| world.ask(0, Ask::Read { offset: 0, len: 1 << 20 });
+    let window = |world: &World| world.units[0].device.paths()[0].window;
+    read(&mut world);
+    assert!(world.settle(1000));
+    let before = window(&world);
+    assert!(before > 8, "{before}");
+    // The answers to what is under way are lost: younger ones tell, and the window pays.
+    world.wires[0].from.loss = 0.3;
+    read(&mut world);
+    world.run_until(world.later(Duration::from_millis(2)));
+    world.wires[0].from.loss = 0.0;
+    assert!(world.settle(1000));
+    world.pass(5000);
+    let halved = window(&world);
+    assert!(halved < before, "{halved} of {before}");
+    world.wires[0].from.echoes = 1;
+    world.with_device(0, |device, now, sink| device.probe(now, sink));
+    world.pass(100);
+    assert!(world.units[0].device.paths()[0].probed.is_some());
+    assert_eq!(window(&world), halved);
+    world.curtain();
+}

@@ -64,8 +64,9 @@ impl<R> Device<R> {
                 self.stats.duplicates += 1;
                 self.flight.forget_stray(header.tag);
                 if let Some(path) = stray.path.and_then(|id| self.path_mut(id)) {
-                    path.late();
-                    if stray.ordered {
+                    path.late(stray.place);
+                    // Another's delay may be that of a disk that empties its cache.
+                    if matches!(stray.place, Place::Ordered(_)) {
                         path.rtt.sample(now, now.since(stray.sent));
                     }
                 }
@@ -150,7 +151,7 @@ impl<R> Device<R> {
         self.account(now, id, copy, work, sink);
         match work {
             Work::Identify { path } => self.identify_answered(now, id, path, copy, &said, sink),
-            Work::Probe { path } => self.probe_answered(now, id, path, count, &said, sink),
+            Work::Probe { path } => self.probe_answered(now, id, path, copy, &said, sink),
             _ => self.data_answered(now, id, copy, work, &said, sink),
         }
         true
@@ -200,7 +201,7 @@ impl<R> Device<R> {
             self.stats.duplicates += 1;
             self.release_place(id);
             if let Some(path) = copy.path.and_then(|p| self.path_mut(p)) {
-                path.late();
+                path.late(copy.place);
             }
         }
         if work.slow() {
@@ -570,11 +571,12 @@ impl<R> Device<R> {
         now: Time,
         id: FrameId,
         path_id: PathId,
-        count: u8,
+        copy: &Copy,
         said: &Said<'_>,
         sink: &mut Sink<R>,
     ) {
-        self.flight.settle(id, None, None, now);
+        let count = self.flight.get(id).map_or(1, |f| f.count);
+        self.flight.settle(id, Some(copy.tag), None, now);
         if let Said::Refused(_) | Said::Failed(..) = said {
             return;
         }
