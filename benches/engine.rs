@@ -21,6 +21,8 @@ fn frames(c: &mut Criterion) {
             group.throughput(Throughput::Elements((len / frame) as u64));
             let mut drive = Drive::new(sectors);
             group.bench_function(format!("read, {name}"), |b| b.iter(|| drive.read(len)));
+            let mut stream = Drive::new(sectors);
+            group.bench_function(format!("read ahead, {name}"), |b| b.iter(|| stream.read_on(len)));
             let mut drive = Drive::new(sectors);
             group.bench_function(format!("write, {name}"), |b| b.iter(|| drive.write(&bytes[..len])));
         }

@@ -64,6 +64,10 @@ fn no_frame_allocates() {
             let mut drive = Drive::new(sectors);
             let (reads, frames) = measure(&mut drive, |drive| drive.read(len));
             let (writes, _) = measure(&mut drive, |drive| drive.write(&bytes[..len]));
+            let mut stream = Drive::new(sectors);
+            let (ahead, _) = measure(&mut stream, |drive| drive.read_on(len));
+            println!("{sectors} sectors a frame, {len} bytes read ahead: {ahead} allocations a read");
+            assert!(ahead <= A_REQUEST, "{ahead} allocations a read that is read ahead");
             println!(
                 "{sectors} sectors a frame, {len} bytes, {frames} frames: {reads} allocations a read, {writes} a write"
             );

@@ -6,7 +6,8 @@
 use std::hint::black_box;
 
 use aoefs::engine::{
-    Birth, Device, HEAD_MAX, Io, NetId, Output, Pool, Request, Sink, TagSpace, Time, Transmit, WriteBuf,
+    Birth, Device, HEAD_MAX, Io, NetId, Output, Pool, Request, Sink, Stream, TagSpace, Time, Transmit,
+    WriteBuf,
 };
 use aoefs::wire::{
     ATA_LEN, Addr, Ata, Command, DATA_OFFSET, FlushKind, HEADER_LEN, Header, IDENTIFY_LEN, Identify,
@@ -27,6 +28,7 @@ pub struct Drive {
     answer: Vec<u8>,
     head: [u8; HEAD_MAX],
     round: Vec<Transmit>,
+    at: u64,
     /// Frames sent so far.
     pub frames: u64,
 }
@@ -82,25 +84,33 @@ impl Drive {
             answer,
             head: [0; HEAD_MAX],
             round: Vec::new(),
+            at: 0,
             frames: 0,
         }
     }
 
     /// One read, from submit to reply.
     pub fn read(&mut self, len: usize) {
-        self.request(Io::Read { offset: 0, len });
+        self.request(Io::Read { offset: 0, len }, None);
+    }
+
+    /// The next read of a reader that is read ahead of.
+    pub fn read_on(&mut self, len: usize) {
+        let offset = self.at;
+        self.at = (self.at + len as u64) % (1 << 32);
+        self.request(Io::Read { offset, len }, Some(Stream(1)));
     }
 
     /// One write, from the user's bytes to the reply.
     pub fn write(&mut self, bytes: &[u8]) {
         let data = WriteBuf::copy_from(&self.pool, 0, bytes);
-        self.request(Io::Write { offset: 0, data });
+        self.request(Io::Write { offset: 0, data }, None);
     }
 
-    fn request(&mut self, io: Io) {
+    fn request(&mut self, io: Io, stream: Option<Stream>) {
         let Drive { device, sink, now, answer, head, frames, round, .. } = self;
         let handle = device.handle(None);
-        device.submit(*now, Request { io, handle, nonblock: false, stream: None, reply: () }, sink);
+        device.submit(*now, Request { io, handle, nonblock: false, stream, reply: () }, sink);
         device.work(*now, sink);
         // First in, first out without a queue: each round takes what the one before has caused.
         std::mem::swap(round, &mut sink.frames);

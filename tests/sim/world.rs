@@ -17,8 +17,8 @@ use super::rng::Rng;
 use super::target::{Arrived, Origin, Target};
 use super::unit::Unit;
 use aoefs::engine::{
-    AGE, Birth, Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Output, Payload, Pool, Sink,
-    TagSpace, Time, Transmit, Trust, Verdict,
+    Birth, Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Output, Payload, Pool, Sink, TagSpace,
+    Time, Transmit, Trust, Verdict,
 };
 use aoefs::wire::{Addr, Command, Config, Header, Mac, SECTOR, Tag, cmd};
 
@@ -30,7 +30,9 @@ const ALARM_SPAN: u64 = 9_000_000;
 const ECHO: u64 = 20;
 /// Requests of a wire that one request is compared with, where their order is watched.
 const PLACES: usize = 64;
-/// µs that the ticks of instants are remembered: longer than anything read ahead may be old.
+/// What is read ahead may be so old, as is promised: not the engine's own constant.
+const AGE: Duration = Duration::from_secs(1);
+/// µs that the ticks of instants are remembered: longer than that.
 const HISTORY: u64 = 2_000_000;
 /// Lines of a trace that are kept at least. A run that does not end must not take all memory.
 const LINES: usize = 1 << 19;
