@@ -30,7 +30,7 @@ crate::tests![
 ];
 
 /// Operations of a main run: 25 to 30 s for all tests here, on two cores.
-const OPERATIONS: u64 = 20_000;
+const OPERATIONS: u64 = 10_000;
 /// Sectors of the disk: 8 MiB.
 const SECTORS: u64 = 16_384;
 /// Partitions that overlap each other and do not begin at pages.
@@ -140,7 +140,7 @@ fn integrity_versions_on_loop_devices() {
         devices.push(device);
     }
     let mut crew = Crew::new(&bed, plan(), &[mount.path()]);
-    crew.usual(&bed, operations(OPERATIONS / 4), &views);
+    crew.usual(&bed, operations(OPERATIONS / 2), &views);
     crew.run(None, |_| {});
     crew.look_again(&bed, &views);
     crew.clean();
@@ -157,7 +157,7 @@ fn integrity_versions_while_the_target_is_killed() {
     let unit = mount.wait_for("1.0", APPEARS);
     let views = views(&unit);
     let mut crew = Crew::new(&bed, plan(), &[mount.path()]);
-    crew.usual(&bed, operations(OPERATIONS / 4), &views);
+    crew.usual(&bed, operations(OPERATIONS / 2), &views);
     let turns = Turns::new(seed(), Duration::from_millis(400), Duration::from_millis(150));
     let mut restarts = Restarts { bed: &mut bed, image: &image, vblade, turns };
     crew.run(at_most(3), |_| restarts.look());
@@ -175,24 +175,33 @@ fn unit_is_up(unit: &Unit) {
     until("the target is up", APPEARS, || unit.state() == "up");
 }
 
-/// The target stands still for longer than requests may take, and does what it was asked when everybody has given it up.
+/// The target stands still for longer than requests may take, or for a moment in which somebody fails all of them; and it does what
+/// it was asked when everybody has given it up.
 fn deadline_versions_while_the_target_pauses() {
     let wire = Wire::new();
     let views = views(&wire.unit);
     wire.unit.ctl_ok("deadline 1");
     let mut crew = Crew::new(&wire.bed, plan(), &[wire.mount.path()]);
     crew.board.set(Head::Tolerant, 1);
-    crew.usual(&wire.bed, operations(OPERATIONS), &views);
-    let turns = Turns::new(seed(), Duration::from_millis(600), Duration::from_millis(2000));
-    let mut pauses = Pauses { target: wire.target.clone(), turns };
-    crew.run(at_most(6), |_| pauses.look());
-    pauses.end();
+    let mut times = 0;
+    for (well, ill, failer) in [(500, 2000, 0), (60, 120, 1)] {
+        crew.usual(&wire.bed, operations(OPERATIONS), &views);
+        crew.start(&wire.bed, "failer", failer, &views);
+        let turns = Turns::new(seed(), Duration::from_millis(well), Duration::from_millis(ill));
+        let mut pauses = Pauses { target: wire.target.clone(), turns };
+        let well = crew.run(at_most(3), |_| pauses.look());
+        pauses.end();
+        times += pauses.turns.times;
+        if !well {
+            break;
+        }
+    }
     unit_is_up(&wire.unit);
     wire.unit.ctl_ok("deadline");
     crew.board.set(Head::Tolerant, 0);
     crew.look_again(&wire.bed, &views);
     crew.judge_image(&wire.image);
-    print!("[{} pauses] ", pauses.turns.times);
+    print!("[{times} pauses] ");
     crew.clean();
     wire.mount.stop();
 }
@@ -207,7 +216,7 @@ fn identity_versions_while_partitions_come_and_go() {
         views.push(View::new(unit.file(name), range, Sort::Fleeting));
     }
     let mut crew = Crew::new(&bed, plan(), &[mount.path()]);
-    crew.usual(&bed, operations(OPERATIONS / 4), &views);
+    crew.usual(&bed, operations(OPERATIONS / 2), &views);
     crew.start(&bed, "partitioner", 1, &views);
     crew.run(None, |_| {});
     crew.look_again(&bed, &views);
@@ -219,14 +228,16 @@ fn identity_versions_while_partitions_come_and_go() {
 /// the disk has what was acknowledged. Then another one mounts there, and work goes on.
 fn clean_versions_when_the_daemon_is_killed() {
     /// Every other time the target stands still before.
-    const ROUNDS: usize = 4;
+    const ROUNDS: u64 = 4;
+    let rounds = (ROUNDS * operations(OPERATIONS) / OPERATIONS).clamp(ROUNDS, 100);
     let mut wire = Wire::new();
     let mut crew = Crew::new(&wire.bed, plan(), &[wire.mount.path()]);
     crew.board.set(Head::Tolerant, 1);
     let mut slowest = Duration::ZERO;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let views = views(&wire.unit);
-        crew.usual(&wire.bed, operations(OPERATIONS), &views);
+        // Without an end: it is the daemon's that ends it.
+        crew.usual(&wire.bed, u64::MAX, &views);
         let (start, mut killed) = (Instant::now(), None);
         let (target, daemon) = (wire.target.clone(), wire.mount.daemon.clone());
         let well = crew.run(None, |board: &Board| {
@@ -249,7 +260,7 @@ fn clean_versions_when_the_daemon_is_killed() {
             until("the mount is gone", FREED, || !is_mounted(&path));
             settle(&mut crew, &wire.image);
         }
-        if !well || round + 1 == ROUNDS {
+        if !well || round + 1 == rounds {
             break;
         }
         crew.board.set(Head::Stop, 0);
@@ -286,7 +297,7 @@ fn bed_versions_find_what_is_wrong() {
         let mut crew = Crew::new(&bed, plan(), &[mount.path()]);
         // What the last one left is nobody's version here.
         std::fs::write(unit.data(), vec![0; SECTORS as usize * 512]).unwrap();
-        crew.usual(&bed, 1000, &data);
+        crew.usual(&bed, 800, &data);
         crew.start(&bed, role, 1, &data);
         crew.run(None, |_| {});
         crew.look_again(&bed, &data);

@@ -28,7 +28,7 @@ pub enum Head {
     Sectors,
     /// Not 0: everybody is to end.
     Stop,
-    /// Operations of workers wanted, and begun.
+    /// Operations of workers wanted, and begun: writes of any kind.
     Goal,
     Begun,
     /// Not 0: calls may fail.
@@ -55,7 +55,7 @@ impl Board {
     /// A new one for a run, all zeros: every unit holds version 0, which is zeros.
     pub fn create(path: &Path, plan: Plan) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create_new(true).open(path)?;
-        let words = HEAD_WORDS + SEATS * SEAT_WORDS + 3 * plan.units();
+        let words = HEAD_WORDS + SEATS * SEAT_WORDS + 5 * plan.units();
         file.set_len(words * 8)?;
         let mut board = Self::map(&file)?;
         for (head, value) in
@@ -159,6 +159,16 @@ impl Board {
     /// The last version of a unit that is zeros; stored before it is stored as begun.
     pub fn zeroed(&self, unit: u64) -> &AtomicU64 {
         self.unit(2, unit)
+    }
+
+    /// The last version of a unit whose call came back, with success or without.
+    pub fn settled(&self, unit: u64) -> &AtomicU64 {
+        self.unit(3, unit)
+    }
+
+    /// The last version of a unit that somebody read after its call had come back: from then on it is there, even if it failed.
+    pub fn seen(&self, unit: u64) -> &AtomicU64 {
+        self.unit(4, unit)
     }
 }
 

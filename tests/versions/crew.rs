@@ -46,7 +46,7 @@ pub struct Crew {
 /// What the runs of a crew came to, as far as the board does not know it.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Operations of workers.
+    /// Operations of workers: each piece of a batch is one.
     pub operations: u64,
     /// Processes that did not come back from a call.
     pub hung: Vec<String>,
@@ -113,9 +113,7 @@ impl Crew {
             std::thread::sleep(LOOK);
         }
         self.report.took += start.elapsed();
-        // Each worker took one more than there were.
-        self.report.operations +=
-            self.board.head(Head::Begun).swap(0, SeqCst).min(self.board.get(Head::Goal));
+        self.report.operations += self.board.head(Head::Begun).swap(0, SeqCst);
         for member in self.members.drain(..) {
             let said = member.daemon.said();
             let lines = said.lines().map(|line| format!("{} {}: {line}", member.role, member.seat));

@@ -1,7 +1,8 @@
 //! The judge: whether what a reader saw is one of the versions that it may see.
 //!
 //! The rule: nothing older than what had been acknowledged before the call began, nothing newer than what had been begun when it
-//! ended. The call that fails leaves both versions possible, since it is begun and not acknowledged.
+//! ended. The call that fails leaves both versions possible, since it is begun and not acknowledged; but once somebody has read the
+//! new one after the failure, it is what the disk has, and nobody may read the old one any more.
 
 use super::board::Board;
 use super::plan::{HALVES, Seen, UNIT, see};
@@ -45,6 +46,7 @@ pub const KINDS: [Kind; 8] = [
 pub struct Bounds {
     first: u64,
     least: Vec<u64>,
+    settled: Vec<u64>,
 }
 
 impl Bounds {
@@ -52,13 +54,18 @@ impl Bounds {
     pub fn note(&mut self, board: &Board, first: u64, count: u64) {
         self.first = first;
         self.least.clear();
-        self.least.extend((first..first + count).map(|unit| board.acknowledged(unit).load(SeqCst)));
+        self.settled.clear();
+        for unit in first..first + count {
+            self.settled.push(board.settled(unit).load(SeqCst));
+            self.least.push(board.acknowledged(unit).load(SeqCst).max(board.seen(unit).load(SeqCst)));
+        }
     }
 
     /// After the call: every unit that came whole. `wrong` is told what is wrong, and where.
     pub fn judge(&self, board: &Board, bytes: &[u8], mut wrong: impl FnMut(Kind, String)) -> u64 {
         let mut judged = 0;
-        for ((unit, least), block) in (self.first..).zip(&self.least).zip(bytes.chunks_exact(UNIT)) {
+        let bounds = self.least.iter().zip(&self.settled);
+        for ((unit, (least, settled)), block) in (self.first..).zip(bounds).zip(bytes.chunks_exact(UNIT)) {
             judged += 1;
             // In this order: zeros that are noted are begun, or about to be.
             let zeroed = board.zeroed(unit).load(SeqCst);
@@ -75,7 +82,13 @@ impl Bounds {
                 }
                 Seen::Zeros if zeroed < *least => (Kind::Zeros, format!("zeros (last of version {zeroed})")),
                 Seen::Torn => (Kind::Torn, "no whole version".to_string()),
-                Seen::Version { .. } | Seen::Zeros => continue,
+                Seen::Version { version, .. } => {
+                    if version > *least && version <= *settled {
+                        board.seen(unit).fetch_max(version, SeqCst);
+                    }
+                    continue;
+                }
+                Seen::Zeros => continue,
             };
             let (sector, half, owner) = (unit / HALVES, unit % HALVES, board.plan().owner(unit));
             wrong(

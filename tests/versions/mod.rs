@@ -34,6 +34,7 @@ pub fn program(words: &[String]) -> Result<(), String> {
         "last" => reader::last(seat),
         "bystander" => others::stand_by(seat),
         "partitioner" => others::partition(seat),
+        "failer" => others::fail(seat),
         "sleeper" => {
             others::sleep(&seat);
             Ok(())

@@ -22,7 +22,7 @@ pub fn stand_by(mut seat: Seat) -> io::Result<()> {
         {
             seat.failed(Call::Bystander, view, &error);
         }
-        std::thread::sleep(Duration::from_micros(seat.rng.below(2000)));
+        std::thread::sleep(Duration::from_micros(seat.rng.below(4000)));
     }
     Ok(())
 }
@@ -55,10 +55,10 @@ fn look(seat: &mut Seat, view: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Advice about the whole file. It cannot fail in a way that matters.
+/// Advice about the first MiB, where most is done. It cannot fail in a way that matters.
 fn advise(file: &File, advice: i32) {
     // SAFETY: a plain system call on an open descriptor; no memory is involved.
-    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, advice) };
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 1 << 20, advice) };
 }
 
 /// Deletes the fleeting partitions and makes them again, one after the other.
@@ -92,6 +92,18 @@ fn change(seat: &Seat, view: usize, delete: bool) -> io::Result<()> {
     };
     seat.leave();
     done
+}
+
+/// Tells the target's ctl to fail all that is outstanding, again and again.
+pub fn fail(mut seat: Seat) -> io::Result<()> {
+    let ctl = seat.views[0].path.with_file_name("ctl");
+    while !seat.stopped() {
+        seat.enter(Call::Fail);
+        File::options().write(true).open(&ctl)?.write_all(b"failio\n")?;
+        seat.leave();
+        std::thread::sleep(Duration::from_millis(5 + seat.rng.below(100)));
+    }
+    Ok(())
 }
 
 /// What is done wrong on purpose.

@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// Units that one read gets at most: 128 KiB.
 const MOST: u64 = 512;
@@ -18,6 +19,8 @@ const MOST: u64 = 512;
 const SOCKET: usize = 16 << 10;
 /// Pieces of a read that asynchronous requests get at the same time.
 const PIECES: usize = 4;
+/// The longest pause between two sequences of reads, in microseconds.
+const PAUSE: u64 = 8000;
 /// Reads after which everything is closed, on the average.
 const REOPEN: u64 = 100;
 /// How often bytes are copied out of a mapping again that were torn: the page may go between two words of a copy, and come back
@@ -38,20 +41,20 @@ const FILE: [Call; 8] = [
 const DIRECT: [Call; 3] = [Call::DirectRead, Call::AioRead, Call::UringRead];
 
 /// A reader with what it keeps from one read to the next.
-struct Reader {
-    seat: Seat,
+pub struct Reader {
+    pub seat: Seat,
     buffer: Aligned,
     bounds: Bounds,
-    pipe: Pipe,
+    pub pipe: Pipe,
     socket: (UnixStream, UnixStream),
-    aio: Aio,
-    uring: Option<Uring>,
+    pub aio: Aio,
+    pub uring: Option<Uring>,
     /// One of each name, if it was asked for.
     mappings: Vec<Option<Mapping>>,
 }
 
 impl Reader {
-    fn new(seat: Seat) -> io::Result<Self> {
+    pub fn new(seat: Seat) -> io::Result<Self> {
         let uring = Uring::new().map_err(|error| println!("without io_uring: {error}")).ok();
         Ok(Self {
             mappings: seat.views.iter().map(|_| None).collect(),
@@ -66,7 +69,7 @@ impl Reader {
     }
 
     /// Reads units of a name by one way and judges them. Returns how many it judged.
-    fn read(&mut self, call: Call, view: usize, first: u64, count: u64) -> u64 {
+    pub fn read(&mut self, call: Call, view: usize, first: u64, count: u64) -> u64 {
         let wanted = count as usize * UNIT;
         for again in 0..AGAIN {
             self.bounds.note(&self.seat.board, first, count);
@@ -213,6 +216,8 @@ pub fn read(seat: Seat) -> io::Result<()> {
             reader.read(call, view, first, now);
             first += now;
         }
+        // Readers are not to take all of the processors: writes are what there is to see.
+        std::thread::sleep(Duration::from_micros(reader.seat.rng.below(PAUSE)));
         if reader.seat.rng.below(REOPEN) == 0 {
             reader.seat.forget_files();
             reader.mappings.iter_mut().for_each(|mapping| *mapping = None);

@@ -104,12 +104,13 @@ pub enum Call {
     PrivateMapping,
     Bystander,
     Partition,
+    Fail,
     Sabotage,
     Sleep,
 }
 
 /// All of them, in the order of their numbers.
-pub const CALLS: [Call; 26] = [
+pub const CALLS: [Call; 27] = [
     Call::Nothing,
     Call::Open,
     Call::Write,
@@ -134,6 +135,7 @@ pub const CALLS: [Call; 26] = [
     Call::PrivateMapping,
     Call::Bystander,
     Call::Partition,
+    Call::Fail,
     Call::Sabotage,
     Call::Sleep,
 ];
