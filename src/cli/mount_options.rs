@@ -216,7 +216,7 @@ pub fn parse(lists: Vec<&String>) -> Result<MountOptions, Failure> {
         }
         if name == "remount" {
             return Err(Failure::usage(
-                "the options of a mount that stands cannot be changed: unmount it and mount it again",
+                "the options of a mount that stands cannot be changed; unmount it and mount it again",
             ));
         }
         let Some(option) = TABLE.iter().find(|option| option.name == name) else {

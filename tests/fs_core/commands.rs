@@ -92,9 +92,9 @@ fn lines_run_in_order_and_the_first_that_fails_ends_the_write() {
 #[test]
 fn too_many_partitions() {
     let bed = Bed::new();
-    let lines: String = (0..300).map(|n| format!("part p{n} {n} {}\n", n + 1)).collect();
+    let lines: String = (0..1300).map(|n| format!("part p{n} {n} {}\n", n + 1)).collect();
     assert_eq!(bed.echo("1.0/ctl", &lines), Err(Errno::ENOSPC));
-    assert_eq!(bed.disks().len(), 1 + 256);
+    assert_eq!(bed.disks().len(), 1 + 1280);
     bed.end();
 }
 

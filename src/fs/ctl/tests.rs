@@ -213,7 +213,7 @@ fn refuses_what_it_cannot_take<C>(
         if word != "config" {
             assert!(error(format!("{word} 1 2 3 4 5").as_bytes()).is_some(), "{word}: too many");
         }
-        let optional = args.is_empty() || args.starts_with('[') && word != "remove";
+        let optional = args.is_empty() || args.starts_with('[') && !["remove", "delpart"].contains(&word);
         assert_eq!(error(word.as_bytes()).is_none(), optional, "{word} alone");
     }
 }
@@ -263,10 +263,10 @@ fn switches_apply() {
 
 #[test]
 fn a_part_has_a_name_that_a_file_can_have() {
-    for name in ["", ".", "..", "a/b", "a b", "\u{e9}", "x".repeat(PART_NAME_MAX + 1).as_str()] {
+    for name in ["", ".", "..", "a/b", "a b", "-", "-f", "\u{e9}", "x".repeat(PART_NAME_MAX + 1).as_str()] {
         assert!(check_part_name(name).is_err(), "{name}");
     }
-    for name in ["a", "CTL", "data2", "...", "-", "x".repeat(PART_NAME_MAX).as_str()] {
+    for name in ["a", "CTL", "data2", "...", "a-", "x".repeat(PART_NAME_MAX).as_str()] {
         assert!(check_part_name(name).is_ok(), "{name}");
     }
 }
