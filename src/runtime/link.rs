@@ -114,6 +114,8 @@ pub trait Link: Send + Sync {
     fn wait_beside(&self, other: BorrowedFd<'_>, patience: Duration) -> Ready;
     /// As [`Link::recv`], but never blocks: `batch` may be empty afterwards. Wake-ups are left to `recv`.
     fn recv_now(&self, batch: &mut Batch) -> io::Result<()>;
+    /// Whether frames have come that nobody has taken.
+    fn has_frames(&self) -> bool;
     /// Makes the `recv` that is blocked now, or the next one, return [`Received::Woken`].
     fn wake(&self);
     /// Looks the interface up again: index, MAC, MTU, flags; binds again if the index is another.

@@ -220,6 +220,12 @@ impl Link for LoopbackLink {
         inbox.hand_over(batch)
     }
 
+    fn has_frames(&self) -> bool {
+        let mut inbox = self.here.inbox.lock();
+        inbox.ripen(Instant::now());
+        inbox.has_news()
+    }
+
     fn wait_beside(&self, other: BorrowedFd<'_>, patience: Duration) -> Ready {
         let end = Instant::now() + patience;
         let mut inbox = self.here.inbox.lock();

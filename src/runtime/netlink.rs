@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -34,6 +34,8 @@ pub(super) struct Netlink {
     unsent: AtomicU64,
     malformed: AtomicU64,
     pub(super) lost_jumbo: AtomicU64,
+    /// Batches that were taken and whose frames their targets have not got yet.
+    in_hand: AtomicUsize,
 }
 
 /// What is known of a netlink.
@@ -95,6 +97,11 @@ impl Netlink {
         self.unsent.fetch_add((frames.len() - sent) as u64, Ordering::Relaxed);
     }
 
+    /// Whether frames have come whose targets have not got them yet.
+    pub(super) fn has_answers(&self) -> bool {
+        self.in_hand.load(Ordering::Relaxed) > 0 || self.link.has_frames()
+    }
+
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.duty.give_back();
@@ -140,6 +147,7 @@ impl Netlinks {
             unsent: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             lost_jumbo: AtomicU64::new(0),
+            in_hand: AtomicUsize::new(0),
         });
         list.push(net.clone());
         Some(net)
@@ -220,6 +228,13 @@ impl Runtime {
         batch: &Batch,
         strangers: &mut Vec<usize>,
     ) -> Harvest {
+        net.in_hand.fetch_add(1, Ordering::Relaxed);
+        let harvest = self.hand_out(net, batch, strangers);
+        net.in_hand.fetch_sub(1, Ordering::Relaxed);
+        harvest
+    }
+
+    fn hand_out(self: &Arc<Self>, net: &Netlink, batch: &Batch, strangers: &mut Vec<usize>) -> Harvest {
         net.received.fetch_add(batch.len() as u64, Ordering::Relaxed);
         if !net.up.load(Ordering::Relaxed) {
             // What delivers frames is up, whether the watcher has said so or not.

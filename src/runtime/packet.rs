@@ -19,7 +19,7 @@ use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use super::interface::{self, Interface};
 use super::link::{
     BATCH, Batch, ETHERNET, FEW, LARGEST_FRAME, Link, Looked, OutFrame, Ready, Received, is_gone,
-    is_link_down,
+    is_link_down, is_readable,
 };
 use crate::wire::{ETHERTYPE, Mac};
 
@@ -245,6 +245,10 @@ impl Link for PacketLink {
         let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(patience)), None);
         let [frames, other] = fds.map(|fd| fd.any().unwrap_or(false));
         Ready { frames, other }
+    }
+
+    fn has_frames(&self) -> bool {
+        is_readable(self.socket.as_fd())
     }
 
     fn look(&self, patience: Duration) -> Looked {

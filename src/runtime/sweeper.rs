@@ -18,6 +18,13 @@ use crate::bug;
 use crate::engine::{NetId, Time};
 use crate::wire::Addr;
 
+/// How long a device is not swept while frames wait to be taken: what is due may be in them. A thread that gets no processor
+/// for a while must not make frames be sent again that were answered long ago. DEADLINE promises 250 ms.
+const HELD: Duration = Duration::from_millis(100);
+
+/// How often it is looked meanwhile.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// What is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Due {
@@ -173,6 +180,12 @@ impl Runtime {
         if unit.armed.compare_exchange(at.0, u64::MAX, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // Overtaken by an earlier entry.
             return;
+        }
+        if self.nets.all().iter().any(|net| net.has_answers()) {
+            let (now, due) = (self.clock.now(), self.look(&unit, |device| device.next_deadline()));
+            if due.is_some_and(|due| now.since(due) < HELD) {
+                return self.timers.arm_unit(&unit, now + LOOK);
+            }
         }
         self.with_device(&unit, |device, now, sink| device.sweep(now, sink));
     }
