@@ -22,6 +22,7 @@ use crate::fs::ctl::UnitCommand;
 use crate::fs::mount::Mounted;
 use crate::fs::session::FuseSession;
 use crate::ground::Ground;
+use crate::runtime::privilege::Programs;
 use crate::runtime::serve::Server;
 use crate::runtime::{Runtime, clock, loopback, privilege};
 use crate::target::TargetConfig;
@@ -74,9 +75,10 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let session = FuseSession::open(&core, mounted.device).map_err(cannot("talk to the kernel's FUSE"))?;
     // Capabilities belong to threads: they are dropped before there is a second one. And after INIT: who lacks CAP_SYS_ADMIN
     // then gets no more requests in the background than `max_user_bgreq` allows, which one target's users could fill.
+    let programs = if mounted.mount.by_helper() { Programs::Setuid } else { Programs::Plain };
     note(match ground {
-        Ground::Links { .. } => privilege::drop_privileges(),
-        Ground::Demo(_) => privilege::drop_all_privileges(),
+        Ground::Links { .. } => privilege::drop_privileges(programs),
+        Ground::Demo(_) => privilege::drop_all_privileges(programs),
     });
     logging::start()
         .map_err(|error| Failure::start(format!("cannot start a thread: {error}; see ulimit -u")))?;

@@ -179,7 +179,11 @@ fn bad_images() {
         &["--demo-image", text(&missing), text(&point)],
         &["no such file", "truncate -s"],
     );
-    refused_to_start(&room, &["--demo-image", text(room.dir()), text(&point)], &["directory", "name a file"]);
+    refused_to_start(
+        &room,
+        &["--demo-image", text(room.dir()), text(&point)],
+        &["neither a regular file", "name one"],
+    );
     let empty = room.dir().join("empty");
     std::fs::write(&empty, "").unwrap();
     refused_to_start(&room, &["--demo-image", text(&empty), text(&point)], &["empty", "512"]);

@@ -197,7 +197,7 @@ fn child(socket: UnixStream, place: &Place, daemon: Pid) {
         line.clear();
     }
     let _ = match mount {
-        Some(mount) => mount.detach().map(drop).map_err(|_| ()),
+        Some(mount) => mount.detach_and_end().map(drop).map_err(|_| ()),
         None => place.clear().map(drop).map_err(|_| ()),
     };
 }

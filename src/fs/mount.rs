@@ -217,6 +217,22 @@ impl Mount {
         };
         Ok(table::read()?.into_iter().filter(is_ours).collect())
     }
+    /// [`Mount::detach`] as the last thing that this process does: it may become the program that does it. Returns if it
+    /// need not, or has failed.
+    pub fn detach_and_end(&self) -> io::Result<Unmount> {
+        if !self.by_helper {
+            return self.detach();
+        }
+        let mut places = self.places()?;
+        let Some(last) = places.pop() else { return Ok(Unmount::Gone) };
+        for place in &places {
+            self.detach_one(place)?;
+        }
+        match self.pin(&last)? {
+            Ok(_pinned) => Err(helper::become_detacher(&last.point)),
+            Err(held) => Ok(held),
+        }
+    }
 
     /// Lets the kernel read ahead up to so many KiB. After the INIT reply, which can only lower the figure. Takes root:
     /// the file belongs to it. 128 is the kernel's default, and buffered reads are then 13 times slower.

@@ -103,22 +103,31 @@ pub fn check_net_raw() -> io::Result<()> {
 
 /// Keeps CAP_NET_RAW, and CAP_NET_ADMIN (for the receive buffer of interfaces bound later), where they are held now;
 /// gives up every other capability for good, also for what is started later: the bounding and ambient sets are
-/// cleared and no_new_privs is set. For the calling thread and those it starts.
-pub fn drop_privileges() -> Done {
-    drop_to(&[NET_RAW, NET_ADMIN])
+/// cleared and no_new_privs is set, except with [`Programs::Setuid`]. For the calling thread and those it starts.
+pub fn drop_privileges(programs: Programs) -> Done {
+    drop_to(&[NET_RAW, NET_ADMIN], programs)
 }
 
 /// Gives up every capability: for --demo, which has no network.
-pub fn drop_all_privileges() -> Done {
-    drop_to(&[])
+pub fn drop_all_privileges(programs: Programs) -> Done {
+    drop_to(&[], programs)
+}
+
+/// Whether programs that this process starts may be more than it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Programs {
+    /// No.
+    Plain,
+    /// Setuid programs work: an ordinary user's mount is unmounted by one.
+    Setuid,
 }
 
 /// Keeps what it takes to unmount, and to see who has files open; for the unmounter.
 pub fn drop_to_unmounting() -> Done {
-    drop_to(&[SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH])
+    drop_to(&[SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH], Programs::Plain)
 }
 
-fn drop_to(wanted: &[u32]) -> Done {
+fn drop_to(wanted: &[u32], programs: Programs) -> Done {
     let held = capabilities().map_err(|error| format!("no privilege dropped: {error}"))?;
     let keep = wanted.iter().map(|cap| 1u64 << cap).sum::<u64>() & held;
     let mut failed = Vec::new();
@@ -140,7 +149,9 @@ fn drop_to(wanted: &[u32]) -> Done {
     if let Err(error) = prctl_call(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0) {
         failed.push(format!("ambient set: {error}"));
     }
-    if let Err(error) = prctl::set_no_new_privs() {
+    if programs == Programs::Plain
+        && let Err(error) = prctl::set_no_new_privs()
+    {
         failed.push(format!("no_new_privs: {error}"));
     }
     if let Err(error) = set_capabilities(keep) {
@@ -230,7 +241,7 @@ mod tests {
         // Of a thread of its own: capabilities are a thread's.
         thread::spawn(|| {
             let before = capabilities().unwrap();
-            let said = drop_privileges();
+            let said = drop_privileges(Programs::Plain);
             let after = capabilities().unwrap();
             let allowed = 1 << NET_RAW | 1 << NET_ADMIN;
             assert_eq!(after, before & allowed, "{said:?}");
@@ -245,7 +256,7 @@ mod tests {
                 check_net_raw().unwrap();
             }
             // The second time there is no CAP_SETPCAP, as with an ordinary user: nothing to complain about.
-            assert_eq!(drop_all_privileges(), Ok("kept no capability".into()));
+            assert_eq!(drop_all_privileges(Programs::Plain), Ok("kept no capability".into()));
             assert_eq!(capabilities().unwrap(), 0);
             let refused = check_net_raw().unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);

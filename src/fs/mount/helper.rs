@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -76,6 +77,15 @@ pub fn unmount(point: &Path, lazy: bool) -> io::Result<Unmount> {
         return Ok(Unmount::Busy(point.into()));
     }
     Err(io::Error::other(reason))
+}
+
+/// Becomes the helper, which detaches the mount: for the last thing that a process does. It takes no new process, and so
+/// works where there may be none. Returns only if it fails.
+pub fn become_detacher(point: &Path) -> io::Error {
+    match find() {
+        Some(program) => Command::new(program).args(["-u", "-z", "--"]).arg(point).exec(),
+        None => Errno::EPERM.into(),
+    }
 }
 
 /// The value of the helper's -o. In it a comma separates, so one inside of a value is escaped.
