@@ -81,9 +81,13 @@ pub struct Mount {
     by_helper: bool,
 }
 
-/// Mounts: by mount(2), or through fusermount3 where that takes a privilege which we do not have.
+/// Mounts: by mount(2), or through fusermount3 where that takes a privilege which we do not have. Of several starts at
+/// once on one mount point exactly one succeeds: mounts stack, so each of them would.
 pub fn mount(place: &Place, spec: &MountSpec) -> Result<Mounted, MountError> {
     let point = place.path();
+    let _turn = place.take_turn();
+    // Whoever had the turn before has mounted, and lives.
+    place.clear()?;
     let (device, by_helper) = match direct(point, spec) {
         Ok(device) => (device, false),
         Err(MountError::Refused(_, Errno::EPERM) | MountError::NoDevice(Errno::EACCES)) => {
@@ -217,6 +221,7 @@ impl Mount {
         };
         Ok(table::read()?.into_iter().filter(is_ours).collect())
     }
+
     /// [`Mount::detach`] as the last thing that this process does: it may become the program that does it. Returns if it
     /// need not, or has failed.
     pub fn detach_and_end(&self) -> io::Result<Unmount> {

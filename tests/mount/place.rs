@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
-use crate::bed::{proc, until};
+use crate::bed::{Daemon, proc, until};
 use crate::room::{Room, SOON, this_program};
 
 crate::tests![
@@ -22,6 +22,9 @@ crate::tests![
     without_privilege_through_fusermount,
     with_file_capabilities_through_fusermount,
     the_demo_of_an_ordinary_user_says_one_line,
+    of_several_starts_at_once_exactly_one_wins,
+    a_user_who_may_have_few_processes_is_left_no_mount,
+    without_its_unmounter_the_daemon_of_an_ordinary_user_unmounts_itself,
 ];
 
 fn a_mount_says_what_it_is() {
@@ -211,7 +214,7 @@ fn through_fusermount(capabilities: Option<&str>) {
     // Busy, told so by fusermount3; then unmounted by the signal.
     let data = point.join("data");
     let open = [nobody.as_slice(), &["tail", "-f", data.to_str().unwrap()]].concat();
-    let tail = crate::bed::Daemon::spawn(room.dir(), "tail", &open);
+    let tail = Daemon::spawn(room.dir(), "tail", &open);
     until("tail has it open", SOON, || {
         std::fs::read_dir(format!("/proc/{}/fd", tail.pid())).is_ok_and(|fds| {
             fds.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|file| file.ends_with("m/data")))
@@ -223,4 +226,103 @@ fn through_fusermount(capabilities: Option<&str>) {
     assert!(next.daemon.alive());
     tail.kill9();
     assert_eq!(next.daemon.ended(SOON), 0, "{}", next.daemon.said());
+}
+
+/// Mounts stack, so each of several starts could succeed, and hide the others.
+fn of_several_starts_at_once_exactly_one_wins() {
+    let room = Room::new();
+    let point = room.point();
+    for round in 0..25 {
+        let gate = room.dir().join(format!("gate-{round}"));
+        let argv =
+            [&this_program(), "--daemon", point.to_str().unwrap(), "1", "test", gate.to_str().unwrap()];
+        let starts: Vec<_> = (0..3).map(|_| Daemon::spawn(room.dir(), "small", &argv)).collect();
+        until("all wait", 3 * SOON, || starts.iter().all(|start| start.said().contains("waiting\n")));
+        std::fs::write(&gate, "").unwrap();
+        until("each has won or lost", 3 * SOON, || {
+            starts.iter().all(|start| !start.alive() || start.said().contains("ready "))
+        });
+        assert_eq!(room.mounts(), ["fuse.aoefs"], "round {round}");
+        let (won, lost): (Vec<_>, Vec<_>) = starts.iter().partition(|start| start.said().contains("ready "));
+        assert_eq!(won.len(), 1, "round {round}");
+        for start in lost {
+            assert!(start.said().contains("error ") && start.ended(SOON) == 1, "{}", start.said());
+        }
+        assert!(point.join("data").exists());
+        won[0].signal(Signal::SIGTERM);
+        assert_eq!(won[0].ended(SOON), 0, "{}", won[0].said());
+    }
+}
+
+/// Words that run a command as a user of whom there is no other process: limits on processes count all of a user's. It
+/// must be one with a name, for fusermount3.
+fn lonely_user(room: &Room) -> (std::path::PathBuf, Vec<String>) {
+    let program = for_nobody(room, env!("CARGO_BIN_EXE_aoefs"), None);
+    use std::os::unix::fs::MetadataExt;
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let busy: Vec<u32> = pids.filter_map(|entry| Some(entry.metadata().ok()?.uid())).collect();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut users = users.lines().filter_map(|line| line.split(':').nth(2)?.parse::<u32>().ok());
+    let Some(user) = users.find(|user| ![0, 65534].contains(user) && !busy.contains(user)) else {
+        crate::bed::skip("every user has processes");
+    };
+    nix::unistd::chown(&room.point(), Some(user.into()), Some(user.into())).unwrap();
+    let words = ["setpriv", "--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups"];
+    (program, words.map(String::from).to_vec())
+}
+
+/// Whatever it is that does not succeed for want of a process or a thread, no mount is left.
+fn a_user_who_may_have_few_processes_is_left_no_mount() {
+    let room = Room::new();
+    let (program, user) = lonely_user(&room);
+    if !proc::have("prlimit") {
+        crate::bed::skip("the program prlimit is not installed");
+    }
+    let (point, mut started) = (room.point(), 0);
+    for limit in 1..=16 {
+        let limits = format!("--nproc={limit}:{limit}");
+        let words = [program.to_str().unwrap(), "-f", "--demo", point.to_str().unwrap()];
+        let argv: Vec<&str> =
+            ["prlimit", &limits].into_iter().chain(user.iter().map(String::as_str)).chain(words).collect();
+        let daemon = Daemon::spawn(room.dir(), "few", &argv);
+        until("it serves or has ended", SOON, || !daemon.alive() || daemon.said().contains("bound demo"));
+        if daemon.alive() {
+            started += 1;
+            daemon.signal(Signal::SIGTERM);
+            // Just enough to serve leaves no process for fusermount3, to unmount before it ends; a second signal ends it.
+            std::thread::sleep(Duration::from_millis(500));
+            daemon.signal(Signal::SIGTERM);
+        }
+        let code = daemon.ended(2 * SOON);
+        until(&format!("nothing is mounted: limit {limit}, code {code}, {}", daemon.said()), SOON, || {
+            room.mounts().is_empty()
+        });
+    }
+    assert!(started > 0, "not even the highest limit was enough");
+}
+
+/// Its unmounter killed, the daemon of an ordinary user unmounts through fusermount3 itself.
+fn without_its_unmounter_the_daemon_of_an_ordinary_user_unmounts_itself() {
+    let room = Room::new();
+    let (program, user) = lonely_user(&room);
+    let point = room.point();
+    let words = [program.to_str().unwrap(), "-f", "--demo", point.to_str().unwrap()];
+    let argv: Vec<&str> = user.iter().map(String::as_str).chain(words).collect();
+    let daemon = Daemon::spawn(room.dir(), "user", &argv);
+    until("it serves", SOON, || {
+        assert!(daemon.alive(), "{}", daemon.said());
+        daemon.said().contains("bound demo")
+    });
+    let child = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+            stat.contains(&format!(" {} ", daemon.pid())) && stat.contains("(aoefs-unmount)")
+        })
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let unmounter = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(child).unwrap();
+    proc::signal(unmounter, Signal::SIGKILL);
+    until("the unmounter is gone", SOON, || !crate::room::running(unmounter));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended(2 * SOON), 0, "{}", daemon.said());
+    assert!(room.mounts().is_empty(), "{}", daemon.said());
 }

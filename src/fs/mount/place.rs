@@ -1,11 +1,14 @@
 //! The mount point: a directory, by its absolute path, with nothing on it but, at most, dead mounts of our own.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,6 +27,12 @@ pub const KIND: &str = "fuse.aoefs";
 /// How long a mount at the mount point has to prove that it lives: ms. An aoefs answers a stat of its root in 10 ms
 /// whatever its network does; more than this is a stopped process.
 const PROOF_OF_LIFE: u16 = 2_000;
+
+/// How long a start waits for another one at the same mount point. fusermount3 takes 20 ms on a quiet machine.
+const TURN: Duration = Duration::from_secs(5);
+
+/// Between two looks whether the other one is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// More dead mounts than this, one on top of the other, are not the trace of crashes.
 const MAX_DEAD: usize = 64;
@@ -70,6 +79,28 @@ impl Place {
             detached.map_err(|error| MountError::StuckDead(self.path.clone(), error))?;
         }
         Err(MountError::StuckDead(self.path.clone(), Errno::ELOOP.into()))
+    }
+
+    /// Waits until no other start is between its look at the mount point and its mount; ours is, until the answer is
+    /// dropped. The directory below the mounts is locked for it. Where that cannot be (a file system without locks, a
+    /// directory that may not be read), or somebody else keeps it locked, it goes on without.
+    pub fn take_turn(&self) -> Option<Flock<File>> {
+        let pinned = Pinned::open(&self.path).ok()?;
+        if !matches!(self.occupied(&pinned), Ok(false)) {
+            return None;
+        }
+        // Through the pin: by its path it could be the root of a mount that was made meanwhile, and does not answer yet.
+        let mut dir = File::open(pinned.magic_link()).ok()?;
+        for _ in 0..TURN.as_millis() / LOOK_AGAIN.as_millis() {
+            match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+                Ok(locked) => return Some(locked),
+                Err((file, Errno::EWOULDBLOCK)) => dir = file,
+                Err(_) => return None,
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        log::warn!("{}: locked by another program; mounting all the same", self.path.display());
+        None
     }
 
     /// True if a dead mount of ours is on top; an error if anything else is.
