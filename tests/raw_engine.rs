@@ -9,8 +9,8 @@ use aoefs::engine::{
     Request, Reservation, Sink, TagSpace, Time, Transmit, WriteBuf,
 };
 use aoefs::wire::{
-    Addr, Ata, Command, DATA_OFFSET, HEADER_LEN, Header, Identify, Mac, Mask, MaskError, MaskVerb, Refusal,
-    Reserve, ReserveVerb, Sector, Tag, Text, smart,
+    Addr, Ata, Command, DATA_OFFSET, Directive, HEADER_LEN, Header, Identify, Mac, Mask, MaskError, MaskOp,
+    MaskVerb, Refusal, Reserve, ReserveVerb, Sector, Tag, Text, Verb, smart,
 };
 
 const ADDR: Addr = Addr::new(1, 0);
@@ -353,6 +353,50 @@ fn only_copies_that_can_do_harm_are_in_quarantine() {
         rig.ata(id);
         assert_eq!(rig.device.status().quarantined, held, "{ata:?}");
         rig.end();
+    }
+}
+
+/// A late copy of a command must not undo a newer one: config, mask and reservation list are held apart as sectors are.
+#[test]
+fn a_newer_command_waits_for_late_copies_of_an_older_one() {
+    let config = |n: u8| Io::Config { verb: Verb::Force, string: vec![n; 4] };
+    let mask = |n: u8| Io::Mask(vec![Directive { op: MaskOp::Add, mac: Mac([2, 0, 0, 0, 0, n]) }]);
+    let reserve = |n: u8| Io::Reserve(Reservation::Force(vec![Mac([2, 0, 0, 0, 0, n])]));
+    let changes: [(&str, &dyn Fn(u8) -> Io); 3] =
+        [("config", &config), ("mask", &mask), ("reserve", &reserve)];
+    for (name, change) in changes {
+        for late in [true, false] {
+            let mut rig = Rig::new(9000);
+            let answer = |rig: &mut Rig, to: &Transmit| {
+                // As it was asked, but for the error code, which is 0.
+                let body = to.payload().to_vec();
+                rig.reply(to.tag, to.command, None, &body);
+            };
+            let first = rig.submit(change(1));
+            let copy = rig.one();
+            let again = rig.pass(Duration::from_millis(700), true);
+            let second = again.last().expect("it is sent again");
+            answer(&mut rig, second);
+            assert!(matches!(rig.outcome(first), Some(Ok(_))), "{name}");
+            let next = rig.submit(change(2));
+            // What is only read, and what changes something else, does not wait; nor does a flush.
+            let flush = rig.submit(Io::Flush);
+            let frame = rig.one();
+            rig.answer(&frame, 0x40, &[]);
+            assert!(rig.outcome(flush).is_some(), "{name}");
+            assert!(rig.pass(Duration::from_millis(900), true).is_empty(), "{name}: a copy is on its way");
+            if late {
+                for old in std::iter::once(&copy).chain(&again[..again.len() - 1]) {
+                    answer(&mut rig, old);
+                }
+            } else {
+                rig.pass(Duration::from_millis(200), true).into_iter().for_each(|f| rig.sink.frames.push(f));
+            }
+            let frame = rig.one();
+            answer(&mut rig, &frame);
+            assert!(matches!(rig.outcome(next), Some(Ok(_))), "{name}");
+            rig.end();
+        }
     }
 }
 

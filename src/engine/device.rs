@@ -191,6 +191,8 @@ pub struct Device<R> {
     lanes: [Lane; 3],
     turn: usize,
     held: Vec<ReqId>,
+    /// Frames that may not be sent a second time until a quarantine ends.
+    parked: Vec<FrameId>,
     locks: Locks,
     partitions: Partitions,
     ahead: Ahead,
@@ -257,6 +259,7 @@ impl<R> Device<R> {
             lanes: Default::default(),
             turn: READS,
             held: Vec::new(),
+            parked: Vec::new(),
             locks: Locks::default(),
             partitions: Partitions::default(),
             ahead: Ahead::default(),

@@ -9,8 +9,21 @@ use std::collections::VecDeque;
 
 use super::time::Time;
 
-/// Ranges that may be in quarantine at once. Beyond that the newest ones are merged: holding too much back is safe.
+/// Ranges that may be in quarantine at once, unless the owner says otherwise. At so many, a new range that touches one is added
+/// to it, and the owner sends no write a second time, so that few more come ([`Locks::full`]); at twice as many it sends no
+/// write at all ([`Locks::crowded`]). So memory is bounded by twice as many and by the frames that are in flight, no sector is
+/// held back that no copy can reach, and writes elsewhere do not notice unless everything fails at once.
 pub const QUARANTINES_MAX: usize = 4096;
+
+/// Where the sectors of a disk end: 48 bits address them. Beyond lie the places of what a target keeps besides: its config string, its
+/// mask list and its reservation list, whose writers are held apart as those of a sector are.
+pub const SECTORS_END: u64 = 1 << 48;
+/// See [`SECTORS_END`].
+pub const CONFIG: u64 = SECTORS_END;
+/// See [`SECTORS_END`].
+pub const MASK: u64 = SECTORS_END + 1;
+/// See [`SECTORS_END`].
+pub const RESERVE: u64 = SECTORS_END + 2;
 
 /// A lock's name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,6 +61,10 @@ impl Entry {
         self.start < end && start < self.end
     }
 
+    fn is_quarantine(&self) -> bool {
+        matches!(self.kind, Kind::Quarantine { .. })
+    }
+
     fn blocks(&self, later: &Entry) -> bool {
         match (self.kind, later.kind) {
             (Kind::Read | Kind::Barrier, _) | (Kind::Raw, Kind::Read) => false,
@@ -59,17 +76,46 @@ impl Entry {
 }
 
 /// The locks of one target, in sectors of the whole disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Locks {
     /// In order of arrival.
     entries: VecDeque<Entry>,
     waiting: usize,
     quarantines: usize,
+    quarantines_max: usize,
     next: u64,
     granted: Vec<(LockId, usize)>,
 }
 
+impl Default for Locks {
+    fn default() -> Locks {
+        Locks {
+            entries: VecDeque::new(),
+            waiting: 0,
+            quarantines: 0,
+            quarantines_max: QUARANTINES_MAX,
+            next: 0,
+            granted: Vec::new(),
+        }
+    }
+}
+
 impl Locks {
+    /// Changes how many ranges may be in quarantine.
+    pub fn set_quarantines_max(&mut self, ranges: usize) {
+        self.quarantines_max = ranges;
+    }
+
+    /// Are there as many ranges in quarantine as there may be? What is sent a second time would need one more.
+    pub fn full(&self) -> bool {
+        self.quarantines >= self.quarantines_max
+    }
+
+    /// Are there twice as many? So many come only of requests that fail, and each frame of those needs one.
+    pub fn crowded(&self) -> bool {
+        self.quarantines >= 2 * self.quarantines_max
+    }
+
     /// A lock that stands for none.
     pub fn unowned(&self) -> LockId {
         LockId(0)
@@ -101,7 +147,7 @@ impl Locks {
 
     /// The same for a raw command.
     pub fn raw(&mut self, start: u64, end: u64, owner: usize) -> (LockId, bool) {
-        self.take(start, end, Kind::Raw, owner)
+        self.take(start, end.min(SECTORS_END), Kind::Raw, owner)
     }
 
     /// Asks to read `[start, end)`. None: nothing is in the way, and there is nothing to give back. Else it waits, for the answer
@@ -121,7 +167,7 @@ impl Locks {
 
     /// Asks to be told when every write that is known now has ended.
     pub fn barrier(&mut self, owner: usize) -> (LockId, bool) {
-        self.take(0, u64::MAX, Kind::Barrier, owner)
+        self.take(0, SECTORS_END, Kind::Barrier, owner)
     }
 
     /// Gives a lock back, granted or not.
@@ -132,14 +178,14 @@ impl Locks {
         if gone.blockers > 0 {
             self.waiting -= 1;
         }
-        if matches!(gone.kind, Kind::Quarantine { .. }) {
+        if gone.is_quarantine() {
             self.quarantines -= 1;
         }
         if self.waiting == 0 {
             return;
         }
         // A quarantine that came later than a waiter blocks it nevertheless; see `quarantine`.
-        let from = if matches!(gone.kind, Kind::Quarantine { .. }) { 0 } else { index };
+        let from = if gone.is_quarantine() { 0 } else { index };
         for e in self.entries.range_mut(from..) {
             if e.blockers > 0 && gone.blocks(e) {
                 e.blockers -= 1;
@@ -159,19 +205,11 @@ impl Locks {
     /// Holds new writes back from `[start, end)` until `copies` answers came in (see [`Locks::copy_settled`]) or `until`
     /// has passed. Writes that hold their lock already are not touched: the caller's own is one of them.
     pub fn quarantine(&mut self, start: u64, end: u64, copies: u32, until: Time) -> LockId {
-        if self.quarantines >= QUARANTINES_MAX
-            && let Some(last) =
-                self.entries.iter_mut().rev().find(|e| matches!(e.kind, Kind::Quarantine { .. }))
+        let near = |e: &Entry| e.is_quarantine() && e.start <= end && start <= e.end;
+        if self.full()
+            && let Some(at) = self.entries.iter().position(near)
         {
-            // Never to be ended by counting: the merged range stands for more copies than are tracked.
-            let (id, old_start, old_end) = (last.id, last.start, last.end);
-            let later = match last.kind {
-                Kind::Quarantine { until: old, .. } => until.max(old),
-                _ => until,
-            };
-            let (start, end) = (start.min(old_start), end.max(old_end));
-            self.release(id);
-            return self.quarantine(start, end, u32::MAX, later);
+            return self.widen(at, start, end, until);
         }
         let (id, _) = self.take(start, end, Kind::Quarantine { copies, until }, usize::MAX);
         self.quarantines += 1;
@@ -182,6 +220,24 @@ impl Locks {
             }
         }
         id
+    }
+
+    /// Adds a range to one that it touches. Nobody is granted anything, and those who wait for the new part wait for it.
+    fn widen(&mut self, at: usize, start: u64, end: u64, until: Time) -> LockId {
+        let was = self.entries[at];
+        let wide = &mut self.entries[at];
+        (wide.start, wide.end) = (start.min(was.start), end.max(was.end));
+        if let Kind::Quarantine { until: before, .. } = was.kind {
+            // Never to be ended by counting: it stands for copies of several writes now.
+            wide.kind = Kind::Quarantine { copies: u32::MAX, until: until.max(before) };
+        }
+        let is = *wide;
+        for e in &mut self.entries {
+            if e.blockers > 0 && is.blocks(e) && !was.blocks(e) {
+                e.blockers += 1;
+            }
+        }
+        is.id
     }
 
     /// One copy of a quarantined write was answered.
@@ -220,7 +276,8 @@ impl Locks {
         if self.quarantines == 0 {
             return Time::NEVER;
         }
-        if self.waiting > 0 { first } else { last }
+        // Where there is no room for more, somebody may wait for that without a lock.
+        if self.waiting > 0 || self.full() { first } else { last }
     }
 }
 
@@ -306,17 +363,74 @@ mod tests {
         assert_eq!(l.next_granted(), Some((c, 0)));
     }
 
-    #[test]
-    fn too_many_quarantines_merge_and_stay_bounded() {
+    /// Quarantines of one sector each, two sectors apart, as many as there may be.
+    fn full_table(ranges: u64) -> Locks {
         let mut l = Locks::default();
-        for i in 0..QUARANTINES_MAX as u64 + 10 {
-            l.quarantine(2 * i, 2 * i + 1, 1, Time(10));
+        l.set_quarantines_max(ranges as usize);
+        for i in 0..ranges {
+            l.quarantine(3 * i, 3 * i + 1, 1, Time(10 + i));
         }
-        assert_eq!(l.quarantined(), QUARANTINES_MAX);
-        let (_, ok) = l.write(2 * QUARANTINES_MAX as u64 + 1, 2 * QUARANTINES_MAX as u64 + 2, 0);
-        assert!(!ok, "the merged range is held back");
-        l.expire(Time(10));
+        assert!(l.full() && !l.crowded());
+        l
+    }
+
+    #[test]
+    fn a_full_table_holds_exactly_the_sectors_that_a_copy_can_reach() {
+        let mut l = full_table(4);
+        // Far from all others: nothing in between is held back.
+        l.quarantine(1000, 1001, 1, Time(50));
+        let held: Vec<u64> = (0..1100).filter(|at| l.busy(*at, at + 1)).collect();
+        assert_eq!(held, [0, 3, 6, 9, 1000]);
+        // What touches one is added to it.
+        l.quarantine(4, 6, 1, Time(60));
+        assert_eq!(l.quarantined(), 5);
+        let held: Vec<u64> = (0..1100).filter(|at| l.busy(*at, at + 1)).collect();
+        assert_eq!(held, [0, 3, 4, 5, 6, 9, 1000]);
+        l.quarantine(0, 1, 1, Time(70));
+        assert_eq!((l.quarantined(), l.crowded()), (5, false));
+        assert_eq!(l.expire(Time(11)), Time(12), "a full table is looked at when the first one ends");
+        assert_eq!(l.expire(Time(70)), Time::NEVER);
         assert_eq!(l.quarantined(), 0);
+    }
+
+    #[test]
+    fn a_full_table_grants_nobody() {
+        let mut l = full_table(4);
+        let (w, ok) = l.write(0, 1, 7);
+        assert!(!ok, "a copy may reach sector 0");
+        let (other, ok) = l.write(500, 501, 8);
+        assert!(ok, "no copy can reach that one");
+        let (late, ok) = l.write(4, 5, 9);
+        assert!(ok);
+        // Unrelated, and adjacent, and the same again.
+        for (start, end) in [(1000, 1001), (1, 2), (0, 1)] {
+            l.quarantine(start, end, 1, Time(100));
+            assert_eq!(l.next_granted(), None, "{start}");
+        }
+        l.release(late);
+        l.release(other);
+        l.expire(Time(99));
+        assert_eq!(l.next_granted(), None);
+        l.expire(Time(100));
+        assert_eq!(l.next_granted(), Some((w, 7)));
+        l.release(w);
+        assert_eq!((l.held(), l.quarantined()), (0, 0));
+    }
+
+    #[test]
+    fn who_waits_already_waits_for_the_part_that_is_added() {
+        let mut l = full_table(1);
+        let (a, _) = l.write(1, 2, 0);
+        let (b, ok) = l.write(1, 2, 1);
+        assert!(!ok);
+        // A copy of a is left over: its range is added to that of sector 0.
+        l.quarantine(1, 2, 1, Time(30));
+        l.release(a);
+        assert_eq!(l.next_granted(), None);
+        l.expire(Time(30));
+        assert_eq!(l.next_granted(), Some((b, 1)));
+        l.release(b);
+        assert_eq!(l.held(), 0);
     }
 
     #[test]

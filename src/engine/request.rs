@@ -9,7 +9,7 @@ use super::buffer::{Buf, Data, Lease, WriteBuf};
 use super::device::{BEHIND, READS, WRITES};
 use super::event::Cause;
 use super::flight::{ReqId, Work};
-use super::locks::LockId;
+use super::locks::{self, LockId};
 use super::partition::PartId;
 use super::stats::Op;
 use super::time::Time;
@@ -261,6 +261,8 @@ pub(super) struct Req<R> {
     pub job: Job,
     pub submitted: Time,
     pub nonblock: bool,
+    /// The lock of a command that changes what the target keeps besides its sectors.
+    pub word: Option<LockId>,
     /// It has its lock, or needs none.
     pub granted: bool,
     /// It stands in a lane.
@@ -316,6 +318,16 @@ impl<R> Req<R> {
             Job::Write { lock, .. } | Job::Trim { lock, .. } | Job::Flush { lock, .. } => Some(lock),
             Job::Ata(ref raw) => raw.lock,
             Job::Read { lock, .. } => lock,
+            Job::Config { .. } | Job::Mask(_) | Job::Reserve(_) => self.word,
+        }
+    }
+
+    /// The place of what a command changes, if it is none of the disk's sectors.
+    pub(super) fn place(&self) -> Option<u64> {
+        match &self.job {
+            Job::Config { verb: Verb::Set | Verb::Force, .. } => Some(locks::CONFIG),
+            Job::Mask(directives) if !directives.is_empty() => Some(locks::MASK),
+            Job::Reserve(Reservation::Set(_) | Reservation::Force(_)) => Some(locks::RESERVE),
             _ => None,
         }
     }

@@ -79,6 +79,9 @@ impl World {
             pattern(seq, base, &mut data);
         }
         self.note(|| format!("u{u} #{seq} {ask:?} {}..{} {:?}", p.start, p.end, p.expect));
+        if let Ask::Config { verb: Verb::Set | Verb::Force, string } = &ask {
+            self.units[u].strings.insert(seq, string.clone());
+        }
         self.judge.pending.insert(seq, p);
         let io = self.io(ask, data);
         let request = Request { io, handle, nonblock, stream, reply: seq };

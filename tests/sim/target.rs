@@ -98,6 +98,8 @@ pub struct Target {
     pub restarted: Option<u64>,
     /// Its disk changed its size while it served, since then: nobody can tell before asking.
     pub resized: bool,
+    /// Another disk was put in, and what the target keeps besides was new.
+    pub swapped: bool,
     pub queue: VecDeque<Arrived>,
     pub busy: bool,
     pub refused: Vec<(u64, u64, u64)>,
@@ -125,6 +127,7 @@ impl Target {
             life: 0,
             restarted: None,
             resized: false,
+            swapped: false,
             queue: VecDeque::new(),
             busy: false,
             refused: Vec::new(),
@@ -144,6 +147,7 @@ impl Target {
     /// Puts another disk in; returns the old one.
     pub fn swap(&mut self, disk: Disk) -> Disk {
         let new = processor(self.addr, self.buffers, disk);
+        self.swapped = true;
         std::mem::replace(&mut self.processor, new).into_image()
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::target::Origin;
 use super::world::buffer_of;
-use aoefs::engine::{Device, NetId, Time, Transmit};
+use aoefs::engine::{Device, Error, NetId, Outcome, Output, Time, Transmit};
 use aoefs::wire::{Mac, Tag, cmd};
 
 /// Sweeps in one virtual second that need no explanation, and how many more each frame explains.
@@ -34,6 +34,12 @@ pub struct Unit {
     /// The target's buffers, as large as they ever were said to be.
     pub buffers: u32,
     pub maxout: Option<u32>,
+    /// The config string that the target must have, if that is known, and those that were asked for.
+    pub string: Option<Vec<u8>>,
+    pub strings: HashMap<u32, Vec<u8>>,
+    /// Ranges that it may hold in quarantine, and the most frames that ever were outstanding.
+    pub quarantines: usize,
+    most_frames: usize,
     heard: u64,
     /// There was silence, and no IDENTIFY was answered since.
     unconfirmed: bool,
@@ -62,6 +68,10 @@ impl Unit {
             alarms: Vec::new(),
             buffers: 128,
             maxout: None,
+            string: None,
+            strings: HashMap::new(),
+            quarantines: 4096,
+            most_frames: 0,
             heard: now.0,
             unconfirmed: false,
             tags: HashMap::new(),
@@ -77,6 +87,7 @@ impl Unit {
     /// A frame leaves: what is wrong with it?
     pub fn departs(&mut self, t: &Transmit, now: Time) -> Option<String> {
         self.sent += 1;
+        self.most_frames = self.most_frames.max(self.device.frames());
         if !t.tag.is_ours() || t.tag.0 == u32::MAX {
             return Some(format!("tag {:08x} is not one of ours", t.tag.0));
         }
@@ -116,6 +127,16 @@ impl Unit {
             blind_repeat,
             tick,
             unconfirmed: self.unconfirmed,
+        }
+    }
+
+    /// A command ended; was it one that changes the config string? Where it failed, nobody knows before the next.
+    pub fn word_ended(&mut self, seq: u32, outcome: &Outcome) {
+        let Some(asked) = self.strings.remove(&seq) else { return };
+        match outcome {
+            Ok(Output::Config(said)) if *said == asked => self.string = Some(asked),
+            Err(Error::Exists) => {}
+            _ => self.string = None,
         }
     }
 
@@ -206,8 +227,8 @@ impl Unit {
                 ));
             }
         }
-        if s.quarantined > 4096 {
-            return Some(format!("{} quarantines", s.quarantined));
+        if s.quarantined > 2 * self.quarantines + self.most_frames {
+            return Some(format!("BOUND: {} quarantines, {} frames", s.quarantined, self.most_frames));
         }
         None
     }

@@ -47,6 +47,80 @@ fn quarantine_stale_copy_cannot_undo_newer_write() {
     }
 }
 
+/// A full table of quarantines: what overlaps a stale copy waits, and nothing else does, however far away the others are. What is lost
+/// meanwhile is sent again as soon as there is room.
+#[test]
+fn quarantine_a_full_table_holds_nobody_back_who_is_not_in_it() {
+    const FEW: usize = 4;
+    let mut world = Stage::default().set();
+    world.units[0].quarantines = FEW;
+    world.with_device(0, |d, _, _| d.set_quarantines(FEW));
+    world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+    world.pass(5);
+    world.wires[0].to.reorder = true;
+    let slow = |world: &mut World, us: u64| world.wires[0].to.delay = (us, us);
+    let sector = |n: u64| Ask::Write { offset: n * 512, len: 512 };
+    slow(&mut world, 900_000);
+    let old: Vec<u32> = (0..FEW as u64).map(|n| world.ask(0, sector(100 * n))).collect();
+    world.pass(10);
+    slow(&mut world, 30);
+    world.pass(60);
+    assert!(old.iter().all(|seq| world.done.iter().any(|d| d.0 == *seq)), "the second copies were fast");
+    assert_eq!(world.units[0].device.status().quarantined, FEW);
+    // In between and elsewhere, one after the other.
+    for n in [1, 99, 150, 301, 4000] {
+        let seq = world.ask(0, sector(n));
+        world.pass(2);
+        assert!(world.done.contains(&(seq, Ok(512))), "sector {n} waits, and no copy can reach it");
+    }
+    let held = world.ask(0, sector(200));
+    // Its copy is lost: it cannot be sent again without a place for what is left over.
+    world.wires[0].to.cut = true;
+    let lost = world.ask(0, sector(2000));
+    world.pass(1);
+    world.wires[0].to.cut = false;
+    for _ in 0..10 {
+        world.ask(0, Ask::Read { offset: 0, len: 512 });
+        world.pass(50);
+    }
+    assert!(!world.done.iter().any(|d| d.0 == held || d.0 == lost));
+    let more = world.ask(0, sector(2001));
+    world.pass(2);
+    assert!(world.done.contains(&(more, Ok(512))), "nobody waits for the one that was lost");
+    assert!(world.settle(500), "both go on when the stale copies have come");
+    assert_eq!(world.judge.failed, 0);
+    world.curtain();
+}
+
+/// A late copy of `config force A` must not undo `config force B`, also where the first one was given up.
+#[test]
+fn quarantine_holds_for_config_strings_too() {
+    for given_up in [false, true] {
+        let mut world = Stage::default().set();
+        let force = |text: &[u8]| Ask::Config { verb: Verb::Force, string: text.to_vec() };
+        world.wires[0].to.reorder = true;
+        let late = if given_up { 2_500_000 } else { 900_000 };
+        world.wires[0].to.delay = (late, late);
+        let first = world.ask(0, force(b"A"));
+        world.pass(10);
+        world.wires[0].to.delay = (30, 30);
+        if given_up {
+            world.wires[0].to.cut = true;
+            world.pass(2010);
+            world.wires[0].to.cut = false;
+        } else {
+            world.pass(700);
+        }
+        assert!(world.done.iter().any(|d| d.0 == first && d.1.is_ok() != given_up), "{:?}", world.done);
+        let second = world.ask(0, force(b"B"));
+        assert!(world.settle(2000));
+        assert!(world.done.iter().any(|d| d.0 == second && d.1.is_ok()));
+        world.pass(2000);
+        assert_eq!(world.targets[0].processor.string(), b"B");
+        world.curtain();
+    }
+}
+
 /// The same for a write that failed by its deadline: its copies may still come.
 #[test]
 fn quarantine_holds_for_failed_writes_too() {

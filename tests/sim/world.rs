@@ -36,6 +36,8 @@ const AGE: Duration = Duration::from_secs(1);
 const HISTORY: u64 = 2_000_000;
 /// Lines of a trace that are kept at least. A run that does not end must not take all memory.
 const LINES: usize = 1 << 19;
+/// Ranges that a device may hold in quarantine, unless the run says otherwise.
+const QUARANTINES: usize = 4096;
 /// More than ever happens in one run.
 const STEPS: u64 = 20_000_000;
 
@@ -147,6 +149,8 @@ pub struct World {
     pub figures: Figures,
     /// Of the frame that left last.
     pub last_tag: Tag,
+    /// Ranges that a device may hold in quarantine.
+    pub quarantines: usize,
     /// Headers are damaged in this run: some errors have no other cause.
     pub garbled: bool,
     pub violation: Option<String>,
@@ -180,6 +184,7 @@ impl World {
             pool,
             figures: Figures::default(),
             last_tag: Tag::UNSOLICITED,
+            quarantines: QUARANTINES,
             garbled: false,
             violation: None,
             trace: None,

@@ -64,7 +64,7 @@ impl<R> Device<R> {
             sink.events.push(Event::Reserved(macs.collect()));
         }
         self.account(now, id, copy, work, sink);
-        self.flight.settle(id, Some(copy.tag), None, now);
+        self.settle(id, Some(copy.tag), now);
         if let Ok(Output::Config(string)) = &outcome {
             self.config.clone_from(string);
             if let (Ok(config), Some(path)) = (Config::parse(body), self.path_by(net, header.src)) {

@@ -32,7 +32,12 @@ impl<R> Device<R> {
         if self.ahead_doubted {
             self.throw_ahead(now, sink);
         }
-        self.start_granted();
+        if self.locks.full() {
+            let next = self.locks.expire(now);
+            self.arm(next);
+        }
+        self.start_granted(now, sink);
+        self.unpark();
         if self.state != State::Up {
             self.keep_asking(now, sink);
             return;
@@ -71,8 +76,23 @@ impl<R> Device<R> {
             || !self.lanes[READS].again.is_empty()
     }
 
+    /// A quarantine ended: there is room for one more, and what waited for that is sent again.
+    fn unpark(&mut self) {
+        if self.parked.is_empty() || self.locks.full() {
+            return;
+        }
+        for id in std::mem::take(&mut self.parked) {
+            if let Some(frame) = self.flight.get(id).filter(|f| f.queued) {
+                self.lanes[lane_of(frame.work)].again.push_back(id);
+            }
+        }
+    }
+
     /// Sends one frame of a lane. False: nothing in it can leave now.
     fn issue_one(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
+        if lane == WRITES && self.locks.crowded() {
+            return false;
+        }
         // What leaves together with IDENTIFY for a suspect may be answered by a disk that is gone again when IDENTIFY arrives. And of
         // several paths another one may lead to another disk than the one that will show its identity.
         if self.suspect() || self.doubtful() && (lane == WRITES || self.paths.len() > 1) {
@@ -96,6 +116,13 @@ impl<R> Device<R> {
                 let why = (expiries > 0).then_some("a write was not answered");
                 self.doubt(now, why, sink);
                 return false;
+            }
+            if work.modifies() && last.is_some() && self.locks.full() {
+                // A second copy leaves a range to be held back, and there is no room to note it down.
+                self.lanes[lane].again.pop_front();
+                self.parked.push(id);
+                self.stats.held_back += 1;
+                continue;
             }
             let whole = self.whole(work);
             if !self.carries(whole) {

@@ -4,6 +4,7 @@ use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
 use crate::engine::ladder;
+use crate::engine::locks::SECTORS_END;
 use crate::engine::path::{NetId, PathId, TAILS, Trust};
 use crate::engine::request::{Answered, Error, Job, Req};
 use crate::engine::time::Time;
@@ -298,7 +299,7 @@ impl<R> Device<R> {
     pub(super) fn settle(&mut self, id: FrameId, answered: Option<Tag>, now: Time) {
         let Some(frame) = self.flight.get(id) else { return };
         let mut quarantine = None;
-        if frame.work.modifies() {
+        if frame.work.modifies() || matches!(frame.work, Work::Command { .. }) {
             let (copies, more) = self.flight.unanswered(id, answered);
             let (start, end) = self.reach(id);
             if (copies > 0 || more) && start < end {
@@ -314,7 +315,7 @@ impl<R> Device<R> {
         self.flight.settle(id, answered, quarantine, now);
     }
 
-    /// The sectors that a frame may change.
+    /// The sectors that a frame may change, or the place of what a command may.
     fn reach(&self, id: FrameId) -> (u64, u64) {
         let Some(frame) = self.flight.get(id) else { return (0, 0) };
         match frame.work {
@@ -322,15 +323,19 @@ impl<R> Device<R> {
             Work::Trim { req } => {
                 let end = match self.reqs.get(req).map(|r| &r.job) {
                     Some(Job::Trim { span, .. }) => span.at.0 + span.sectors,
-                    _ => u64::MAX,
+                    _ => SECTORS_END,
                 };
                 (frame.at.0, end.min(frame.at.0 + TRIM_BLOCK_SECTORS))
             }
             Work::Raw { req } => match self.reqs.get(req).map(|r| &r.job) {
-                Some(Job::Ata(raw)) => (raw.effect.sectors.start, raw.effect.sectors.end),
-                _ => (0, u64::MAX),
+                Some(Job::Ata(raw)) => (raw.effect.sectors.start, raw.effect.sectors.end.min(SECTORS_END)),
+                _ => (0, SECTORS_END),
             },
-            _ => (0, u64::MAX),
+            Work::Command { req } => {
+                let place = self.reqs.get(req).and_then(Req::place);
+                place.map_or((0, 0), |place| (place, place + 1))
+            }
+            _ => (0, SECTORS_END),
         }
     }
 

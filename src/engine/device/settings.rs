@@ -193,6 +193,12 @@ impl<R> Device<R> {
         self.maxout = frames;
     }
 
+    /// How many ranges may be in quarantine, unless all that is in flight fails at once: 4096 unless said otherwise. Where there are so
+    /// many, a write that was lost is not sent again before one of them ends.
+    pub fn set_quarantines(&mut self, ranges: usize) {
+        self.locks.set_quarantines_max(ranges.max(1));
+    }
+
     /// Shows a smaller size, in bytes; none is the real one.
     pub fn set_size(&mut self, bytes: Option<u64>) -> Result<(), Error> {
         let real = self.identity.sectors * SECTOR as u64;

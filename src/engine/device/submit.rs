@@ -223,13 +223,20 @@ impl<R> Device<R> {
     ) -> ReqId {
         self.throw_ahead_of(&job, now, sink);
         let id = self.admit(now, job, nonblock, owner);
+        if self.lock(id, now) {
+            self.begin(id, now, sink);
+        }
+        id
+    }
+
+    /// A request has its lock. A command leaves at once; what moves sectors goes into a lane.
+    fn begin(&mut self, id: ReqId, now: Time, sink: &mut Sink<R>) {
         if self.reqs.get(id).is_some_and(Req::is_command) {
             let frame = self.flight.create(Work::Command { req: id }, Sector(0), 0);
             self.dispatch_outside(frame, now, sink);
-        } else if self.lock(id, now) {
+        } else {
             self.start(id);
         }
-        id
     }
 
     /// A request is there from now on, and has its deadline.
@@ -240,6 +247,7 @@ impl<R> Device<R> {
             job,
             submitted: now,
             nonblock,
+            word: None,
             granted: true,
             queued: false,
             waits: false,
@@ -264,6 +272,7 @@ impl<R> Device<R> {
         let next = self.locks.expire(now);
         self.arm(next);
         let Some(req) = self.reqs.get_mut(id) else { return false };
+        let place = req.place();
         let taken = match &mut req.job {
             Job::Write { span, lock, .. } | Job::Trim { span, lock } => {
                 let (taken, granted) = self.locks.write(span.at.0, span.at.0 + span.sectors, id);
@@ -286,7 +295,11 @@ impl<R> Device<R> {
                 raw.lock = Some(taken);
                 granted
             }
-            _ => true,
+            _ => place.is_none_or(|place| {
+                let (taken, granted) = self.locks.write(place, place + 1, id);
+                req.word = Some(taken);
+                granted
+            }),
         };
         req.granted = taken;
         if !taken {
@@ -296,14 +309,14 @@ impl<R> Device<R> {
     }
 
     /// Starts the requests whose locks have become free.
-    pub(super) fn start_granted(&mut self) {
+    pub(super) fn start_granted(&mut self, now: Time, sink: &mut Sink<R>) {
         while let Some((lock, id)) = self.locks.next_granted() {
             if let Some(req) = self.reqs.get_mut(id)
                 && req.lock() == Some(lock)
                 && !req.granted
             {
                 req.granted = true;
-                self.start(id);
+                self.begin(id, now, sink);
             }
         }
     }

@@ -62,7 +62,9 @@ impl<R> Device<R> {
             let heard = self.last_heard > req.submitted;
             if req.is_command() {
                 // A target that answers other things does not know the lists; one that says nothing may be away.
-                let unknown = heard && matches!(req.job, Job::Mask(_) | Job::Reserve(_));
+                // It has said nothing about one that waited for a late copy of another.
+                let asked = heard && req.granted;
+                let unknown = asked && matches!(req.job, Job::Mask(_) | Job::Reserve(_));
                 self.abandon(id, now);
                 self.end(id, Err(if unknown { Error::NotSupported } else { Error::Timeout }), now, sink);
             } else if req.is_raw() && (heard || self.nofail) {

@@ -123,6 +123,8 @@ impl World {
         };
         let device = Device::new(found.birth, self.now);
         self.units.push(Unit::new(device, disk, self.now));
+        self.units[u].quarantines = self.quarantines;
+        self.units[u].device.set_quarantines(self.quarantines);
         for (net, mac, mtu, sectors) in found.more {
             let config = Config { sectors, ..Config::request(aoefs::wire::Verb::Read, &[]) };
             self.units[u].device.solicited(self.now, net, mac, mtu, &config, &mut self.sink);
@@ -136,6 +138,7 @@ impl World {
             return self.violate(|| format!("ONCE: #{seq} answered twice"));
         };
         self.units[u].ended();
+        self.units[u].word_ended(seq, &outcome);
         let injected = self.injected(u, &p);
         let unit = &self.units[u];
         let circumstances = Circumstances {
