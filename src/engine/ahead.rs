@@ -28,6 +28,9 @@ const CHUNK: u64 = 128 << 10;
 const LONGEST: u64 = 1 << 20;
 /// Reads of one stream may arrive in another order than they were asked in, by so many bytes.
 const NEAR: u64 = 1 << 20;
+/// A target that takes longer than [`AGE`] for a fetch is not asked for another of the same reader for so long: it would be too
+/// old as well, and hold up what the reader asks for.
+const REST: Duration = Duration::from_secs(10);
 /// Streams that are remembered at once. Beyond that the ones that were silent the longest are forgotten.
 const STREAMS_MAX: usize = 1024;
 
@@ -360,11 +363,15 @@ impl Ahead {
         self.throw(|p| p.stream == stream, cut);
     }
 
-    /// Throws away what is too old. A reader that did not keep pace is read ahead of less.
+    /// Throws away what is too old. A reader that did not keep pace is read ahead of less;
+    /// where the target did not, it is not read ahead of for a while.
     pub fn throw_old(&mut self, now: Time, cut: impl FnMut(ReqId)) {
         for p in self.pieces.iter().filter(|p| !p.fresh(now)) {
             if let Some(flow) = self.flows.get_mut(&p.stream) {
                 flow.reach /= 2;
+                if matches!(p.state, State::Coming(_)) {
+                    flow.idle_until = now + REST;
+                }
             }
         }
         self.throw(|p| !p.fresh(now), cut);

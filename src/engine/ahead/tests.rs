@@ -161,6 +161,21 @@ fn nothing_is_given_from_the_second_on_in_which_it_was_asked_for() {
 }
 
 #[test]
+fn a_target_that_takes_too_long_is_left_alone_for_a_while() {
+    let mut desk = Desk::new();
+    let begun = desk.begin(S, 4 * K);
+    desk.now = desk.now + AGE;
+    let mut cut = Vec::new();
+    desk.ahead.throw_old(desk.now, |req| cut.push(req));
+    assert_eq!(cut.len(), begun.len());
+    assert!(desk.read(S, 8 * K, 4 * K).1.is_empty());
+    desk.now = Time((desk.now + REST).0 - 1);
+    assert!(desk.read(S, 12 * K, 4 * K).1.is_empty());
+    desk.now = desk.now + Duration::from_micros(1);
+    assert!(!desk.read(S, 16 * K, 4 * K).1.is_empty());
+}
+
+#[test]
 fn changed_sectors_take_what_overlaps_them_and_nothing_else() {
     let mut desk = Desk::new();
     let begun = desk.begin(S, 128 * K);
@@ -219,7 +234,9 @@ fn reads_that_overtake_each_other_are_a_sequence_all_the_same() {
 #[test]
 fn who_begins_again_near_where_it_was_is_read_ahead_of_again() {
     let mut desk = Desk::new();
-    desk.begin(S, 64 * K);
+    for piece in desk.begin(S, 64 * K) {
+        desk.land(S, &piece);
+    }
     desk.now = desk.now + AGE;
     desk.ahead.throw_old(desk.now, |_| {});
     let mut begun = desk.read(S, 0, 64 * K).1;
