@@ -13,6 +13,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+/// The longest pause of a bystander, in microseconds. With every open(2) the kernel forgets what it has cached of a name, and so what
+/// may be wrong with it.
+const PAUSE: u64 = 40_000;
+
 /// Opens, truncates, synchronizes, closes. Nothing of it may change a byte or a size.
 pub fn stand_by(mut seat: Seat) -> io::Result<()> {
     while !seat.stopped() {
@@ -22,7 +26,7 @@ pub fn stand_by(mut seat: Seat) -> io::Result<()> {
         {
             seat.failed(Call::Bystander, view, &error);
         }
-        std::thread::sleep(Duration::from_micros(seat.rng.below(4000)));
+        std::thread::sleep(Duration::from_micros(seat.rng.below(PAUSE)));
     }
     Ok(())
 }

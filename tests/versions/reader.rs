@@ -22,7 +22,7 @@ const PIECES: usize = 4;
 /// The longest pause between two sequences of reads, in microseconds.
 const PAUSE: u64 = 8000;
 /// Reads after which everything is closed, on the average.
-const REOPEN: u64 = 100;
+const REOPEN: u64 = 400;
 /// How often bytes are copied out of a mapping again that were torn: the page may go between two words of a copy, and come back
 /// with the next version. What is torn for good stays so.
 const AGAIN: usize = 8;
@@ -77,7 +77,6 @@ impl Reader {
             let got = match self.get(call, view, offset, wanted) {
                 Ok(got) => got,
                 Err(error) => {
-                    self.mappings[view] = None;
                     self.seat.failed(call, view, &error);
                     return 0;
                 }
