@@ -180,6 +180,8 @@ pub struct Device<R> {
     flight: Flight,
     slow: Rtt,
     last_heard: Time,
+    /// How long this machine had slept when something was last done here.
+    slept: u64,
     /// When silence last ended.
     silent_until: Time,
     /// An IDENTIFY that was refused or made no sense is not followed by the next one before this.
@@ -252,6 +254,7 @@ impl<R> Device<R> {
             flight: Flight::new(birth.space, birth.seed),
             slow: Rtt::default(),
             last_heard: now,
+            slept: 0,
             silent_until: now,
             ask_after: now,
             reqs: Slab::new(),

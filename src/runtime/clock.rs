@@ -8,15 +8,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::Time;
 
-/// Shorter gaps between the two clocks are the time that it takes to read both.
-const NAP: Duration = Duration::from_millis(100);
+/// Shorter sleeps do not count: nobody exchanges a disk in that time.
+const NAP: u64 = 100_000;
+/// µs after which nothing is under way any more that was asked before a sleep: longer than a candidate is asked.
+const SETTLED: u64 = 16_000_000;
 
 /// Engine time: microseconds since the clock was made.
 #[derive(Debug)]
 pub struct Clock {
     start: Instant,
-    /// Microseconds slept since the machine started, as far as they have been told.
+    /// CLOCK_BOOTTIME at `start`, in µs.
+    boot: u64,
+    /// Microseconds slept since `start`, as far as somebody noticed.
     slept: AtomicU64,
+    /// The same before the last sleep, and when that was noticed.
+    before: AtomicU64,
+    woke: AtomicU64,
 }
 
 impl Default for Clock {
@@ -28,7 +35,11 @@ impl Default for Clock {
 impl Clock {
     /// A clock that shows zero.
     pub fn new() -> Clock {
-        Clock { start: Instant::now(), slept: AtomicU64::new(slept_micros()) }
+        let start = Instant::now();
+        // Behind the other one, so that what passes between the two looks like less sleep and never like more.
+        let boot = micros_since_boot();
+        let zero = || AtomicU64::new(0);
+        Clock { start, boot, slept: zero(), before: zero(), woke: zero() }
     }
 
     /// What it shows.
@@ -36,22 +47,35 @@ impl Clock {
         Time(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
+    /// What it shows, and how long the machine has slept since the clock was made, in µs. The second grows with every sleep
+    /// and stays the same otherwise. After a sleep, what answers may be another disk.
+    pub fn reading(&self) -> (Time, u64) {
+        let boot = micros_since_boot();
+        let now = self.now();
+        (now, self.noticed(now, boot.saturating_sub(self.boot).saturating_sub(now.0)))
+    }
+
+    /// What it slept, now that it must have been `slept`.
+    fn noticed(&self, now: Time, slept: u64) -> u64 {
+        let known = self.slept.load(Ordering::Relaxed);
+        if slept < known + NAP {
+            return known;
+        }
+        self.before.store(known, Ordering::Relaxed);
+        self.woke.store(now.0, Ordering::Relaxed);
+        self.slept.fetch_max(slept, Ordering::Relaxed).max(slept)
+    }
+
+    /// How long it had slept when what is answered at `now` may have been asked.
+    pub fn slept_before(&self, now: Time) -> u64 {
+        let lately = now.0 < self.woke.load(Ordering::Relaxed) + SETTLED;
+        let slept = if lately { &self.before } else { &self.slept };
+        slept.load(Ordering::Relaxed)
+    }
+
     /// When it will show `time`: for a condition variable. None for never.
     pub fn instant(&self, time: Time) -> Option<Instant> {
         if time == Time::NEVER { None } else { self.start.checked_add(Duration::from_micros(time.0)) }
-    }
-
-    /// How long the machine has slept since this was asked last. After that silence, what answers may be another
-    /// disk.
-    pub fn slept(&self) -> Option<Duration> {
-        let now = slept_micros();
-        let before = self.slept.load(Ordering::Relaxed);
-        let nap = Duration::from_micros(now.saturating_sub(before));
-        if nap < NAP {
-            return None;
-        }
-        self.slept.store(now, Ordering::Relaxed);
-        Some(nap)
     }
 }
 
@@ -60,17 +84,12 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// Microseconds that the machine has been suspended for since it started.
-fn slept_micros() -> u64 {
-    let running = read(libc::CLOCK_MONOTONIC);
-    read(libc::CLOCK_BOOTTIME).saturating_sub(running)
-}
-
-fn read(clock: libc::clockid_t) -> u64 {
+/// Microseconds since the machine started, sleep included.
+fn micros_since_boot() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for writing. Both clocks exist on every kernel that runs us; if one does not, `time`
+    // SAFETY: `time` is valid for writing. The clock exists on every kernel that runs us; if it does not, `time`
     // stays zero.
-    unsafe { libc::clock_gettime(clock, &mut time) };
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
 }
 
@@ -94,17 +113,30 @@ mod tests {
 
     #[test]
     fn a_machine_that_did_not_sleep_has_not_slept() {
-        assert_eq!(Clock::new().slept(), None);
+        let clock = Clock::new();
+        assert_eq!((clock.reading().1, clock.slept_before(clock.now())), (0, 0));
     }
 
     #[test]
-    fn a_sleep_is_told_once() {
+    fn a_sleep_is_noticed_once_and_stays() {
         let clock = Clock::new();
-        // As if a second of sleep had come since.
-        if clock.slept.load(Ordering::Relaxed) >= 1_000_000 {
-            clock.slept.fetch_sub(1_000_000, Ordering::Relaxed);
-            assert!(clock.slept().is_some_and(|nap| nap >= Duration::from_millis(900)));
-        }
-        assert_eq!(clock.slept(), None);
+        let hour = 3_600_000_000;
+        assert_eq!(clock.noticed(Time(5), NAP - 1), 0);
+        assert_eq!(clock.noticed(Time(10), hour), hour);
+        // Read by somebody who was slower, and by somebody who reads a little more.
+        assert_eq!(clock.noticed(Time(11), 0), hour);
+        assert_eq!(clock.noticed(Time(12), hour + NAP - 1), hour);
+        assert_eq!(clock.slept_before(Time(20)), 0, "what comes now may have been asked before");
+        assert_eq!(clock.slept_before(Time(10 + SETTLED)), hour);
+        assert_eq!(clock.noticed(Time(SETTLED), 2 * hour), 2 * hour);
+        assert_eq!(clock.slept_before(Time(SETTLED)), hour);
+    }
+
+    #[test]
+    fn an_older_boot_time_is_sleep() {
+        let clock = Clock { boot: micros_since_boot() - 5_000_000, ..Clock::new() };
+        let (_, slept) = clock.reading();
+        assert!((4_900_000..6_000_000).contains(&slept), "{slept}");
+        assert_eq!(clock.reading().1, slept);
     }
 }

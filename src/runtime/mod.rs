@@ -298,12 +298,13 @@ impl Runtime {
         unit: &Arc<Unit>,
         f: impl FnOnce(&mut Device<Done>, Time, &mut Sink<Done>) -> T,
     ) -> T {
-        let now = self.clock.now();
+        let (now, slept) = self.clock.reading();
         self.with_sink(|sink| {
             let mut device = unit.device.lock();
+            device.awake(slept, now, sink);
             let result = f(&mut device, now, sink);
             self.let_go(unit, device, now, sink);
-            self.carry_out(Some(unit), sink);
+            self.carry_out(Some((unit, slept)), sink);
             result
         })
     }
@@ -338,8 +339,16 @@ impl Runtime {
         result
     }
 
-    /// Sends, logs and replies, with nothing locked.
-    fn carry_out(&self, unit: Option<&Arc<Unit>>, sink: &mut Sink<Done>) {
+    /// Sends, logs and replies, with nothing locked. For whom: a target, and how long the machine had slept when it was locked.
+    fn carry_out(&self, whom: Option<(&Arc<Unit>, u64)>, sink: &mut Sink<Done>) {
+        if let Some((_, slept)) = whom
+            && !sink.frames.is_empty()
+            && self.clock.reading().1 != slept
+        {
+            // The machine slept between the two: these must not leave before IDENTIFY, and are lost as on a bad wire.
+            sink.frames.clear();
+        }
+        let unit = whom.map(|(unit, _)| unit);
         self.send(&mut sink.frames);
         if !sink.events.is_empty() {
             for event in sink.events.drain(..) {
@@ -517,6 +526,7 @@ impl Runtime {
             return;
         }
         let mut device = Device::new(birth, now);
+        device.set_slept(self.clock.slept_before(now));
         if let Some(observer) = self.observer.get() {
             observer.prepare(&mut device);
         }

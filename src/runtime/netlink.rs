@@ -241,7 +241,7 @@ impl Runtime {
             let _ = net.link.refresh();
             self.net_changed(net);
         }
-        let now = self.clock.now();
+        let (now, slept) = self.clock.reading();
         let mtu = net.link.mtu();
         let mut harvest = Harvest::default();
         let mut frames = batch.frames().enumerate().peekable();
@@ -253,6 +253,7 @@ impl Runtime {
             };
             self.with_sink(|sink| {
                 let mut device = unit.device.lock();
+                device.awake(slept, now, sink);
                 let mut answers = 0;
                 let mut one = |index: usize, header: Header, body: &[u8]| {
                     if header.tag == Tag::UNSOLICITED {
@@ -284,7 +285,7 @@ impl Runtime {
                     last_one: (!sink.done.is_empty()).then_some(sink.done.len() == 1 && left == 0),
                 };
                 self.let_go(&unit, device, now, sink);
-                self.carry_out(Some(&unit), sink);
+                self.carry_out(Some((&unit, slept)), sink);
             });
         }
         // What its device did not know, or what has no device, is for the discovery.

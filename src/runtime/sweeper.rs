@@ -150,11 +150,6 @@ impl Runtime {
 
     pub(super) fn sweep_loop(self: &Arc<Self>) {
         while let Some((at, due)) = self.next_due() {
-            if self.clock.slept().is_some() {
-                for unit in self.units() {
-                    self.with_device(&unit, |device, now, sink| device.slept(now, sink));
-                }
-            }
             bug::here("sweeper");
             match due {
                 Due::Unit(id) => self.sweep_unit(at, id),

@@ -232,7 +232,7 @@ fn ahead_doubt_about_the_disk_throws_all_of_it_away() {
     type Cause = (&'static str, fn(&mut World));
     let causes: [Cause; 4] = [
         ("identify", |w| w.with_device(0, |d, now, sink| d.identify(now, sink))),
-        ("sleep", |w| w.with_device(0, |d, now, sink| d.slept(now, sink))),
+        ("sleep", |w| w.sleep()),
         ("announcement", |w| {
             w.announce(0);
             w.pass(1);

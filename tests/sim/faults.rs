@@ -22,6 +22,7 @@ enum Trouble {
     Errors,
     Slow,
     Forge,
+    Sleep,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,7 @@ impl Troubles {
             (plan.errors, Trouble::Errors),
             (plan.slow, Trouble::Slow),
             (plan.forgeries, Trouble::Forge),
+            (plan.sleeps, Trouble::Sleep),
         ];
         let kinds = kinds.iter().filter(|k| k.0).map(|k| k.1).collect();
         let first = now + Duration::from_micros(rng.below(2 * plan.trouble_pace));
@@ -177,28 +179,40 @@ impl Troubles {
                 self.later(until, Remedy::Fast(t));
             }
             Trouble::Forge => forge(world, rng, n, t),
+            Trouble::Sleep => {
+                world.sleep();
+                if world.targets[t].alive && rng.chance(0.5) {
+                    self.exchange(world, rng, t);
+                    world.targets[t].restarted = Some(world.now.0);
+                }
+            }
         }
+    }
+
+    /// Another disk is behind the address from now on.
+    fn exchange(&mut self, world: &mut World, rng: &mut Rng, t: usize) {
+        let addr = world.targets[t].addr;
+        let spare = world.shelf.iter().position(|d| d.id / 100 == world.targets[t].look().id / 100);
+        let mut disk = match spare {
+            Some(at) if rng.chance(0.6) => world.shelf.swap_remove(at),
+            _ => {
+                let sectors = pick(rng, &[8, 64, 300, 1000]);
+                let id = world.targets[t].look().id / 100 * 100 + self.disks;
+                self.disks += 1;
+                Disk::new(id, sectors, rng.next())
+            }
+        };
+        world.note(|| format!("target {t} {addr} comes back as disk {}", disk.id));
+        disk.remembers = world.targets[t].look().remembers;
+        let old = world.targets[t].swap(disk);
+        world.shelf.push(old);
     }
 
     fn kill(&mut self, world: &mut World, rng: &mut Rng, t: usize, until: Time) {
         let before = world.targets[t].look().id;
         world.targets[t].die();
         if self.plan.swaps && rng.chance(0.5) {
-            let addr = world.targets[t].addr;
-            let spare = world.shelf.iter().position(|d| d.id / 100 == world.targets[t].look().id / 100);
-            let mut disk = match spare {
-                Some(at) if rng.chance(0.6) => world.shelf.swap_remove(at),
-                _ => {
-                    let sectors = pick(rng, &[8, 64, 300, 1000]);
-                    let id = world.targets[t].look().id / 100 * 100 + self.disks;
-                    self.disks += 1;
-                    Disk::new(id, sectors, rng.next())
-                }
-            };
-            world.note(|| format!("target {t} {addr} comes back as disk {}", disk.id));
-            disk.remembers = world.targets[t].look().remembers;
-            let old = world.targets[t].swap(disk);
-            world.shelf.push(old);
+            self.exchange(world, rng, t);
         } else if self.plan.resizes && rng.chance(0.3) {
             resize(world, rng, t);
         }

@@ -169,6 +169,47 @@ fn m4_shrink_and_grow() {
     world.curtain();
 }
 
+/// The machine sleeps for an hour, and another disk takes the address: on whatever way the first call comes, IDENTIFY goes before
+/// every write. Answers of the old disk that sat in the socket prove nothing.
+#[test]
+fn identity_after_a_sleep_identify_precedes_every_write() {
+    type First = fn(&mut World);
+    let ways: [(&str, First); 4] = [
+        ("a new write", |w| drop(writes(w, 50, 1))),
+        ("a sweep", |w| w.pass(25)),
+        ("a late answer", |w| {
+            w.step();
+        }),
+        ("a status page", |w| w.with_device(0, |_, _, _| ())),
+    ];
+    for (name, first) in ways {
+        for exchanged in [true, false] {
+            let mut world = Stage::default().set();
+            writes(&mut world, 0, 40);
+            while world.targets[0].look().executions < 32 {
+                assert!(world.step());
+            }
+            let queued = world.judge.pending.len();
+            assert!(queued > 8, "{name}: {queued}");
+            world.sleep();
+            if exchanged {
+                let old = world.targets[0].swap(Disk::new(1, 4096, 7));
+                world.shelf.push(old);
+            }
+            world.done.clear();
+            let before = executions(&world);
+            first(&mut world);
+            assert!(world.settle(3000), "{name}: {:?}", world.violation);
+            let stale = errors(&world, Error::Stale);
+            match exchanged {
+                true => assert_eq!((executions(&world), stale), (0, world.done.len()), "{name}"),
+                false => assert!(executions(&world) > before && stale == 0, "{name}"),
+            }
+            world.curtain();
+        }
+    }
+}
+
 /// An `identify` that is given up means nothing for what answers later: a larger disk is not taken over.
 #[test]
 fn identity_an_identify_that_got_no_answer_is_disarmed() {
@@ -183,7 +224,8 @@ fn identity_an_identify_that_got_no_answer_is_disarmed() {
         world.with_device(0, |d, now, sink| d.identify(now, sink));
         if doubted {
             // What drops the question does not leave the word armed.
-            world.with_device(0, |d, now, sink| d.slept(now, sink));
+            world.sleep();
+            world.with_device(0, |_, _, _| ());
         }
         world.pass(20_000);
         world.targets[0].disk().resize(2000);

@@ -198,7 +198,7 @@ impl Load {
                 let name = format!("p{}", rng.below(4));
                 let _ = world.with_device(u, |d, _, _| d.delete_partition(&name));
             }
-            12 => world.with_device(u, |d, now, sink| d.slept(now, sink)),
+            12 => world.sleep(),
             13 => {
                 // An open file keeps a target that is down being asked.
                 let _ = world.with_device(u, |d, _, _| d.open());

@@ -135,6 +135,8 @@ pub struct Plan {
     pub slow: bool,
     pub forgeries: bool,
     pub operator: bool,
+    /// The initiator's machine sleeps now and then.
+    pub sleeps: bool,
     pub deadline: Option<Duration>,
     pub nofail: bool,
     pub rediscover: u64,
@@ -179,6 +181,7 @@ fn draw(rng: &mut Rng) -> Plan {
         slow: some(rng, 0.2),
         forgeries: some(rng, 0.2),
         operator: some(rng, 0.4),
+        sleeps: false,
         deadline: pick(rng, &[None, None, Some(1), Some(3), Some(10)]).map(Duration::from_secs),
         nofail: some(rng, 0.15),
         rediscover: pick(rng, &[700_000, 5_000_000, 30_000_000]),

@@ -145,6 +145,12 @@ impl Unit {
         self.sent += 1;
     }
 
+    /// The machine sleeps: what was asked before shows nothing afterwards.
+    pub fn sleeps(&mut self) {
+        self.unconfirmed = true;
+        self.asked_identity.clear();
+    }
+
     /// A write ended: its buffer may be another's soon.
     pub fn forget_buffers(&mut self, start: u64, end: u64) {
         for sector in start..end {

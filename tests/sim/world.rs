@@ -4,6 +4,7 @@
 //! and the timers are checked for loops and for sleep while there is work. A violation ends the run with its description.
 
 mod hear;
+mod sleep;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -137,6 +138,8 @@ pub struct World {
     pub now: Time,
     /// Counts everything that happens.
     pub tick: u64,
+    /// How long the machine has slept, in µs.
+    pub slept: u64,
     pub rng: Rng,
     pub nets: Vec<Net>,
     pub wires: Vec<Wire>,
@@ -173,6 +176,7 @@ impl World {
         World {
             now: Time(0),
             tick: 0,
+            slept: 0,
             nets: Vec::new(),
             wires: Vec::new(),
             targets: Vec::new(),
@@ -294,6 +298,7 @@ impl World {
         self.figures.sweeps += 1;
         for u in 0..self.units.len() {
             if self.units[u].device.next_deadline().is_some_and(|t| t <= self.now) {
+                self.awake(u);
                 self.units[u].device.sweep(self.now, &mut self.sink);
                 self.after(u);
                 if let Some(problem) = self.units[u].swept(self.now) {
@@ -318,6 +323,7 @@ impl World {
         u: usize,
         f: impl FnOnce(&mut Device<u32>, Time, &mut Sink<u32>) -> T,
     ) -> T {
+        self.awake(u);
         let out = f(&mut self.units[u].device, self.now, &mut self.sink);
         self.after(u);
         out

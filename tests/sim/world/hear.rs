@@ -44,6 +44,7 @@ impl World {
 
     pub(super) fn hear_unit(&mut self, u: usize, net: NetId, mtu: usize, header: &Header, body: &[u8]) {
         let now = self.now;
+        self.awake(u);
         let config =
             (header.command == Command::Config && header.error.is_none()).then(|| Config::parse(body));
         if header.tag == Tag::UNSOLICITED {
@@ -124,6 +125,7 @@ impl World {
         let device = Device::new(found.birth, self.now);
         self.units.push(Unit::new(device, disk, self.now));
         self.units[u].quarantines = self.quarantines;
+        self.units[u].device.set_slept(self.slept);
         self.units[u].device.set_quarantines(self.quarantines);
         for (net, mac, mtu, sectors) in found.more {
             let config = Config { sectors, ..Config::request(aoefs::wire::Verb::Read, &[]) };
