@@ -93,6 +93,25 @@ fn ahead_who_jumps_or_is_no_stream_or_has_no_window_is_not_read_ahead_of() {
     world.curtain();
 }
 
+/// Reads whose ends are no sectors' ends, across pieces: the judge knows every byte.
+#[test]
+fn ahead_reads_of_any_length_get_the_right_bytes() {
+    const MIB: usize = 1 << 20;
+    for len in [1, 700, 4196, 70_001] {
+        let mut world = stage();
+        world.ask(0, Ask::Write { offset: 0, len: MIB });
+        assert!(world.settle(500));
+        world.pass(1100);
+        let reads = (MIB / len).min(200) as u64;
+        for n in 0..reads {
+            world.stream(1, n * len as u64, len);
+            world.pass(2);
+        }
+        assert!(served(&world) >= (reads - 4) * len as u64, "{} of {reads} of {len}", served(&world));
+        world.curtain();
+    }
+}
+
 /// Everything that may change sectors, each in the same place.
 fn changes() -> Vec<Ask> {
     vec![
