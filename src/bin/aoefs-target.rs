@@ -11,6 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use clap::{ArgAction, Parser};
@@ -115,6 +116,17 @@ fn main() -> ExitCode {
 /// The exit code when what initiators wrote may be lost: EX_IOERR of sysexits(3).
 const LOST: u8 = 74;
 
+/// Somebody has decided how the process ends: the thread that flushed, or a second signal. Whoever is later waits for
+/// that, or the exit code would be the one and the last words the other's.
+static DECIDED: AtomicBool = AtomicBool::new(false);
+
+/// Returns once in the life of the process.
+fn decide() {
+    while DECIDED.swap(true, Ordering::SeqCst) {
+        thread::park();
+    }
+}
+
 fn run(cli: &Cli) -> Result<ExitCode, String> {
     let how = Open { read_only: cli.read_only, sync: cli.sync, size: cli.size, share: cli.force_share };
     // The links first: a file that --size creates should not be left behind by a misspelt interface.
@@ -166,6 +178,7 @@ fn attend(
                 Err(e) => log::error!("cannot look at the size: no thread: {e}"),
             },
             Ok(Some(Wish::Stop)) if stopping => {
+                decide();
                 logging::last_words(&format!(
                     "{}: ended by a second signal before the flush had; what was written last may be lost",
                     file.display()
@@ -192,7 +205,9 @@ fn end(export: &Export, servers: &[Server], file: &Path) {
     let mut target = export.lock();
     let counters = target.counters();
     log::info!("{counters:?}, {} replies lost", servers.iter().map(Server::lost).sum::<u64>());
-    let code = match (target.lost(), target.flush()) {
+    let flushed = (target.lost(), target.flush());
+    decide();
+    let code = match flushed {
         (_, Ok(())) => 0,
         (before, Err(_)) => {
             let which = if before { "a flush failed before" } else { "the last flush failed" };
