@@ -71,13 +71,13 @@ fn unit_rows() -> Vec<Row> {
         },
         Row {
             word: "delpart",
-            alone: Some((EINVAL, "usage: delpart NAME")),
+            alone: Some((EINVAL, "usage: delpart [-f] NAME")),
             good: &["delpart gone"],
             wrong: &[
                 ("delpart gone", ENOENT, "delpart gone: No such file or directory"),
                 ("delpart a/b", EINVAL, "delpart: a/b: a name is made of"),
             ],
-            huge: ("", "delpart: a name has 1…27 bytes; usage: delpart NAME"),
+            huge: ("", "delpart: a name has 1…27 bytes; usage: delpart [-f] NAME"),
             prepare: |bed| assert_eq!(bed.echo("1.0/ctl", "part gone 0 1"), Ok(13)),
             ..ROW
         },
