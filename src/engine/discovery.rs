@@ -2,6 +2,10 @@
 //!
 //! Anybody on the segment can announce 65,536 shelves. A candidate costs little, there are at most
 //! [`CANDIDATES_MAX`], few of them are asked at a time, and one that does not answer IDENTIFY is forgotten.
+//!
+//! An answer to a query of ours beats an announcement: it takes the address over from an announcement of another MAC, is asked
+//! before those that only announced themselves, and has room of its own in the table. A MAC that answers nothing keeps no other
+//! away from its address: the next one that spoke for it is asked.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -13,10 +17,14 @@ use super::time::Time;
 use super::transmit::{Payload, Transmit, padded};
 use crate::wire::{Addr, Ata, CONFIG_LEN, Command, Config, Header, IDENTIFY_LEN, Identify, Mac, Tag, Verb};
 
-/// Addresses that have answered or announced themselves and are not devices: as many as there may be targets.
-pub const CANDIDATES_MAX: usize = 4096;
+/// Addresses that only announced themselves and are not devices: as many as there may be targets.
+pub const ANNOUNCED_MAX: usize = 4096;
+/// Addresses that have answered or announced themselves and are not devices: announcements leave room for as many answers.
+pub const CANDIDATES_MAX: usize = 2 * ANNOUNCED_MAX;
 /// Questions outstanding on one netlink (design.md §6): more would overflow somebody's buffers.
 const ASKING_MAX: usize = 64;
+/// How many of them may be to addresses that only announced themselves: forged ones answer none, and each takes 8 s.
+const ASKING_ANNOUNCED: usize = 48;
 /// Ways to one candidate that are remembered besides the first.
 const MORE_MAX: usize = 8;
 /// A candidate that has not become a device is forgotten after this.
@@ -58,6 +66,8 @@ struct Candidate {
     config: Vec<u8>,
     more: Vec<(NetId, Mac, usize, u8)>,
     stage: Stage,
+    /// It answered a question of ours; otherwise it only announced itself.
+    answered: bool,
     /// The tags of this stage's copies; the answer to any is good.
     tags: Vec<Tag>,
     asked: u32,
@@ -65,18 +75,62 @@ struct Candidate {
     forget_at: Time,
 }
 
+impl Candidate {
+    fn way(&self) -> (NetId, Mac) {
+        (self.net, self.mac)
+    }
+
+    /// It is spoken to by this way from now on.
+    fn take_way(&mut self, (net, mac, mtu, advertised): (NetId, Mac, usize, u8)) {
+        (self.net, self.mac, self.mtu, self.advertised) = (net, mac, mtu, advertised);
+        self.more.retain(|m| (m.0, m.1) != (net, mac));
+    }
+}
+
+/// Candidates of one kind on one netlink.
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: VecDeque<Addr>,
+    asking: Vec<Addr>,
+}
+
 /// Whose turn it is on one netlink.
 #[derive(Debug, Default)]
 struct Turns {
-    waiting: VecDeque<Addr>,
-    /// At most [`ASKING_MAX`].
-    asking: Vec<Addr>,
+    /// Those that answered a question of ours: they come first.
+    answered: Lane,
+    /// Those that only announced themselves: at most [`ASKING_ANNOUNCED`] are asked at a time.
+    announced: Lane,
+}
+
+impl Turns {
+    fn lane(&mut self, answered: bool) -> &mut Lane {
+        if answered { &mut self.answered } else { &mut self.announced }
+    }
+
+    fn asking(&self) -> impl Iterator<Item = &Addr> {
+        self.answered.asking.iter().chain(&self.announced.asking)
+    }
+
+    /// Whose turn it is, if anybody may be asked now.
+    fn next(&mut self) -> Option<Addr> {
+        if self.answered.asking.len() + self.announced.asking.len() >= ASKING_MAX {
+            return None;
+        }
+        let room = self.announced.asking.len() < ASKING_ANNOUNCED;
+        self.answered
+            .waiting
+            .pop_front()
+            .or_else(|| room.then(|| self.announced.waiting.pop_front()).flatten())
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Discovery {
     candidates: HashMap<Addr, Candidate>,
+    /// How many of them only announced themselves.
+    announced: usize,
     /// Those that wait for their turn to be asked and those that are being asked, by netlink: so that what happens to one
     /// costs the same however many there are.
     turns: HashMap<NetId, Turns>,
@@ -100,6 +154,7 @@ impl Discovery {
     pub fn new(space: TagSpace, seed: u32) -> Discovery {
         Discovery {
             candidates: HashMap::new(),
+            announced: 0,
             turns: HashMap::new(),
             queries: VecDeque::new(),
             space,
@@ -168,75 +223,137 @@ impl Discovery {
                 .candidates
                 .get(&addr)
                 .is_some_and(|c| c.stage == Stage::Limits && c.tags.contains(&header.tag));
-        if let Some(c) = self.candidates.get_mut(&addr) {
-            if (c.net, c.mac) != (net, mac) {
-                if asked && c.more.len() < MORE_MAX && !c.more.iter().any(|m| (m.0, m.1) == (net, mac)) {
-                    c.more.push((net, mac, mtu, config.sectors));
-                }
-                return;
-            }
-            match c.stage {
-                Stage::Identity => return,
-                Stage::Limits if !asked => return,
-                Stage::Limits => self.stop_asking(addr),
-                Stage::Quiet => {}
-            }
-        } else if self.candidates.len() >= CANDIDATES_MAX {
-            self.refused += 1;
+        if !asked && !header.is_announcement() {
+            // The answer to another initiator of this host.
             return;
         }
-        let c = self.candidates.entry(addr).or_insert_with(|| Candidate {
-            net,
-            mac,
-            mtu,
-            buffers: 0,
-            fw: 0,
-            advertised: 0,
-            config: Vec::new(),
-            more: Vec::new(),
-            stage: Stage::Quiet,
-            tags: Vec::new(),
-            asked: 0,
-            due: Time::NEVER,
-            forget_at: forgotten_at(now),
-        });
+        let way = (net, mac, mtu, config.sectors);
+        let room = self.has_room(asked);
+        match self.candidates.get_mut(&addr) {
+            None if !room => {
+                self.refused += 1;
+                return;
+            }
+            None => self.add(now, addr, way, asked),
+            Some(c) => {
+                let same = c.way() == (net, mac);
+                match c.stage {
+                    Stage::Quiet => {}
+                    _ if !asked => return,
+                    Stage::Limits if same || !c.answered => {}
+                    _ if same => return,
+                    _ => {
+                        if c.more.len() < MORE_MAX && !c.more.iter().any(|m| (m.0, m.1) == (net, mac)) {
+                            c.more.push(way);
+                        }
+                        return;
+                    }
+                }
+                let answered = asked || (same && c.answered);
+                if !answered && c.answered && self.announced >= ANNOUNCED_MAX {
+                    self.refused += 1;
+                    return;
+                }
+                self.stop_asking(addr);
+                self.turn_to(addr, way, answered);
+            }
+        }
+        let Some(c) = self.candidates.get_mut(&addr) else { return };
         if asked {
             c.buffers = config.buffers;
             c.fw = config.firmware;
             c.advertised = config.sectors;
             c.config = config.string.to_vec();
+            c.forget_at = forgotten_at(now);
         }
         c.stage = if asked { Stage::Identity } else { Stage::Limits };
-        c.asked = 0;
-        c.tags.clear();
         let at = c.forget_at;
         self.forget_at = self.forget_at.min(at);
         self.timer = self.timer.min(at);
-        self.turns.entry(net).or_default().waiting.push_back(addr);
+        self.line_up(addr);
         self.ask_more(now, net, frames);
     }
 
+    fn has_room(&self, answered: bool) -> bool {
+        self.candidates.len() < CANDIDATES_MAX && (answered || self.announced < ANNOUNCED_MAX)
+    }
+
+    fn add(&mut self, now: Time, addr: Addr, way: (NetId, Mac, usize, u8), answered: bool) {
+        let (net, mac, mtu, advertised) = way;
+        self.announced += usize::from(!answered);
+        let candidate = Candidate {
+            net,
+            mac,
+            mtu,
+            buffers: 0,
+            fw: 0,
+            advertised,
+            config: Vec::new(),
+            more: Vec::new(),
+            stage: Stage::Quiet,
+            answered,
+            tags: Vec::new(),
+            asked: 0,
+            due: Time::NEVER,
+            forget_at: forgotten_at(now),
+        };
+        self.candidates.insert(addr, candidate);
+    }
+
+    /// A candidate that is not being asked is spoken to by this way from now on. `answered`: it answered there.
+    fn turn_to(&mut self, addr: Addr, way: (NetId, Mac, usize, u8), answered: bool) {
+        let Some(c) = self.candidates.get_mut(&addr) else { return };
+        self.announced += usize::from(c.answered);
+        self.announced -= usize::from(answered);
+        c.answered = answered;
+        c.take_way(way);
+    }
+
+    /// The candidate's next question is sent when it is its turn.
+    fn line_up(&mut self, addr: Addr) {
+        if let Some(c) = self.candidates.get_mut(&addr) {
+            c.asked = 0;
+            c.tags.clear();
+            self.turns.entry(c.net).or_default().lane(c.answered).waiting.push_back(addr);
+        }
+    }
+
+    /// Neither waits for its turn nor for an answer.
     fn stop_asking(&mut self, addr: Addr) {
         if let Some(c) = self.candidates.get_mut(&addr)
-            && c.asked > 0
+            && c.stage != Stage::Quiet
+            && let Some(turns) = self.turns.get_mut(&c.net)
         {
+            let lane = turns.lane(c.answered);
+            match c.asked {
+                0 => lane.waiting.retain(|waiting| *waiting != addr),
+                _ => lane.asking.retain(|asked| *asked != addr),
+            }
             c.asked = 0;
             c.due = Time::NEVER;
-            if let Some(turns) = self.turns.get_mut(&c.net) {
-                turns.asking.retain(|asked| *asked != addr);
-            }
         }
+    }
+
+    /// It does not answer, or not with what it should: the next that answered for this address is asked, if there is one.
+    fn give_up(&mut self, now: Time, addr: Addr, frames: &mut Vec<Transmit>) {
+        self.stop_asking(addr);
+        let Some(c) = self.candidates.get_mut(&addr) else { return };
+        c.stage = Stage::Quiet;
+        let Some(next) = c.more.first().copied() else { return };
+        c.stage = Stage::Limits;
+        self.turn_to(addr, next, true);
+        self.line_up(addr);
+        self.ask_more(now, next.0, frames);
     }
 
     /// Asks those that wait for a netlink, as far as there is room.
     fn ask_more(&mut self, now: Time, net: NetId, frames: &mut Vec<Transmit>) {
         while let Some(turns) = self.turns.get_mut(&net)
-            && turns.asking.len() < ASKING_MAX
-            && let Some(addr) = turns.waiting.pop_front()
+            && let Some(addr) = turns.next()
         {
             let wanted = |c: &&Candidate| c.net == net && c.stage != Stage::Quiet && c.asked == 0;
-            if self.candidates.get(&addr).filter(wanted).is_some() {
-                turns.asking.push(addr);
+            if let Some(c) = self.candidates.get(&addr).filter(wanted) {
+                turns.lane(c.answered).asking.push(addr);
                 self.ask(now, addr, frames);
             }
         }
@@ -281,15 +398,12 @@ impl Discovery {
             return None;
         }
         let (parsed, net) = (Identify::parse(raw), c.net);
-        self.stop_asking(addr);
         let found = match parsed {
             Err(_) => {
-                if let Some(c) = self.candidates.get_mut(&addr) {
-                    c.stage = Stage::Quiet;
-                }
+                self.give_up(now, addr, frames);
                 None
             }
-            Ok(identify) => self.candidates.remove(&addr).map(|c| {
+            Ok(identify) => self.take(addr).map(|c| {
                 let mut ident = Box::new([0; IDENTIFY_LEN]);
                 ident.copy_from_slice(raw);
                 Found {
@@ -315,6 +429,14 @@ impl Discovery {
         found
     }
 
+    /// Takes a candidate out that is being asked.
+    fn take(&mut self, addr: Addr) -> Option<Candidate> {
+        self.stop_asking(addr);
+        let c = self.candidates.remove(&addr)?;
+        self.announced -= usize::from(!c.answered);
+        Some(c)
+    }
+
     /// Repeats what was not answered and forgets who said nothing more.
     pub fn sweep(&mut self, now: Time, frames: &mut Vec<Transmit>) {
         if now < self.timer {
@@ -322,22 +444,21 @@ impl Discovery {
         }
         // Only those that are being asked have something due; those that are forgotten go once a second, all of a second together.
         let due = |addr: &Addr| self.candidates.get(addr).is_some_and(|c| c.asked > 0 && c.due <= now);
-        let asking = self.turns.values().flat_map(|turns| turns.asking.iter());
+        let asking = self.turns.values().flat_map(Turns::asking);
         let due: Vec<Addr> = asking.copied().filter(|addr| due(addr)).collect();
         for addr in due {
             match self.candidates.get_mut(&addr) {
-                Some(c) if c.asked >= ATTEMPTS => {
-                    c.stage = Stage::Quiet;
-                    self.stop_asking(addr);
-                }
+                Some(c) if c.asked >= ATTEMPTS => self.give_up(now, addr, frames),
                 _ => self.ask(now, addr, frames),
             }
         }
         if self.forget_at <= now {
             self.candidates.retain(|_, c| c.forget_at > now);
-            for turns in self.turns.values_mut() {
-                turns.waiting.retain(|addr| self.candidates.contains_key(addr));
-                turns.asking.retain(|addr| self.candidates.contains_key(addr));
+            self.count();
+            for lane in self.turns.values_mut().flat_map(|turns| [&mut turns.answered, &mut turns.announced])
+            {
+                lane.waiting.retain(|addr| self.candidates.contains_key(addr));
+                lane.asking.retain(|addr| self.candidates.contains_key(addr));
             }
             self.forget_at = self.candidates.values().map(|c| c.forget_at).min().unwrap_or(Time::NEVER);
         }
@@ -345,14 +466,19 @@ impl Discovery {
         for net in nets {
             self.ask_more(now, net, frames);
         }
-        let asking = self.turns.values().flat_map(|turns| turns.asking.iter());
+        let asking = self.turns.values().flat_map(Turns::asking);
         let next = asking.filter_map(|addr| self.candidates.get(addr)).map(|c| c.due);
         self.timer = next.min().unwrap_or(Time::NEVER).min(self.forget_at);
+    }
+
+    fn count(&mut self) {
+        self.announced = self.candidates.values().filter(|c| !c.answered).count();
     }
 
     /// A netlink is gone, and with it those that were reached by it.
     pub fn net_removed(&mut self, net: NetId) {
         self.candidates.retain(|_, c| c.net != net);
+        self.count();
         for c in self.candidates.values_mut() {
             c.more.retain(|m| m.0 != net);
         }
@@ -362,51 +488,4 @@ impl Discovery {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn announced(addr: Addr) -> Header {
-        let (dst, src) = (Mac::BROADCAST, Mac([2, 0, 0, 0, 0, 9]));
-        let command = Command::Config;
-        Header { dst, src, version: 1, response: true, error: None, addr, command, tag: Tag::UNSOLICITED }
-    }
-
-    /// Somebody announces more addresses than there may be, again and again, and answers nothing.
-    #[test]
-    fn what_waits_is_bounded_and_asked_by_turns() {
-        let mut discovery = Discovery::new(TagSpace::new(0), 0);
-        let config = Config { buffers: 1, sectors: 2, ..Config::request(Verb::Read, &[]) };
-        let (mut now, mut frames, mut asked) = (Time(0), Vec::new(), 0);
-        for round in 0..40u32 {
-            for n in 0..6000u32 {
-                let addr = Addr::new((n / 200) as u16, (n % 200) as u8);
-                discovery.heard(now, NetId(n as u16 % 2), 1500, &announced(addr), &config, &mut frames);
-                now.0 += 1000;
-                if discovery.next_deadline().is_some_and(|at| at <= now) {
-                    discovery.sweep(now, &mut frames);
-                    assert!(
-                        discovery.next_deadline().is_none_or(|at| at > now),
-                        "a deadline that has passed"
-                    );
-                }
-                asked += frames.drain(..).count();
-            }
-            let waiting: usize = discovery.turns.values().map(|turns| turns.waiting.len()).sum();
-            let asking = discovery.turns.values().map(|turns| turns.asking.len()).max().unwrap_or(0);
-            assert!(
-                discovery.candidates() <= CANDIDATES_MAX && waiting <= CANDIDATES_MAX,
-                "round {round}: {waiting}"
-            );
-            assert!(asking <= ASKING_MAX, "round {round}: {asking}");
-        }
-        // Two netlinks, 64 at a time, five copies in 7.75 s each: about 80 a second.
-        let seconds = now.0 / 1_000_000;
-        assert!((40..100).contains(&(asked as u64 / seconds)), "{asked} questions in {seconds} s");
-        // And when they are gone for a minute, nothing is left.
-        for _ in 0..300 {
-            now.0 += 500_000;
-            discovery.sweep(now, &mut frames);
-        }
-        assert_eq!((discovery.candidates(), discovery.next_deadline()), (0, None));
-    }
-}
+mod tests;

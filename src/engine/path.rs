@@ -105,6 +105,8 @@ pub struct Path {
     pub mac: Mac,
     /// May it carry work?
     pub trust: Trust,
+    /// It was only announced: it gives way to one that answers a query.
+    pub announced: bool,
     /// Is the netlink up?
     pub up: bool,
     /// The netlink's MTU, in Linux's sense.
@@ -154,6 +156,7 @@ impl Path {
             net,
             mac,
             trust,
+            announced: false,
             up: true,
             mtu,
             advertised,

@@ -535,7 +535,7 @@ impl Runtime {
         self.log.log("found", Some(addr), format_args!("found: {who}"));
         self.with_device(&unit, |device, now, sink| {
             for (net, mac, mtu, advertised) in more {
-                device.announced(now, net, mac, mtu, advertised, sink);
+                device.answered_at(now, net, mac, mtu, advertised, sink);
             }
         });
         if let Some(observer) = self.observer.get() {

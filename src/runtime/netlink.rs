@@ -257,8 +257,11 @@ impl Runtime {
                 let mut answers = 0;
                 let mut one = |index: usize, header: Header, body: &[u8]| {
                     if header.tag == Tag::UNSOLICITED {
-                        if let (Command::Config, Ok(config)) = (header.command, Config::parse(body)) {
+                        let Ok(config) = Config::parse(body) else { return };
+                        if header.is_announcement() {
                             device.announced(now, net.id, header.src, mtu, config.sectors, sink);
+                        } else if header.command == Command::Config {
+                            device.overheard(now, net.id, header.src, sink);
                         }
                         return;
                     }

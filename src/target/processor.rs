@@ -319,6 +319,10 @@ impl<I: Image> Processor<I> {
             tag: Tag::UNSOLICITED,
         };
         let mut out = self.reply_to(&ask, mac, mtu, frame)?;
+        if dst != Mac::BROADCAST {
+            // It must differ from an answer: see `Header::is_announcement`.
+            out.header.version = 0;
+        }
         let len = self.put_config(Verb::Read, mtu, &mut out);
         Some(out.finish(None, len))
     }

@@ -71,6 +71,15 @@ impl Header {
         Ok((header, body))
     }
 
+    /// Does the target say of its own accord that it is there? Only tag 0 says so, and not always: answers to a query with tag 0,
+    /// as the kernel's driver broadcasts, reach every initiator behind the MAC of the one that asked. An announcement
+    /// goes to everybody, or, where a target knows its hosts, to one of them; then its version is 0, while an
+    /// answer repeats the version that was asked with.
+    pub fn is_announcement(&self) -> bool {
+        let nobody_asked = self.dst == Mac::BROADCAST || self.version == 0;
+        self.response && self.command == Command::Config && self.tag == Tag::UNSOLICITED && nobody_asked
+    }
+
     /// Writes the first [`HEADER_LEN`] bytes of `out`, and panics if it is shorter.
     pub fn emit(&self, out: &mut [u8]) {
         let out = &mut out[..HEADER_LEN];
@@ -243,6 +252,18 @@ mod tests {
         frame[field::VERSION_FLAGS] |= flag::ERROR;
         frame[field::ERROR] = 0;
         assert_eq!(Header::parse(&frame).map(|(header, _)| header.error), Ok(Some(Refusal::Other(0))));
+    }
+
+    #[test]
+    fn an_answer_to_another_initiator_is_no_announcement() {
+        let to_all = Header { tag: Tag::UNSOLICITED, ..set_refused() };
+        assert!(to_all.is_announcement());
+        let to_one = Header { dst: Mac([2, 0, 0, 0, 0, 2]), ..to_all };
+        assert!(!to_one.is_announcement());
+        assert!(Header { version: 0, ..to_one }.is_announcement(), "to a host that the target was told of");
+        assert!(!Header { tag: Tag(0x8000_0001), ..to_all }.is_announcement());
+        assert!(!Header { command: Command::Ata, ..to_all }.is_announcement());
+        assert!(!Header { response: false, ..to_all }.is_announcement());
     }
 
     #[test]

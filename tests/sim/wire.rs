@@ -321,7 +321,7 @@ fn forged(
     command: Command,
     error: Option<Refusal>,
 ) -> Vec<u8> {
-    let dst = world.nets[0].mac;
+    let dst = if tag == Tag::UNSOLICITED { Mac::BROADCAST } else { world.nets[0].mac };
     let mut frame = vec![0; MIN_FRAME];
     Header { dst, src, version: 1, response: true, error, addr, command, tag }.emit(&mut frame);
     if command == Command::Config {
@@ -416,5 +416,66 @@ fn window_a_repeated_answer_to_a_probe_forgives_nothing() {
     world.pass(100);
     assert!(world.units[0].device.paths()[0].probed.is_some());
     assert_eq!(window(&world), halved);
+    world.curtain();
+}
+
+/// Forged announcements of MACs that say nothing hold all the places of unproven paths; the target's second port, which answers
+/// a query, becomes a path all the same. And they cost a real announcement no credit.
+#[test]
+fn a_path_that_answers_beats_those_that_were_announced() {
+    let mut world = Stage::default().set();
+    let own = Addr::new(1, 0);
+    let second = Mac([2, 0, 0, 0, 10, 1]);
+    world.targets[0].macs.push(second);
+    let forge = |world: &mut World| {
+        for n in 0..6 {
+            let frame = forged(world, Mac([2, 9, 0, 0, 0, n]), own, Tag::UNSOLICITED, Command::Config, None);
+            world.forge(0, frame);
+        }
+        world.pass(1);
+    };
+    forge(&mut world);
+    let before = world.units[0].device.status().stats.confirmations;
+    world.announce(0);
+    world.pass(10);
+    assert_eq!(world.units[0].device.status().stats.confirmations, before + 1, "a real announcement counts");
+    forge(&mut world);
+    world.add_wire(0, 0, 1, 30);
+    world.query(0);
+    world.pass(10);
+    let paths = world.units[0].device.paths();
+    let active = |mac| paths.iter().any(|p| p.mac == mac && p.trust == aoefs::engine::Trust::Active);
+    assert!(active(second), "{paths:?}");
+    world.curtain();
+}
+
+/// The target answers another initiator behind the same MAC, as it answers the kernel's driver: that is no announcement.
+#[test]
+fn an_answer_to_another_initiator_is_no_announcement() {
+    let mut world = Stage::default().set();
+    let own = world.targets[0].macs[0];
+    let frame = forged(&world, own, Addr::new(1, 0), Tag::UNSOLICITED, Command::Config, None);
+    let mut answer = frame.clone();
+    answer[..6].copy_from_slice(&world.nets[0].mac.0);
+    let before = world.units[0].device.status().stats;
+    for _ in 0..10 {
+        world.forge(0, answer.clone());
+        world.pass(1);
+    }
+    let after = world.units[0].device.status().stats;
+    assert_eq!(after.confirmations, before.confirmations);
+    assert_eq!(after.unexpected, before.unexpected + 10);
+    // From a stranger it makes no candidate either; what goes to all is one, and so is what vblade sends to the hosts it knows.
+    answer[16..19].copy_from_slice(&[0, 9, 9]);
+    world.forge(0, answer.clone());
+    world.pass(1);
+    assert_eq!(world.discovery.candidates(), 0);
+    answer[14] = 0x08;
+    world.forge(0, answer);
+    world.pass(1);
+    assert_eq!(world.discovery.candidates(), 1);
+    world.forge(0, frame);
+    world.pass(1);
+    assert_eq!(world.units[0].device.status().stats.confirmations, before.confirmations + 1);
     world.curtain();
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Confidence, Device, Sink, State};
 use crate::engine::event::{Cause, Event, Identity, Reason};
 use crate::engine::flight::{FrameId, ReqId, Work};
-use crate::engine::path::{NetId, PathId, Trust};
+use crate::engine::path::{NetId, Path, PathId, Trust};
 use crate::engine::request::{Answered, Error};
 use crate::engine::time::Time;
 use crate::wire::{Identify, Mac, Sector, Unusable};
@@ -95,7 +95,13 @@ impl<R> Device<R> {
             self.credit += 1;
             self.credit_at = self.credit_at + ALARM_EVERY;
         }
-        if self.path_by(net, mac).is_none() && !self.propose(now, net, mac, mtu, advertised, sink) {
+        if self.path_by(net, mac).is_none() {
+            self.propose(now, (net, mac, mtu, advertised), false, sink);
+            return;
+        }
+        // A MAC that has not proven itself has nothing to say of the disk that we know, and costs the others no credit.
+        let proving = |p: &Path| p.trust == Trust::Proving;
+        if self.path_by(net, mac).and_then(|id| self.path(id)).is_some_and(proving) {
             return;
         }
         if self.credit == 0 {
@@ -105,9 +111,6 @@ impl<R> Device<R> {
             self.credit_at = now;
         }
         self.credit -= 1;
-        if self.path_by(net, mac).and_then(|id| self.path(id)).is_some_and(|p| p.trust == Trust::Proving) {
-            return;
-        }
         self.distrust(now, "it announced itself", sink);
         let announced = self.paths_of(mac);
         let others = self.path_ids().any(|(id, p)| p.usable() && !announced.contains(&id));
@@ -125,6 +128,14 @@ impl<R> Device<R> {
         } else {
             self.announced = true;
             self.arm(self.identify_at);
+        }
+    }
+
+    /// The target answered another initiator of this host: no announcement, but a sign of life.
+    pub fn overheard(&mut self, now: Time, net: NetId, mac: Mac, sink: &mut Sink<R>) {
+        self.stats.unexpected += 1;
+        if self.state != State::Up && self.path_by(net, mac).is_some() {
+            self.revive(now, sink);
         }
     }
 

@@ -42,14 +42,28 @@ impl<R> Device<R> {
                 self.take_limits(id, config);
                 if let Some(p) = self.path_mut(id) {
                     p.mtu = mtu;
+                    p.announced = false;
                 }
                 if self.state != State::Up {
                     self.revive(now, sink);
                 }
             }
-            None => {
-                self.propose(now, net, mac, mtu, config.sectors, sink);
-            }
+            None => self.propose(now, (net, mac, mtu, config.sectors), true, sink),
+        }
+    }
+
+    /// The target answered here, too, before it was known: another way to it.
+    pub fn answered_at(
+        &mut self,
+        now: Time,
+        net: NetId,
+        mac: Mac,
+        mtu: usize,
+        advertised: u8,
+        sink: &mut Sink<R>,
+    ) {
+        if self.path_by(net, mac).is_none() {
+            self.propose(now, (net, mac, mtu, advertised), true, sink);
         }
     }
 
@@ -64,38 +78,52 @@ impl<R> Device<R> {
         }
     }
 
-    /// A MAC that this target was not known by: it becomes a path if the same disk answers over it.
+    /// A MAC that this target was not known by: it becomes a path if the same disk answers over it. `answered`: a query of ours,
+    /// there; otherwise somebody only announced it, which anybody can, and must not take the place of one that answers.
     pub(super) fn propose(
         &mut self,
         now: Time,
-        net: NetId,
-        mac: Mac,
-        mtu: usize,
-        advertised: u8,
+        (net, mac, mtu, advertised): (NetId, Mac, usize, u8),
+        answered: bool,
         sink: &mut Sink<R>,
-    ) -> bool {
+    ) {
         if !mac.is_unicast() {
-            return false;
+            return;
         }
-        let proving = self.paths.iter().flatten().filter(|p| p.trust == Trust::Proving).count();
-        let here = self.paths.iter().flatten().filter(|p| p.net == net).count();
-        let mut nets: Vec<NetId> = self.paths.iter().flatten().map(|p| p.net).collect();
-        nets.sort_unstable();
-        nets.dedup();
-        if proving >= PROVING_MAX || here >= MACS_MAX || (here == 0 && nets.len() >= NETS_MAX) {
-            return false;
+        while !self.has_room(net) {
+            // Of whom one must go where this netlink has too many paths already.
+            let here = self.paths_on(net) >= MACS_MAX;
+            let gives_way = |p: &Path| p.trust == Trust::Proving && p.announced && (!here || p.net == net);
+            let Some((id, _)) = self.path_ids().find(|(_, p)| answered && gives_way(p)) else { return };
+            self.remove_path(id, now, sink);
         }
         let free = match self.paths.iter().position(Option::is_none) {
             Some(free) => free,
-            None if self.paths.len() < PATHS_MAX => {
+            None => {
                 self.paths.push(None);
                 self.paths.len() - 1
             }
-            None => return false,
         };
-        self.paths[free] = Some(Path::new(net, mac, mtu, advertised, Trust::Proving, now));
+        let mut path = Path::new(net, mac, mtu, advertised, Trust::Proving, now);
+        path.announced = !answered;
+        self.paths[free] = Some(path);
         self.prove(PathId(free as u8), now, sink);
-        true
+    }
+
+    /// Paths over this netlink.
+    fn paths_on(&self, net: NetId) -> usize {
+        self.path_ids().filter(|(_, p)| p.net == net).count()
+    }
+
+    /// May one more path over this netlink be proven?
+    fn has_room(&self, net: NetId) -> bool {
+        let proving = self.path_ids().filter(|(_, p)| p.trust == Trust::Proving).count();
+        let here = self.paths_on(net);
+        let mut nets: Vec<NetId> = self.path_ids().map(|(_, p)| p.net).collect();
+        nets.sort_unstable();
+        nets.dedup();
+        let full = here >= MACS_MAX || (here == 0 && nets.len() >= NETS_MAX);
+        proving < PROVING_MAX && !full && self.path_ids().count() < PATHS_MAX
     }
 
     pub(super) fn refuse_path(&mut self, id: PathId, now: Time, sink: &mut Sink<R>) {

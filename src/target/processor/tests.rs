@@ -396,7 +396,8 @@ fn announcements_go_to_everybody_or_to_the_masked() {
     for to in [HOST, OTHER] {
         let nth = usize::from(to == OTHER);
         let len = target.announcement(nth, OWN, 9000, &mut frame).unwrap();
-        assert_eq!(Header::parse(&frame[..len]).unwrap().0.dst, to);
+        let header = Header::parse(&frame[..len]).unwrap().0;
+        assert!(header.dst == to && header.is_announcement());
     }
     assert_eq!(target.announcement(2, OWN, 9000, &mut frame), None);
 }

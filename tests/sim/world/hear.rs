@@ -48,9 +48,14 @@ impl World {
         let config =
             (header.command == Command::Config && header.error.is_none()).then(|| Config::parse(body));
         if header.tag == Tag::UNSOLICITED {
-            if let Some(Ok(config)) = config {
+            if let Some(Ok(config)) = config
+                && header.is_announcement()
+            {
                 self.believe(u, net, header.src);
                 self.units[u].device.announced(now, net, header.src, mtu, config.sectors, &mut self.sink);
+                self.after(u);
+            } else if header.command == Command::Config {
+                self.units[u].device.overheard(now, net, header.src, &mut self.sink);
                 self.after(u);
             }
         } else if self.discovery.solicited(now, net, header.tag) {
@@ -128,8 +133,7 @@ impl World {
         self.units[u].device.set_slept(self.slept);
         self.units[u].device.set_quarantines(self.quarantines);
         for (net, mac, mtu, sectors) in found.more {
-            let config = Config { sectors, ..Config::request(aoefs::wire::Verb::Read, &[]) };
-            self.units[u].device.solicited(self.now, net, mac, mtu, &config, &mut self.sink);
+            self.units[u].device.answered_at(self.now, net, mac, mtu, sectors, &mut self.sink);
         }
         self.after(u);
     }
