@@ -7,6 +7,7 @@
 //! Locks, in this order: netlinks, device table, one device. The discovery's, the timers' and the log's are leaves. None is
 //! held across a send, a receive, a reply or a notification.
 
+mod agenda;
 pub mod clock;
 mod deputy;
 pub mod events;
@@ -58,9 +59,10 @@ pub const TARGETS_MAX: usize = 4096;
 
 /// How often everybody is asked who is there, while `rediscover` is on.
 const REDISCOVER: Duration = Duration::from_secs(30);
-/// After a netlink was bound its queries are repeated: a frame may be lost, and a target may be slow to wake.
+/// After a netlink was bound its queries are repeated, so long after each other: a frame may be lost, and a target may be slow to
+/// wake.
 const ASK_AGAIN: [Duration; 3] =
-    [Duration::from_millis(150), Duration::from_millis(500), Duration::from_secs(2)];
+    [Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(1500)];
 
 /// What has become of a target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -434,10 +436,7 @@ impl Runtime {
         }
         if self.switches.autodiscover.load(Ordering::Relaxed) {
             self.query(id, Addr::ALL);
-            let now = self.clock.now();
-            for (round, after) in ASK_AGAIN.iter().enumerate() {
-                self.timers.arm(now + *after, Due::Query(id, round));
-            }
+            self.ask_again(id, 0);
         }
         Ok(id)
     }

@@ -1,17 +1,16 @@
 //! The sweeper: one thread that sleeps until the earliest deadline and does what is due then. There is no tick.
 //!
-//! Every timer is an entry in one heap. A device has at most one entry that counts: the earliest it asked for; entries that
-//! an earlier one overtook are recognised and dropped. Whoever arms a timer wakes the thread only if it would
-//! sleep past it.
+//! Every timer is an entry in one [`Agenda`]. A device has one at most, and so has everything else: the earliest that was
+//! asked for. Whoever arms a timer wakes the thread only if it would sleep past it.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::agenda::Agenda;
 use super::table::{Unit, UnitId};
 use super::{ASK_AGAIN, REDISCOVER, Runtime};
 use crate::bug;
@@ -26,13 +25,13 @@ const HELD: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(1);
 
 /// What is due.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) enum Due {
     /// A device's sweep.
     Unit(UnitId),
     /// The discovery's sweep.
     Discovery,
-    /// A query is repeated on a netlink that was bound lately.
+    /// A query is repeated on a netlink that was bound lately; how often it was already.
     Query(NetId, usize),
     /// Everybody is asked who is there.
     Rediscover,
@@ -44,7 +43,7 @@ type Call = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct State {
-    heap: BinaryHeap<Reverse<(Time, Due)>>,
+    agenda: Agenda<Due>,
     /// What alarms call that have not rung and are still wanted.
     alarms: HashMap<u64, Call>,
     next_alarm: u64,
@@ -63,7 +62,10 @@ pub struct Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.upgrade() {
-            let call = runtime.timers.state.lock().alarms.remove(&self.number);
+            let mut state = runtime.timers.state.lock();
+            let call = state.alarms.remove(&self.number);
+            state.agenda.cancel(Due::Alarm(self.number));
+            drop(state);
             // What it holds may be anything, alarms included: it goes with nothing locked.
             drop(call);
         }
@@ -84,8 +86,7 @@ impl Timers {
     }
 
     fn push(&self, state: &mut State, at: Time, due: Due) {
-        state.heap.push(Reverse((at, due)));
-        if at < state.asleep_until {
+        if state.agenda.add(at, due) && at < state.asleep_until {
             state.asleep_until = at;
             self.wake.notify_one();
         }
@@ -129,21 +130,15 @@ impl Runtime {
                 return None;
             }
             let now = self.clock.now();
-            match state.heap.peek() {
-                Some(Reverse((at, due))) if *at <= now => {
-                    let found = (*at, *due);
-                    state.heap.pop();
-                    state.asleep_until = Time::default();
-                    return Some(found);
-                }
-                next => {
-                    let until = next.map_or(Time::NEVER, |Reverse((at, _))| *at);
-                    state.asleep_until = until;
-                    match self.clock.instant(until) {
-                        Some(instant) => drop(self.timers.wake.wait_until(&mut state, instant)),
-                        None => self.timers.wake.wait(&mut state),
-                    }
-                }
+            if let Some(found) = state.agenda.take(now) {
+                state.asleep_until = Time::default();
+                return Some(found);
+            }
+            let until = state.agenda.next().unwrap_or(Time::NEVER);
+            state.asleep_until = until;
+            match self.clock.instant(until) {
+                Some(instant) => drop(self.timers.wake.wait_until(&mut state, instant)),
+                None => self.timers.wake.wait(&mut state),
             }
         }
     }
@@ -155,8 +150,9 @@ impl Runtime {
                 Due::Unit(id) => self.sweep_unit(at, id),
                 Due::Discovery => self.sweep_discovery(),
                 Due::Query(net, round) => {
-                    if self.nets.get(net).is_some() && round < ASK_AGAIN.len() {
+                    if self.nets.get(net).is_some() {
                         self.query(net, Addr::ALL);
+                        self.ask_again(net, round + 1);
                     }
                 }
                 Due::Rediscover => self.rediscover(),
@@ -173,7 +169,7 @@ impl Runtime {
     fn sweep_unit(&self, at: Time, id: UnitId) {
         let Some(unit) = self.units.get(id) else { return };
         if unit.armed.compare_exchange(at.0, u64::MAX, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // Overtaken by an earlier entry.
+            // Armed anew since this entry was taken: that one will be taken, too.
             return;
         }
         if self.nets.all().iter().any(|net| net.has_answers()) {
@@ -197,6 +193,13 @@ impl Runtime {
         });
         if let Some(due) = due {
             self.timers.arm(due, Due::Discovery);
+        }
+    }
+
+    /// The query to all is repeated on a netlink; `round`: how often it was.
+    pub(super) fn ask_again(&self, net: NetId, round: usize) {
+        if let Some(after) = ASK_AGAIN.get(round) {
+            self.timers.arm(self.clock.now() + *after, Due::Query(net, round));
         }
     }
 
@@ -233,8 +236,25 @@ mod tests {
         let last = alarm(0, "last");
         assert_eq!(rx.recv(), Ok("last"));
         drop((alarms, last, alarm(60_000, "not awaited")));
-        assert!(runtime.timers.state.lock().alarms.is_empty());
+        let state = runtime.timers.state.lock();
+        assert!(state.alarms.is_empty());
+        // Rediscovery.
+        assert_eq!(state.agenda.len(), 1, "what was dropped left something behind");
+        drop(state);
         runtime.stop();
         assert!(rx.try_recv().is_err());
+    }
+
+    /// Announcements, answers and devices ask for their sweep again and again; that leaves one entry each.
+    #[test]
+    fn what_is_asked_for_often_is_there_once() {
+        let timers = Timers::default();
+        for n in 0..1000 {
+            for due in [Due::Discovery, Due::Rediscover, Due::Query(NetId(1), 0), Due::Unit(UnitId(1))] {
+                timers.arm(Time(1_000_000 - n), due);
+                timers.arm(Time(1_000_000 + n), due);
+            }
+        }
+        assert_eq!(timers.state.lock().agenda.len(), 4);
     }
 }
