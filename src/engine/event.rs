@@ -34,6 +34,8 @@ pub enum Reason {
     Silent,
     /// IDENTIFY made no sense.
     Unusable(Unusable),
+    /// The last interface that reached it was unbound. What was asked of it waits for another, as long as it may.
+    Unreached,
 }
 
 impl fmt::Display for Reason {
@@ -41,6 +43,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::Deadline => f.write_str("a request's deadline passed"),
             Reason::FailIo => f.write_str("failio"),
+            Reason::Unreached => f.write_str("no interface reaches it"),
             Reason::Silent => f.write_str("no answer to three rediscoveries"),
             Reason::Unusable(why) => write!(f, "unusable IDENTIFY: {why}"),
         }

@@ -129,7 +129,7 @@ impl World {
         let raw = kind.is_raw();
         let stale = handle.generation != device.generation();
         let part = handle.part.map(|id| device.partition(id));
-        let down = !device.is_up() && (nonblock || !unit.nofail);
+        let down = !device.takes_io() && (nonblock || !unit.nofail);
         let (from, to) = match part {
             Some(Some(p)) if !raw => (p.start * S, p.end * S),
             _ => (0, device.size()),

@@ -476,3 +476,32 @@ fn alive_an_idle_target_wakes_nobody() {
     assert_eq!(world.targets[0].look().sectors(), 4096);
     world.curtain();
 }
+
+/// The last interface that reached the target was unbound: it is down, and what is asked of it waits for another.
+#[test]
+fn return_a_target_that_no_interface_reaches() {
+    for waits in [false, true] {
+        let mut world = Stage::default().set();
+        let id = world.nets[0].id;
+        if waits {
+            world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+        }
+        world.nets[0].gone = true;
+        world.discovery.net_removed(id);
+        world.with_device(0, |device, now, sink| device.net_removed(now, id, sink));
+        let device = &mut world.units[0].device;
+        assert!(!device.is_up() && device.open() == Err(Error::Down));
+        if waits {
+            writes(&mut world, 0, 2);
+        }
+        world.pass(5000);
+        assert!(world.done.is_empty(), "{:?}", world.done);
+        world.nets[0].gone = false;
+        world.query(0);
+        world.pass(100);
+        assert!(world.units[0].device.is_up());
+        assert!(world.settle(1000));
+        assert!(world.done.len() == 3 * usize::from(waits) && world.done.iter().all(|d| d.1 == Ok(KIB4)));
+        world.curtain();
+    }
+}

@@ -206,6 +206,9 @@ impl<R> Device<R> {
         for id in ids {
             self.remove_path(id, now, sink);
         }
+        if self.path_ids().next().is_none() && self.state == State::Up {
+            self.enter(State::Down(Reason::Unreached), sink);
+        }
     }
 
     /// A query went out to all; if the target answers none of three, it is down.

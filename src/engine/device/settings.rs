@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{DEADLINE, Device, State};
+use crate::engine::Error;
+use crate::engine::event::{Identity, Reason};
 use crate::engine::partition::{PartError, PartId, Partition, Refusal, Scanned};
 use crate::engine::request::Handle;
 use crate::engine::status::{FlushState, PathStatus, Status};
-use crate::engine::{Error, event::Identity};
 use crate::wire::{Addr, FlushKind, IDENTIFY_LEN, Identify, SECTOR};
 
 impl<R> Device<R> {
@@ -18,6 +19,11 @@ impl<R> Device<R> {
     /// Does the target answer?
     pub fn is_up(&self) -> bool {
         self.state == State::Up
+    }
+
+    /// Is it asked what open files ask? Not while it is down, unless it only lacks an interface: then that waits for one.
+    pub fn takes_io(&self) -> bool {
+        matches!(self.state, State::Up | State::Down(Reason::Unreached))
     }
 
     /// Rises with every new disk at this address.

@@ -116,7 +116,7 @@ impl<R> Device<R> {
             ));
         }
         let extent = self.extent(handle)?;
-        if matches!(self.state, State::Down(_)) && (nonblock || !self.nofail) {
+        if !self.takes_io() && (nonblock || !self.nofail) {
             return Err(Error::Io);
         }
         match io {
