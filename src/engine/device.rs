@@ -218,6 +218,8 @@ pub struct Device<R> {
     missed: u32,
 
     nopen: u32,
+    /// Files that somebody wants to open, who waits for the target's return.
+    opening: u32,
     nofail: bool,
     uncached: Option<bool>,
     jumbo: bool,
@@ -276,6 +278,7 @@ impl<R> Device<R> {
             grow: false,
             missed: 0,
             nopen: 0,
+            opening: 0,
             nofail: false,
             uncached: None,
             jumbo: true,

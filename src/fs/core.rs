@@ -31,6 +31,7 @@ mod fallocate;
 mod files;
 mod lists;
 mod names;
+mod opening;
 mod partscan;
 mod pending;
 mod raw;
@@ -97,6 +98,7 @@ pub struct Core {
     /// The targets that a `flush` of their ctl is under way for, and whether another one was asked for meanwhile.
     flushing: Mutex<HashMap<UnitId, bool>>,
     configs: config::Truncations,
+    openings: opening::Openings,
     raws: raw::Openers,
     pollers: Mutex<HashMap<u64, PollNotifier>>,
 }
@@ -118,6 +120,7 @@ impl Core {
             flushing: Mutex::default(),
             line,
             configs: config::Truncations::default(),
+            openings: opening::Openings::default(),
             raws: raw::Openers::default(),
             pollers: Mutex::default(),
             runtime,
@@ -140,6 +143,7 @@ impl Core {
 
     /// The session has ended: ends the threads.
     pub fn close(&self) {
+        self.openings.clear();
         self.pages.close();
         self.waker.close();
         self.renderer.close();
@@ -299,7 +303,10 @@ impl Observer for Watcher {
                 core.scan_unasked(unit);
                 core.greet(unit);
             }
-            Change::Up => core.greet(unit),
+            Change::Up => {
+                core.open_waiting(unit);
+                core.greet(unit);
+            }
             Change::Down => {}
         }
     }

@@ -23,7 +23,7 @@ use fuser::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::core::{At, Core, Reader};
+use super::core::{At, Core, Opened, Reader};
 use super::errno::Errno;
 use crate::bug;
 use crate::runtime::Deputy;
@@ -208,10 +208,11 @@ impl Filesystem for AoeFs {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.serve(|| match self.core.open(ino.0, req.pid(), flags.0) {
+        let answer = |opened: Result<Opened, Errno>| match opened {
             Ok(opened) => reply.opened(FileHandle(opened.fh), opened.flags),
             Err(errno) => reply.error(errno),
-        });
+        };
+        self.serve(|| self.core.open_when_up(ino.0, req.pid(), flags.0, answer));
     }
 
     fn read(

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aoefs::fs::core::{At, Core, Found, Reader, Settings};
+use aoefs::fs::core::{At, Core, Found, Opened, Reader, Settings};
 use aoefs::fs::errno::Errno;
 use aoefs::fs::notify::Kernel;
 use aoefs::runtime::loopback::pair;
@@ -189,6 +189,14 @@ impl Bed {
 
     pub fn try_open(&self, path: &str, flags: i32) -> Result<u64, Errno> {
         Ok(self.core.open(self.ino(path)?, PID, flags)?.fh)
+    }
+
+    /// As the kernel opens: where the target is down, the answer may come later.
+    pub fn open_when_up(&self, path: &str, flags: i32) -> mpsc::Receiver<Result<u64, Errno>> {
+        let (tx, rx) = mpsc::channel();
+        let answer = move |opened: Result<Opened, Errno>| tx.send(opened.map(|opened| opened.fh)).unwrap();
+        self.core.open_when_up(self.ino(path).unwrap(), PID, flags, answer);
+        rx
     }
 
     pub fn open(&self, path: &str) -> u64 {

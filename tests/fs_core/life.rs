@@ -119,3 +119,65 @@ fn a_grown_disk_is_taken_over_when_the_operator_asks() {
     bed.core.release(fh);
     bed.end();
 }
+
+const FILES: [&str; 4] = ["1.0/data", "1.0/config", "1.0/ident", "1.0/raw"];
+
+/// Who opens a file of a target that is down waits for an answer of the target, and for a second at most; nobody else waits.
+#[test]
+fn noblock_an_open_of_a_silent_target_ends_by_itself() {
+    let bed = Bed::new();
+    bed.silence(true);
+    bed.echo("1.0/ctl", "failio").unwrap();
+    let start = Instant::now();
+    let opens = FILES.map(|path| bed.open_when_up(path, libc::O_RDONLY));
+    for _ in 0..20 {
+        bed.names("1.0");
+        bed.size("1.0/data");
+        bed.cat("1.0/ctl").unwrap();
+        bed.cat("1.0/stats").unwrap();
+    }
+    let names = start.elapsed();
+    for (path, open) in FILES.iter().zip(opens) {
+        assert_eq!(open.recv_timeout(Duration::from_secs(5)).unwrap(), Err(Errno::ENXIO), "{path}");
+    }
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(500), "nothing was awaited: {took:?}");
+    assert!(names < took, "names waited: {names:?} of {took:?}");
+    let now = bed.open_when_up("1.0/data", libc::O_RDONLY | libc::O_NONBLOCK);
+    assert_eq!(now.try_recv(), Ok(Err(Errno::ENXIO)), "O_NONBLOCK waits for nothing");
+    bed.silence(false);
+    bed.end();
+}
+
+/// The target is back, and has not said so.
+#[test]
+fn return_an_open_finds_a_target_that_is_back() {
+    let bed = Bed::new();
+    bed.silence(true);
+    bed.echo("1.0/ctl", "failio").unwrap();
+    for path in FILES {
+        // Until nobody asks any more.
+        std::thread::sleep(Duration::from_millis(300));
+        let early = bed.open_when_up(path, libc::O_RDONLY);
+        bed.silence(false);
+        let start = Instant::now();
+        let fh = early.recv_timeout(Duration::from_secs(5)).unwrap().unwrap_or_else(|_| {
+            loop {
+                // A slow machine: the first one had waited for a second before the target was asked again.
+                let again =
+                    bed.open_when_up(path, libc::O_RDONLY).recv_timeout(Duration::from_secs(5)).unwrap();
+                match again {
+                    Ok(fh) => break fh,
+                    Err(errno) => assert!(start.elapsed() < Duration::from_secs(5), "{path}: {errno:?}"),
+                }
+            }
+        });
+        assert!(start.elapsed() < Duration::from_secs(5));
+        bed.core.release(fh);
+        bed.silence(true);
+        bed.echo("1.0/ctl", "failio").unwrap();
+    }
+    bed.silence(false);
+    bed.eventually(|| bed.cat("1.0/ctl").unwrap().starts_with("state: up\n"));
+    bed.end();
+}

@@ -505,3 +505,30 @@ fn return_a_target_that_no_interface_reaches() {
         world.curtain();
     }
 }
+
+/// Who opens a file of a target that is down has it asked, and sees it within a second of its return, however long nobody asked.
+#[test]
+fn return_is_seen_by_who_opens() {
+    for n in 0..40 {
+        let mut world = Stage::default().set();
+        world.targets[0].die();
+        world.with_device(0, |device, now, sink| device.fail_all(now, sink));
+        world.pass(100 + 433 * n);
+        assert!(world.with_device(0, |device, now, sink| device.await_return(now, sink)));
+        world.pass(37 * n);
+        assert!(!world.units[0].device.is_up());
+        back(&mut world, None, false);
+        let began = world.now;
+        while !world.units[0].device.is_up() && world.now - began < Duration::from_secs(9) {
+            world.pass(1);
+        }
+        let took = world.now - began;
+        assert!(took <= Duration::from_millis(501), "{n}: {took:?}");
+        world.units[0].device.opening_over();
+        assert!(
+            !world.with_device(0, |device, now, sink| device.await_return(now, sink)),
+            "nothing to wait for"
+        );
+        world.curtain();
+    }
+}

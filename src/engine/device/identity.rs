@@ -163,10 +163,40 @@ impl<R> Device<R> {
             self.arm(self.ask_after);
             return;
         }
-        let open_and_down = self.state != State::Up && self.nopen > 0;
-        if self.someone_waits() || open_and_down || self.grow {
+        if self.someone_waits() || self.missed_by_users() || self.grow {
             self.ask(now, sink);
         }
+    }
+
+    /// Is it down while somebody has it open, or wants to open it?
+    fn missed_by_users(&self) -> bool {
+        self.state != State::Up && (self.nopen > 0 || self.opening > 0)
+    }
+
+    /// Somebody wants to open a file of the target and waits for its return, until [`Device::opening_over`]: it is asked now, and
+    /// again as for any request. False if there is nothing to wait for.
+    pub fn await_return(&mut self, now: Time, sink: &mut Sink<R>) -> bool {
+        if self.state == State::Up || self.retired {
+            return false;
+        }
+        self.opening += 1;
+        match self.confirming.and_then(|id| self.flight.get_mut(id)) {
+            // It was asked when nobody waited, and the next copy may be long in coming.
+            Some(frame) => {
+                let next = frame.last().map_or(now, |copy| copy.sent + ASK_AGAIN);
+                frame.due = frame.due.min(next);
+                self.arm(next);
+            }
+            None if now >= self.ask_after => self.ask(now, sink),
+            None => {}
+        }
+        true
+    }
+
+    /// It was opened, or nobody waits any longer.
+    pub fn opening_over(&mut self) {
+        debug_assert!(self.opening > 0);
+        self.opening = self.opening.saturating_sub(1);
     }
 
     /// Does any request wait that is not a mere question to the target?
@@ -185,7 +215,7 @@ impl<R> Device<R> {
     }
 
     /// I/O was refused because the target is down: see whether it is back, at most once a second.
-    pub(super) fn revive(&mut self, now: Time, sink: &mut Sink<R>) {
+    pub fn revive(&mut self, now: Time, sink: &mut Sink<R>) {
         if now >= self.identify_at {
             self.identify_at = now + IDENTIFY_EVERY;
             self.ask(now, sink);
@@ -233,8 +263,7 @@ impl<R> Device<R> {
             if expiries >= ATTEMPTS {
                 self.disarm(sink);
             }
-            let open = self.state != State::Up && self.nopen > 0;
-            if self.someone_waits() || open || expiries < ATTEMPTS {
+            if self.someone_waits() || self.missed_by_users() || expiries < ATTEMPTS {
                 self.dispatch_outside(id, now, sink);
             } else {
                 self.confirming = None;

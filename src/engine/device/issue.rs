@@ -335,8 +335,8 @@ impl<R> Device<R> {
         let Some(frame) = self.flight.get(id) else { return };
         let (work, expiries) = (frame.work, frame.expiries);
         let again = frame.last().is_some();
-        let waited_for =
-            matches!(work, Work::Identify { .. }) && self.reqs.iter().any(|(_, r)| !r.is_ahead());
+        let waited_for = matches!(work, Work::Identify { .. })
+            && (self.opening > 0 || self.reqs.iter().any(|(_, r)| !r.is_ahead()));
         let slow = self.slow.backed_off(expiries);
         let Some(path) = self.path_mut(to) else { return };
         let place = if work.windowed() { path.depart(id, !work.slow(), now) } else { Place::Outside };

@@ -28,7 +28,7 @@ pub struct Opened {
 }
 
 impl Core {
-    /// Opens a file.
+    /// Opens a file now: ENXIO if that needs a target that is up.
     pub fn open(&self, ino: u64, pid: u32, flags: i32) -> Result<Opened, Errno> {
         let mode = Mode::new(flags);
         let node = self.node(ino)?;

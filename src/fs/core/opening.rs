@@ -1,0 +1,97 @@
+//! Opening a file of a target that is down: it is asked, and who opens waits for a moment, for it may be back already.
+//!
+//! The open travels with the question. Its answer is given by whoever sees the target come up, or by an alarm.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::pending::Pending;
+use super::{Core, Opened};
+use crate::fs::errno::Errno;
+use crate::fs::handles::Mode;
+use crate::runtime::{Unit, UnitId};
+
+/// How long an open waits for a target that is down. The promise is a second, and a target is asked twice within this.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+/// An open that waits, and its file.
+struct Waiter {
+    pending: Arc<Pending<Opened>>,
+    ino: u64,
+    pid: u32,
+    flags: i32,
+}
+
+/// The opens that wait, by target.
+#[derive(Default)]
+pub(super) struct Openings(Mutex<HashMap<UnitId, Vec<Waiter>>>);
+
+impl Openings {
+    /// Nobody waits any more.
+    pub(super) fn clear(&self) {
+        let all = std::mem::take(&mut *self.0.lock());
+        drop(all);
+    }
+
+    /// Forgets those that are answered.
+    fn tidy(&self, id: UnitId) {
+        let mut all = self.0.lock();
+        if let Some(waiters) = all.get_mut(&id) {
+            waiters.retain(|waiter| !waiter.pending.is_over());
+            if waiters.is_empty() {
+                all.remove(&id);
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Opens a file. If its target is down, the answer is given once it is up, or after a second: ENXIO. With O_NONBLOCK it is
+    /// given at once.
+    pub fn open_when_up(
+        self: &Arc<Self>,
+        ino: u64,
+        pid: u32,
+        flags: i32,
+        answer: impl FnOnce(Result<Opened, Errno>) + Send + 'static,
+    ) {
+        let opened = self.open(ino, pid, flags);
+        let unit = match &opened {
+            Err(errno) if *errno == Errno::ENXIO => self.node(ino).and_then(|node| self.unit_of(&node)),
+            _ => return answer(opened),
+        };
+        let Ok(unit) = unit else { return answer(opened) };
+        if Mode::new(flags).nonblock {
+            self.runtime.with_device(&unit, |device, now, sink| device.revive(now, sink));
+            return answer(opened);
+        }
+        if !self.runtime.with_device(&unit, |device, now, sink| device.await_return(now, sink)) {
+            // It is up again already, or nobody is served any more.
+            return answer(self.open(ino, pid, flags));
+        }
+        let (core, own) = (self.clone(), unit.clone());
+        let answer = move |opened| {
+            core.runtime.with_device(&own, |device, _, _| device.opening_over());
+            core.openings.tidy(own.id);
+            answer(opened);
+        };
+        let pending = Pending::new(&self.runtime, Some(PATIENCE), answer, Errno::ENXIO);
+        self.openings.0.lock().entry(unit.id).or_default().push(Waiter { pending, ino, pid, flags });
+        // The target may have answered before the waiter was there.
+        self.open_waiting(&unit);
+    }
+
+    /// The target is up: those that wait open their files.
+    pub(super) fn open_waiting(&self, unit: &Unit) {
+        if !self.runtime.look(unit, |device| device.is_up()) {
+            return;
+        }
+        let waiters = self.openings.0.lock().remove(&unit.id).unwrap_or_default();
+        for Waiter { pending, ino, pid, flags } in waiters {
+            pending.give_with(|| self.open(ino, pid, flags));
+        }
+    }
+}
