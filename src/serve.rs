@@ -247,8 +247,9 @@ impl Reader {
     /// Runs the lines of the file that are for the top ctl.
     fn run_top(&self) {
         let file = self.startup.file();
+        self.runtime.forget_wanted();
         for line in file.top() {
-            if let Err(errno) = self.core.run_top(&line.command) {
+            if let Err(errno) = self.core.run_top_line(&line.command) {
                 let why = std::io::Error::from_raw_os_error(errno.into());
                 self.say(&format!("{}: {why}", file.origin(line.number)));
             }

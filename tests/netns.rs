@@ -35,6 +35,8 @@ mod files;
 mod hostile;
 #[path = "netns/hosts.rs"]
 mod hosts;
+#[path = "netns/interfaces.rs"]
+mod interfaces;
 #[path = "netns/kernel.rs"]
 mod kernel;
 #[path = "netns/life.rs"]
@@ -106,6 +108,7 @@ fn main() -> std::process::ExitCode {
         demo::TESTS,
         atomicity::TESTS,
         loops::TESTS,
+        interfaces::TESTS,
         kernel::TESTS,
         life::TESTS,
         hosts::TESTS,

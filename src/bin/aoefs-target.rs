@@ -237,7 +237,7 @@ fn open_links(names: &str) -> Result<Vec<Arc<dyn Link>>, String> {
     for name in names.split(',') {
         let link = open_link(name)?;
         match links.iter().find(|other| other.index() == link.index()) {
-            Some(other) if other.name() == name => log::warn!("{name}: named twice, served once"),
+            Some(other) if *other.name() == *name => log::warn!("{name}: named twice, served once"),
             Some(other) => log::warn!("{name}: is {}, named twice, served once", other.name()),
             None => links.push(link),
         }
@@ -302,7 +302,7 @@ fn watch_links(servers: Arc<Vec<Server>>) {
             for event in watch.wait()? {
                 aoefs::bug::here("links");
                 for server in servers.iter() {
-                    if event.name == server.link().name() || event.index == server.link().index() {
+                    if event.index == server.link().index() || server.link().index() == 0 {
                         server.link_changed();
                     }
                 }

@@ -3,6 +3,7 @@
 //! Every question goes through ioctl(2) on a socket and so is answered for the network namespace that the
 //! socket was made in. /sys would answer for the namespace it was mounted from, which may be another.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -61,6 +62,16 @@ pub fn name_of(socket: BorrowedFd<'_>, index: u32) -> io::Result<String> {
     ioctl(socket, libc::SIOCGIFNAME, &mut request)?;
     let name: Vec<u8> = request.ifr_name.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
     String::from_utf8(name).map_err(|_| no_device())
+}
+
+/// The index of the interface of that name, which may be an alternative one; none if there is no such interface.
+pub fn index_of(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name is a string that ends with a zero and outlives the call, which only reads it.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
 }
 
 fn no_device() -> io::Error {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -89,13 +90,17 @@ pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
 
 /// One attachment to a segment. All methods may be called from any thread; each batch is filled by one at a time.
 pub trait Link: Send + Sync {
-    /// The interface's name, as it was bound.
-    fn name(&self) -> &str;
+    /// The interface's name, as it is now.
+    fn name(&self) -> Arc<str>;
+    /// Is the interface called so, now or, while it is gone, when it was bound? It may have several names.
+    fn is_called(&self, name: &str) -> bool {
+        *self.name() == *name
+    }
     /// The address that frames leave with.
     fn mac(&self) -> Mac;
     /// The largest payload after the Ethernet header, as `ip link` prints it.
     fn mtu(&self) -> usize;
-    /// The interface's index in the kernel.
+    /// The interface's index in the kernel; 0 while it is gone.
     fn index(&self) -> u32;
     /// Whether frames sent now have a chance.
     fn is_up(&self) -> bool;
@@ -118,7 +123,7 @@ pub trait Link: Send + Sync {
     fn has_frames(&self) -> bool;
     /// Makes the `recv` that is blocked now, or the next one, return [`Received::Woken`].
     fn wake(&self);
-    /// Looks the interface up again: index, MAC, MTU, flags; binds again if the index is another.
+    /// Looks the interface up again: name, MAC, MTU, flags. If it is gone, binds to a new one of the same name.
     fn refresh(&self) -> io::Result<()>;
     /// Frames lost for want of receive buffer since the link was bound.
     fn drops(&self) -> u64;

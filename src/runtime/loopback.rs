@@ -70,7 +70,7 @@ pub fn seeded(seed: u64, drop: u32, duplicate: u32, delay: u32, late: Duration) 
 
 /// One end of a pair.
 pub struct LoopbackLink {
-    name: String,
+    name: Arc<str>,
     mac: Mac,
     index: u32,
     here: Arc<End>,
@@ -119,7 +119,7 @@ pub fn pair(name_a: &str, name_b: &str, mtu: usize) -> (Arc<LoopbackLink>, Arc<L
         let index = NEXT_INDEX.fetch_add(1, Ordering::Relaxed);
         let [i, j, k, l] = index.to_be_bytes();
         let mac = Mac([0x02, 0xae, i, j, k, l]);
-        Arc::new(LoopbackLink { name: name.to_owned(), mac, index, here: here.clone(), there: there.clone() })
+        Arc::new(LoopbackLink { name: name.into(), mac, index, here: here.clone(), there: there.clone() })
     };
     (link(name_a, &a, &b), link(name_b, &b, &a))
 }
@@ -147,8 +147,8 @@ impl LoopbackLink {
 }
 
 impl Link for LoopbackLink {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     fn mac(&self) -> Mac {

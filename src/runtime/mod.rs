@@ -25,6 +25,7 @@ mod sweeper;
 mod table;
 pub mod watch;
 mod watcher;
+mod wishes;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -48,6 +49,7 @@ use self::packet::{PacketLink, Role};
 use self::sweeper::{Due, Timers};
 use self::table::Units;
 use self::watch::LinkWatch;
+use self::wishes::Wishes;
 use crate::engine::{Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, Time, Transmit};
 use crate::wire::{Addr, Mac};
 
@@ -136,6 +138,7 @@ pub struct Runtime {
     refused: AtomicU32,
     /// Bind what comes up although it was not named.
     follow: AtomicBool,
+    wishes: Mutex<Wishes>,
     stopping: AtomicBool,
     watch: OnceLock<Arc<LinkWatch>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -188,6 +191,7 @@ impl Runtime {
             targets_max,
             refused: AtomicU32::new(0),
             follow: AtomicBool::new(false),
+            wishes: Mutex::default(),
             stopping: AtomicBool::new(false),
             watch: OnceLock::new(),
             threads: Mutex::new(Vec::new()),
@@ -403,6 +407,36 @@ impl Runtime {
 
     /// Starts to use an interface.
     pub fn bind(self: &Arc<Self>, name: &str) -> Result<(), RuntimeError> {
+        self.wishes.lock().allow(name);
+        self.bind_unasked(name)
+    }
+
+    /// Starts to use an interface, now or, if it is not there, when it comes. That it is used already is no error.
+    pub fn bind_when_there(self: &Arc<Self>, name: &str) -> Result<(), RuntimeError> {
+        if self.watch.get().is_some() {
+            let mut wishes = self.wishes.lock();
+            wishes.allow(name);
+            // Before it is looked for: the watcher may see it come at any time.
+            wishes.want(name);
+        }
+        match self.bind_unasked(name) {
+            Err(RuntimeError::NoDevice)
+                if self.watch.get().is_some() && interface::index_of(name).is_none() =>
+            {
+                self.log.log("bind", None, format_args!("{name} is bound when it comes"));
+                Ok(())
+            }
+            Err(RuntimeError::Exists) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Nothing waits any more to be bound when it comes.
+    pub fn forget_wanted(&self) {
+        self.wishes.lock().forget_wanted();
+    }
+
+    fn bind_unasked(self: &Arc<Self>, name: &str) -> Result<(), RuntimeError> {
         if self.nets.named(name).is_some() {
             return Err(RuntimeError::Exists);
         }
@@ -441,9 +475,10 @@ impl Runtime {
         Ok(id)
     }
 
-    /// Stops using an interface. Its frames move to other paths or wait for one.
+    /// Stops using an interface until it is bound again by name. Its frames move to other paths or wait for one.
     pub fn unbind(&self, name: &str) -> Result<(), RuntimeError> {
         let net = self.nets.named(name).ok_or(RuntimeError::NotFound)?;
+        self.wishes.lock().refuse(net.link.index(), &net.link.name(), name);
         self.nets.remove(net.id);
         net.stop();
         self.discovery.lock().net_removed(net.id);

@@ -78,7 +78,7 @@ impl Netlink {
     pub(super) fn status(&self) -> NetlinkStatus {
         NetlinkStatus {
             id: self.id,
-            name: self.link.name().to_owned(),
+            name: self.link.name().to_string(),
             mac: self.link.mac(),
             up: self.up.load(Ordering::Relaxed),
             mtu: self.link.mtu(),
@@ -125,14 +125,20 @@ impl Netlinks {
         self.list.read().iter().find(|n| n.id == id).cloned()
     }
 
+    /// The one on the interface of that name, which may be an alternative one.
     pub(super) fn named(&self, name: &str) -> Option<Arc<Netlink>> {
-        self.list.read().iter().find(|n| n.link.name() == name).cloned()
+        self.list.read().iter().find(|n| n.link.is_called(name)).cloned()
     }
 
-    /// None if a netlink of that name is there.
+    /// The one on the interface with that index.
+    pub(super) fn on(&self, index: u32) -> Option<Arc<Netlink>> {
+        self.list.read().iter().find(|n| n.link.index() == index).cloned()
+    }
+
+    /// None if a netlink on that interface is there.
     pub(super) fn add(&self, link: Arc<dyn Link>) -> Option<Arc<Netlink>> {
         let mut list = self.list.write();
-        if list.iter().any(|n| n.link.name() == link.name()) {
+        if list.iter().any(|n| n.link.name() == link.name() || n.link.index() == link.index()) {
             return None;
         }
         let up = link.is_up();

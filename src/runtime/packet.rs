@@ -2,10 +2,11 @@
 //!
 //! Promises: no frame from before the filter or from another interface is ever delivered; frames leave and
 //! arrive in batches without an allocation or a copy of ours; an interface that goes down, comes back, changes
-//! its MTU or is deleted and made again under its name is served on by the same link.
+//! its MTU or its name, or is deleted and made again under its name is served on by the same link.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
+use parking_lot::RwLock;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::interface::{self, Interface};
@@ -41,7 +43,9 @@ pub enum Role {
 
 /// An AF_PACKET socket bound to AoE's Ethernet type on one interface.
 pub struct PacketLink {
-    name: String,
+    /// What it was bound as; may be an alternative name.
+    bound_as: String,
+    name: RwLock<Arc<str>>,
     role: Role,
     socket: Socket,
     wake: EventFd,
@@ -79,7 +83,8 @@ impl PacketLink {
             socket.set_send_buffer_size(SEND_BUFFER)?;
         }
         let link = PacketLink {
-            name: name.to_owned(),
+            bound_as: name.to_owned(),
+            name: RwLock::new(name.into()),
             role,
             wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
             woken: AtomicBool::new(false),
@@ -95,6 +100,8 @@ impl PacketLink {
         };
         link.bind(found.index)?;
         link.note(&found);
+        // Alternative names are for finding it.
+        link.note_name(interface::name_of(link.socket.as_fd(), found.index)?);
         Ok(link)
     }
 
@@ -129,6 +136,32 @@ impl PacketLink {
         self.mtu.store(found.mtu, Ordering::Relaxed);
         self.max_frame.fetch_max((found.mtu + ETHERNET).min(LARGEST_FRAME), Ordering::Relaxed);
         self.up.store(found.up, Ordering::Relaxed);
+    }
+
+    fn note_name(&self, name: String) {
+        if **self.name.read() != *name {
+            *self.name.write() = name.into();
+        }
+    }
+
+    /// The interface that is bound, under whatever name; ENODEV if it is gone.
+    fn look_up(&self) -> io::Result<(String, Interface)> {
+        let socket = self.socket.as_fd();
+        let name = interface::name_of(socket, self.index())?;
+        let found = interface::query(socket, &name)?;
+        match found.index == self.index() {
+            true => Ok((name, found)),
+            // Renamed in between; whoever tells of the change comes again.
+            false => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+        }
+    }
+
+    /// A new interface of the name that the one that is gone had, or was bound as.
+    fn look_for_successor(&self) -> io::Result<(String, Interface)> {
+        let socket = self.socket.as_fd();
+        let found =
+            interface::query(socket, &self.name()).or_else(|_| interface::query(socket, &self.bound_as))?;
+        Ok((interface::name_of(socket, found.index)?, found))
     }
 
     /// Whether a wake-up was pending; takes it.
@@ -168,8 +201,15 @@ impl PacketLink {
 }
 
 impl Link for PacketLink {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> Arc<str> {
+        self.name.read().clone()
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        match interface::query(self.socket.as_fd(), name) {
+            Ok(found) => found.index == self.index(),
+            Err(_) => self.index() == 0 && (*self.name() == *name || self.bound_as == name),
+        }
     }
 
     fn mac(&self) -> Mac {
@@ -275,16 +315,19 @@ impl Link for PacketLink {
     }
 
     fn refresh(&self) -> io::Result<()> {
-        let found = match interface::query(self.socket.as_fd(), &self.name) {
-            // Renamed while it was bound: the socket follows the interface, and so do we.
-            Err(error) if is_gone(&error) => interface::name_of(self.socket.as_fd(), self.index())
-                .and_then(|name| interface::query(self.socket.as_fd(), &name)),
-            other => other,
-        }
-        .map_err(|error| self.sorted(error))?;
+        let looked = match self.look_up() {
+            Err(error) if is_gone(&error) => self.look_for_successor().inspect_err(|error| {
+                if is_gone(error) {
+                    self.index.store(0, Ordering::Relaxed);
+                }
+            }),
+            looked => looked,
+        };
+        let (name, found) = looked.map_err(|error| self.sorted(error))?;
         if found.index != self.index() {
             self.bind(found.index).map_err(|error| self.sorted(error))?;
         }
+        self.note_name(name);
         self.note(&found);
         Ok(())
     }

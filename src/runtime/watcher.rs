@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Runtime;
+use super::netlink::Netlink;
 use super::watch::{LinkEvent, LinkWatch};
 use crate::bug;
 
@@ -20,30 +21,44 @@ impl Runtime {
         }
     }
 
+    /// Interfaces are told apart by their index: names change, and there may be several.
     fn interface_changed(self: &Arc<Self>, event: &LinkEvent) {
         bug::here("watcher");
-        match self.nets.named(&event.name) {
-            Some(net) => {
-                let (index, mtu) = (net.link.index(), net.link.mtu());
-                if let Err(error) = net.link.refresh()
-                    && !event.gone
-                {
-                    self.log.log("netlink", None, format_args!("{}: {error}", event.name));
-                }
-                self.net_changed(&net);
-                if net.link.index() != index {
-                    // Another interface under the same name: whoever is behind it has to be asked.
-                    self.query(net.id, crate::wire::Addr::ALL);
-                }
-                if net.link.mtu() != mtu {
-                    self.log.log("netlink", None, format_args!("{}: MTU {}", event.name, net.link.mtu()));
-                }
+        if let Some(net) = self.nets.on(event.index) {
+            return self.netlink_changed(&net, event.gone);
+        }
+        // Nobody's: perhaps it has the name of one that is gone.
+        for net in self.nets.all().iter().filter(|net| net.link.index() == 0) {
+            self.netlink_changed(net, true);
+            if net.link.index() == event.index {
+                return;
             }
-            None if event.by_default() && self.follow.load(Ordering::Relaxed) => {
-                // What cannot be bound has said so in the log.
-                let _ = self.bind(&event.name);
-            }
-            None => {}
+        }
+        if !event.gone && self.wishes.lock().is_wanted(event, self.follow.load(Ordering::Relaxed)) {
+            // What cannot be bound has said so in the log.
+            let _ = self.bind_unasked(&event.name);
+        }
+    }
+
+    /// `gone`: that it is not there is no news.
+    fn netlink_changed(&self, net: &Netlink, gone: bool) {
+        let (index, mtu, name) = (net.link.index(), net.link.mtu(), net.link.name());
+        if let Err(error) = net.link.refresh()
+            && !gone
+        {
+            self.log.log("netlink", None, format_args!("{name}: {error}"));
+        }
+        let now = net.link.name();
+        if now != name {
+            self.log.log("netlink", None, format_args!("{name} is called {now} now"));
+        }
+        self.net_changed(net);
+        if net.link.index() != index && net.link.index() != 0 {
+            // Another interface under the same name: whoever is behind it has to be asked.
+            self.query(net.id, crate::wire::Addr::ALL);
+        }
+        if net.link.mtu() != mtu {
+            self.log.log("netlink", None, format_args!("{now}: MTU {}", net.link.mtu()));
         }
     }
 }

@@ -176,7 +176,8 @@ fn a_renamed_interface_is_followed() {
         ip("link set va name other");
         ip("link set other up mtu 4000");
         until("carrier", || a.refresh().is_ok() && a.is_up());
-        assert_eq!((a.index(), a.mtu(), a.name()), (index, 4000, "va"));
+        assert_eq!((a.index(), a.mtu(), &*a.name()), (index, 4000, "other"));
+        assert!(a.is_called("other") && !a.is_called("va"));
         let told = reader(&a);
         let _ = told
             .recv_timeout(Duration::from_millis(100))

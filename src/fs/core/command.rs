@@ -253,6 +253,14 @@ impl Core {
         }
     }
 
+    /// Runs one command of the configuration file that is for the top ctl: it holds for what is not there yet, too.
+    pub fn run_top_line(&self, command: &Top) -> Result<(), Errno> {
+        match command {
+            Top::Bind(name) => self.runtime.bind_when_there(name).map_err(errno::of_runtime),
+            command => self.run_top(command),
+        }
+    }
+
     /// Runs one command of a target's ctl whose answer nobody waits for: that of a configuration file.
     pub fn run_unit_line(
         self: &Arc<Self>,

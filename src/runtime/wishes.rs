@@ -1,0 +1,93 @@
+//! What was said of interfaces that are not bound: which to bind when they come, and which not, although all are that come up.
+
+use super::interface;
+use super::watch::LinkEvent;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// Names of interfaces that the configuration file binds and that were not there.
+    wanted: Vec<String>,
+    /// Index and name of those that were unbound by hand. The name, too: one that goes and comes has another index.
+    unwanted: Vec<(u32, String)>,
+}
+
+impl Wishes {
+    /// It is to be bound when it comes.
+    pub(super) fn want(&mut self, name: &str) {
+        if !self.wanted.iter().any(|wanted| wanted == name) {
+            self.wanted.push(name.to_owned());
+        }
+    }
+
+    /// The configuration file is read again: what it said does not hold any more.
+    pub(super) fn forget_wanted(&mut self) {
+        self.wanted.clear();
+    }
+
+    /// It was unbound by hand, and stays so.
+    pub(super) fn refuse(&mut self, index: u32, name: &str, as_said: &str) {
+        self.wanted.retain(|wanted| wanted != name && wanted != as_said);
+        self.unwanted.push((index, name.to_owned()));
+    }
+
+    /// It is to be bound: nothing that was said before holds.
+    pub(super) fn allow(&mut self, name: &str) {
+        let index = interface::index_of(name);
+        self.wanted.retain(|wanted| wanted != name);
+        self.unwanted.retain(|(number, called)| called != name && Some(*number) != index);
+    }
+
+    /// Is an interface to be bound that has come, or come up? `follow`: all are that come up.
+    pub(super) fn is_wanted(&mut self, event: &LinkEvent, follow: bool) -> bool {
+        let same = |(index, name): &&mut (u32, String)| *index == event.index || *name == event.name;
+        if let Some(unwanted) = self.unwanted.iter_mut().find(same) {
+            *unwanted = (event.index, event.name.clone());
+            return false;
+        }
+        let called = |name: &String| *name == event.name || interface::index_of(name) == Some(event.index);
+        (follow && event.by_default()) || self.wanted.iter().any(called)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Mac;
+
+    fn came(index: u32, name: &str) -> LinkEvent {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let name = name.to_owned();
+        LinkEvent { name, index, up: true, mtu: 1500, mac, gone: false, is_port: false, is_ethernet: true }
+    }
+
+    #[test]
+    fn what_was_unbound_by_hand_stays_so_until_it_is_bound() {
+        let mut wishes = Wishes::default();
+        assert!(wishes.is_wanted(&came(7, "wish7"), true) && !wishes.is_wanted(&came(7, "wish7"), false));
+        wishes.refuse(7, "wish7", "wish7");
+        assert!(!wishes.is_wanted(&came(7, "wish7"), true));
+        assert!(!wishes.is_wanted(&came(7, "other"), true), "renamed");
+        assert!(wishes.is_wanted(&came(8, "wish7"), true), "another under the old name");
+        assert!(!wishes.is_wanted(&came(9, "other"), true), "gone and come again");
+        assert!(!wishes.is_wanted(&came(9, "third"), true), "and renamed");
+        wishes.allow("third");
+        assert!(wishes.is_wanted(&came(9, "third"), true));
+    }
+
+    #[test]
+    fn what_the_file_binds_is_bound_when_it_comes() {
+        let mut wishes = Wishes::default();
+        wishes.want("wish7");
+        assert!(wishes.is_wanted(&came(7, "wish7"), false) && !wishes.is_wanted(&came(8, "wish8"), false));
+        wishes.want("lo");
+        let lo = interface::index_of("lo").unwrap();
+        assert!(wishes.is_wanted(&came(lo, "by another name"), false));
+        wishes.refuse(7, "wish7", "wish7");
+        assert!(!wishes.is_wanted(&came(7, "wish7"), false));
+        wishes.allow("wish7");
+        wishes.want("wish7");
+        wishes.forget_wanted();
+        assert!(!wishes.is_wanted(&came(7, "wish7"), false));
+    }
+}
