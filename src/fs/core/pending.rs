@@ -22,9 +22,12 @@ type Answer<T, E> = Box<dyn FnOnce(Result<T, E>) + Send>;
 
 /// See the module.
 pub(super) struct Pending<T, E = Errno> {
-    /// Gone once it is given; the alarm goes with it.
-    waiting: Mutex<Option<(Answer<T, E>, Option<Alarm>)>>,
+    /// Gone once it is given.
+    waiting: Mutex<Option<Waiting<T, E>>>,
 }
+
+/// Who waits, and the alarm that goes with them.
+type Waiting<T, E> = (Answer<T, E>, Option<Alarm>);
 
 impl<T: Send + 'static, E: Send + 'static> Pending<T, E> {
     /// Gives `late` if nothing else was given after that time. Without a time it waits for ever.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::pages::{Name, PageRange};
 
 /// A page, in bytes: the least that the kernel reads and drops.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// Ranges that are kept of one inode. The nearest two become one beyond it: some pages are then dropped for nothing.
 const RANGES_MAX: usize = 256;

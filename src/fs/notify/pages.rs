@@ -22,7 +22,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::Kernel;
-use super::clean::Clean;
+use super::clean::{Clean, PAGE};
 use crate::bug;
 use crate::runtime::UnitId;
 
@@ -54,7 +54,7 @@ pub struct Name {
 }
 
 struct Task {
-    /// The bytes of the whole disk that it is about.
+    /// The bytes of the whole disk that the pages may have.
     about: Range<u64>,
     drops: Vec<PageRange>,
     answer: Option<Answer>,
@@ -171,8 +171,10 @@ impl<K: Kernel + 'static> Pages<K> {
             drop(queue);
             return at_once(what);
         }
-        // All under one lock: what was taken out must be found among the tasks by whoever looks next.
-        let start = queue.push(Task { about: bytes, drops, answer: Some(later(what)) });
+        // All under one lock: what was taken out must be found among the tasks by whoever looks next. Whole pages go, and with
+        // them bytes beside these: whoever changes those waits for it as well.
+        let about = bytes.start.saturating_sub(PAGE - 1)..bytes.end.saturating_add(PAGE - 1);
+        let start = queue.push(Task { about, drops, answer: Some(later(what)) });
         drop(queue);
         self.go_on(&lane, start);
     }

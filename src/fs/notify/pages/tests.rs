@@ -128,6 +128,25 @@ fn a_change_of_what_is_being_dropped_waits_for_it() {
     pages.close();
 }
 
+/// A page has eight sectors: a write of another one of them finds the page taken out, and it is not gone yet.
+#[test]
+fn a_change_beside_what_is_being_dropped_waits_for_the_page() {
+    for beside in [8192 + 512..8192 + 1024, 8192 + 3584..8192 + 4096, 8192..8192 + 1] {
+        let (fake, pages) = pages();
+        let answered = Arc::new(AtomicUsize::new(0));
+        fake.lock(PART.ino);
+        // The page of the partition is bytes 8192 to 12288 of the disk.
+        pages.note(U, PART, 0..4096);
+        change(&pages, U, 8192 + 2048..8192 + 2560, count(&answered));
+        change(&pages, U, beside.clone(), count(&answered));
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(answered.load(Ordering::SeqCst), 0, "{beside:?}");
+        fake.unlock(PART.ino);
+        eventually(|| answered.load(Ordering::SeqCst) == 2);
+        pages.close();
+    }
+}
+
 #[test]
 fn pages_that_were_read_while_others_were_dropped_are_known() {
     let (fake, pages) = pages();
