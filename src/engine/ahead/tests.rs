@@ -249,7 +249,7 @@ fn the_end_of_the_file_bounds_what_is_fetched() {
     let mut desk = Desk::new();
     desk.read(S, END - 12 * K, 4 * K);
     let begun = desk.read(S, END - 8 * K, 4 * K).1;
-    assert_eq!(begun.iter().map(|b| b.1.clone()).collect::<Vec<_>>(), [END - 4 * K..END]);
+    assert_eq!((begun.len(), &begun[0].1), (1, &(END - 4 * K..END)));
     assert!(desk.read(S, END - 4 * K, 4 * K).1.is_empty());
 }
 
