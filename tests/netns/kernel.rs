@@ -1,7 +1,9 @@
-//! The bed for the kernel (see `versions`): with the kernel on top, a reader never sees older than what was acknowledged nor newer
+//! The bed for the kernel (see `versions`): with the kernel on top, a reader never sees older than what was
+//! acknowledged nor newer
 //! than what was begun, by whatever name and call; nobody hangs; and at the end the disk agrees with everybody.
 //!
-//! `AOEFS_TEST_OPS` is how many operations a main run has, the others in proportion; `AOEFS_TEST_SEED` decides what they are.
+//! `AOEFS_TEST_OPS` is how many operations a main run has, the others in proportion; `AOEFS_TEST_SEED` decides what
+//! they are.
 
 use super::loops;
 use crate::bed::mount::{Mount, Unit, is_mounted};
@@ -38,7 +40,8 @@ const NAMES: [(&str, Range<u64>); 4] =
     [("data", 0..SECTORS), ("low", 0..701), ("high", 301..SECTORS), ("within", 333..1501)];
 /// How long a target that is there may take to appear.
 const APPEARS: Duration = Duration::from_secs(5);
-/// After the daemon was killed everybody is free and the mount gone: five times the two seconds that are promised for that.
+/// After the daemon was killed everybody is free and the mount gone: five times the two seconds that are promised for
+/// that.
 const FREED: Duration = Duration::from_secs(10);
 
 fn variable(name: &str, default: u64) -> u64 {
@@ -175,7 +178,8 @@ fn unit_is_up(unit: &Unit) {
     until("the target is up", APPEARS, || unit.state() == "up");
 }
 
-/// The target stands still for longer than requests may take, or for a moment in which somebody fails all of them; and it does what
+/// The target stands still for longer than requests may take, or for a moment in which somebody fails all of them;
+/// and it does what
 /// it was asked when everybody has given it up.
 fn deadline_versions_while_the_target_pauses() {
     let wire = Wire::new();
@@ -224,7 +228,8 @@ fn identity_versions_while_partitions_come_and_go() {
     mount.stop();
 }
 
-/// The daemon is killed in the middle, with and without requests that nobody will answer: everybody is freed, the mount is gone, and
+/// The daemon is killed in the middle, with and without requests that nobody will answer: everybody is freed, the
+/// mount is gone, and
 /// the disk has what was acknowledged. Then another one mounts there, and work goes on.
 fn clean_versions_when_the_daemon_is_killed() {
     /// Every other time the target stands still before.

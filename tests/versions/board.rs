@@ -1,7 +1,9 @@
 //! The board: what all processes of a run know of each other, in shared memory.
 //!
-//! For each unit the last version that its owner began and the last one that was acknowledged to it; for each process how far it is.
-//! Every word has one writer or is a counter, and all accesses are in one order (SeqCst), or a reader's bounds would mean nothing.
+//! For each unit the last version that its owner began and the last one that was acknowledged to it; for each process
+//! how far it is.
+//! Every word has one writer or is a counter, and all accesses are in one order (SeqCst), or a reader's bounds would
+//! mean nothing.
 
 use super::judge::Kind;
 use super::plan::Plan;
@@ -94,7 +96,8 @@ impl Board {
 
     fn word(&self, at: u64) -> &AtomicU64 {
         assert!((at as usize) < self.bytes / 8, "beyond the board");
-        // SAFETY: inside the mapping, which lives as long as `self`; it is aligned, and everybody uses it as atomics only.
+        // SAFETY: inside the mapping, which lives as long as `self`; it is aligned, and everybody uses it as atomics
+        // only.
         unsafe { &*self.words.add(at as usize) }
     }
 
@@ -166,7 +169,8 @@ impl Board {
         self.unit(3, unit)
     }
 
-    /// The last version of a unit that somebody read after its call had come back: from then on it is there, even if it failed.
+    /// The last version of a unit that somebody read after its call had come back: from then on it is there, even if
+    /// it failed.
     pub fn seen(&self, unit: u64) -> &AtomicU64 {
         self.unit(4, unit)
     }

@@ -1,7 +1,9 @@
 //! The crew of a run, from outside: starts the processes, watches that each gets on, and counts what they found.
 //!
-//! Promise: a run ends, whatever hangs. A process without progress for longer than the crew's patience is reported with what it was
-//! doing and where it is in the kernel; then the mounts are aborted and everybody is killed. Nothing here touches a mount meanwhile.
+//! Promise: a run ends, whatever hangs. A process without progress for longer than the crew's patience is reported
+//! with what it was
+//! doing and where it is in the kernel; then the mounts are aborted and everybody is killed. Nothing here touches a
+//! mount meanwhile.
 
 use super::board::{Board, Head};
 use super::judge::{Bounds, KINDS};
@@ -15,7 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// How long a process may take for one call, unless the test says otherwise: five times what the longest of them takes here with
+/// How long a process may take for one call, unless the test says otherwise: five times what the longest of them
+/// takes here with
 /// targets that are restarted, and with other work on the machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How often the crew is looked at.
@@ -96,7 +99,8 @@ impl Crew {
         self.start(bed, "bystander", 1, views);
     }
 
-    /// Waits until the work is done and everybody has ended, or until somebody hangs. With a limit the work ends then, done or not.
+    /// Waits until the work is done and everybody has ended, or until somebody hangs. With a limit the work ends
+    /// then, done or not.
     /// `during` is called all the time: it makes faults. Returns whether all is well so far but for violations.
     pub fn run(&mut self, limit: Option<Duration>, mut during: impl FnMut(&Board)) -> bool {
         let start = Instant::now();

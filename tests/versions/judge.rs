@@ -1,7 +1,9 @@
 //! The judge: whether what a reader saw is one of the versions that it may see.
 //!
-//! The rule: nothing older than what had been acknowledged before the call began, nothing newer than what had been begun when it
-//! ended. The call that fails leaves both versions possible, since it is begun and not acknowledged; but once somebody has read the
+//! The rule: nothing older than what had been acknowledged before the call began, nothing newer than what had been
+//! begun when it
+//! ended. The call that fails leaves both versions possible, since it is begun and not acknowledged; but once
+//! somebody has read the
 //! new one after the failure, it is what the disk has, and nobody may read the old one any more.
 
 use super::board::Board;

@@ -1,8 +1,11 @@
-//! A bed for the kernel: real processes write versions of what they own through every name and by every way, others read them, and a
+//! A bed for the kernel: real processes write versions of what they own through every name and by every way, others
+//! read them, and a
 //! judge knows what may be seen.
 //!
-//! `plan` says who owns what, `board` is what all know of each other, `judge` has the rule; `worker`, `reader` and `others` are the
-//! processes, each at its `seat`, with the system calls of `ways` and `queues`; `crew` starts and watches them; `faults` are what
+//! `plan` says who owns what, `board` is what all know of each other, `judge` has the rule; `worker`, `reader` and
+//! `others` are the
+//! processes, each at its `seat`, with the system calls of `ways` and `queues`; `crew` starts and watches them;
+//! `faults` are what
 //! happens to them meanwhile. A process is this test binary again: `--versions ROLE SEAT BOARD VIEW…`.
 
 pub mod board;

@@ -1,4 +1,5 @@
-//! The others: bystanders who open, truncate and write nothing; who makes and deletes partitions; and those who do wrong on
+//! The others: bystanders who open, truncate and write nothing; who makes and deletes partitions; and those who do
+//! wrong on
 //! purpose, so that a run can show that it would notice.
 
 use super::judge::Kind;
@@ -13,7 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-/// The longest pause of a bystander, in microseconds. With every open(2) the kernel forgets what it has cached of a name, and so what
+/// The longest pause of a bystander, in microseconds. With every open(2) the kernel forgets what it has cached of a
+/// name, and so what
 /// may be wrong with it.
 const PAUSE: u64 = 40_000;
 

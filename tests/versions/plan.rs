@@ -1,7 +1,9 @@
 //! Who owns what, and what an owner writes there.
 //!
-//! The unit of everything is half a sector. Each unit has one owner for the whole run, by its place alone; only its owner writes
-//! it. What is written says the unit, the twin that it may be copied to, and its version: the owner's count of operations, so
+//! The unit of everything is half a sector. Each unit has one owner for the whole run, by its place alone; only its
+//! owner writes
+//! it. What is written says the unit, the twin that it may be copied to, and its version: the owner's count of
+//! operations, so
 //! that the versions of a unit only grow. Zeros are a version as well, which says nothing; the board remembers it.
 
 use std::ops::Range;
@@ -32,7 +34,8 @@ impl Plan {
         self.sectors * HALVES
     }
 
-    /// Whose it is. Half of the zones change hands from sector to sector, a quarter after each run of sectors, and in a quarter two
+    /// Whose it is. Half of the zones change hands from sector to sector, a quarter after each run of sectors, and in
+    /// a quarter two
     /// owners share each sector.
     pub const fn owner(&self, unit: u64) -> u64 {
         let sector = unit / HALVES;
@@ -43,7 +46,8 @@ impl Plan {
         }
     }
 
-    /// The first units at `from` or behind it, within the range, that belong to a worker and to nobody else in between; at most
+    /// The first units at `from` or behind it, within the range, that belong to a worker and to nobody else in
+    /// between; at most
     /// `most` of them. With `whole`, whole sectors only. Empty if there are none.
     pub fn run(&self, worker: u64, from: u64, range: &Range<u64>, most: u64, whole: bool) -> Range<u64> {
         let step = if whole { HALVES } else { 1 };
@@ -76,7 +80,8 @@ pub enum Seen {
     Torn,
 }
 
-/// Fills the bytes of a run of units with a version. `twin` is where the first unit may be copied to; itself if nowhere.
+/// Fills the bytes of a run of units with a version. `twin` is where the first unit may be copied to; itself if
+/// nowhere.
 pub fn fill(bytes: &mut [u8], first: u64, twin: u64, version: u64) {
     for (n, block) in (0..).zip(bytes.chunks_exact_mut(UNIT)) {
         let head = [MAGIC, first + n, twin + n, version];

@@ -16,7 +16,8 @@ pub struct Item {
     pub write: bool,
 }
 
-/// Does all of a batch (at most DEPTH) at once and waits for all of it: what each call would have returned, or minus the errno.
+/// Does all of a batch (at most DEPTH) at once and waits for all of it: what each call would have returned, or minus
+/// the errno.
 pub trait Queue {
     fn run(&mut self, batch: &[Item]) -> io::Result<Vec<i64>>;
 }
@@ -81,7 +82,8 @@ impl Queue for Aio {
             .collect();
         let mut list: Vec<*mut Iocb> = requests.iter_mut().map(|request| &raw mut *request).collect();
         let mut results = vec![-i64::from(libc::EAGAIN); batch.len()];
-        // SAFETY: as many pointers as are said, to requests that live through the call; their memory the caller answers for.
+        // SAFETY: as many pointers as are said, to requests that live through the call; their memory the caller
+        // answers for.
         let taken =
             check(unsafe { libc::syscall(libc::SYS_io_submit, self.0, list.len(), list.as_mut_ptr()) });
         let (mut left, mut events) = (taken? as usize, [IoEvent::default(); DEPTH]);
@@ -205,7 +207,8 @@ impl Queue for Uring {
                 data,
                 ..Sqe::default()
             };
-            // SAFETY: a slot below the number of entries, which are mapped; the kernel does not look before the tail moves.
+            // SAFETY: a slot below the number of entries, which are mapped; the kernel does not look before the tail
+            // moves.
             unsafe { self.entries.add(slot as usize).write(entry) };
             self.word(self.params.sq[6] + slot * 4).store(slot, Ordering::Relaxed);
             next = next.wrapping_add(1);

@@ -1,4 +1,5 @@
-//! A reader: it reads by every way through every name, at random places and in sequence, and judges each unit that it gets.
+//! A reader: it reads by every way through every name, at random places and in sequence, and judges each unit that it
+//! gets.
 
 use super::board::Head;
 use super::judge::{Bounds, Kind};
@@ -23,7 +24,8 @@ const PIECES: usize = 4;
 const PAUSE: u64 = 8000;
 /// Reads after which everything is closed, on the average.
 const REOPEN: u64 = 400;
-/// How often bytes are copied out of a mapping again that were torn: the page may go between two words of a copy, and come back
+/// How often bytes are copied out of a mapping again that were torn: the page may go between two words of a copy, and
+/// come back
 /// with the next version. What is torn for good stays so.
 const AGAIN: usize = 8;
 

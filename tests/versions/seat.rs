@@ -230,7 +230,8 @@ impl Seat {
         } else {
             self.wrong(Kind::Failed, &format!("{call:?} of {}: {error}", self.views[view].name()));
         }
-        // What is opened anew makes the kernel forget all that it has cached of the name, so nothing is that need not be.
+        // What is opened anew makes the kernel forget all that it has cached of the name, so nothing is that need not
+        // be.
         let dead = [libc::ESTALE, libc::ENOTCONN, libc::ENODEV, libc::ECONNABORTED];
         if error.raw_os_error().is_some_and(|errno| dead.contains(&errno)) {
             self.files.retain(|(of, _), _| *of != view);

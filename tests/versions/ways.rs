@@ -121,7 +121,8 @@ impl Mapping {
     /// Bytes out of a pipe into it, and to the disk.
     pub fn take(&self, at: usize, pipe: &Pipe, len: usize) -> io::Result<()> {
         assert!(at + len <= self.len);
-        // SAFETY: within the mapping, which may be written to; the kernel does it, and a page that cannot be had is EFAULT.
+        // SAFETY: within the mapping, which may be written to; the kernel does it, and a page that cannot be had is
+        // EFAULT.
         let taken = count(unsafe { libc::read(pipe.from.as_raw_fd(), self.at.byte_add(at), len) })?;
         if taken < len {
             return Err(io::Error::from_raw_os_error(libc::EFAULT));
