@@ -199,7 +199,10 @@ impl Worker {
     fn look_at_doubts(&mut self) {
         let Some(run) = self.doubts.last().cloned() else { return };
         let (names, len) = (self.names_of(&run), run.end - run.start);
-        let Some(name) = names.first() else { return drop(self.doubts.pop()) };
+        let Some(name) = names.first() else {
+            self.doubts.pop();
+            return;
+        };
         if self.reader.read(Call::DirectRead, *name, run.start, len) > 0 {
             for name in names {
                 self.reader.read(Call::Sendfile, name, run.start, len);
