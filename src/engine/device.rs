@@ -10,6 +10,7 @@
 
 mod ahead;
 mod command;
+mod flush;
 mod identity;
 mod issue;
 mod paths;
@@ -27,6 +28,7 @@ use super::ahead::Ahead;
 use super::buffer::Pool;
 use super::event::{Event, Identity, Reason};
 use super::flight::{Flight, FrameId, ReqId, TagSpace};
+use super::flushing::Flushing;
 use super::locks::Locks;
 use super::partition::Partitions;
 use super::path::{NetId, Path};
@@ -35,7 +37,7 @@ use super::rtt::Rtt;
 use super::stats::Stats;
 use super::time::Time;
 use super::transmit::Transmit;
-use crate::wire::{Addr, FlushKind, IDENTIFY_LEN, Identify, Mac};
+use crate::wire::{Addr, IDENTIFY_LEN, Identify, Mac};
 
 /// Without a valid frame from a target for this long it may have been replaced behind our back: IDENTIFY goes
 /// before any write. A machine needs longer than this to restart, and a busy target is never silent so long.
@@ -170,7 +172,7 @@ pub struct Device<R> {
     config: Vec<u8>,
     fw: u16,
     buffers: u16,
-    flush: FlushKind,
+    flushing: Flushing,
     /// Whoever serves is about to end: nothing is accepted any more.
     retired: bool,
     /// The target refused TRIM although it promised it.
@@ -244,7 +246,7 @@ impl<R> Device<R> {
             confidence: Confidence::Confirmed,
             generation: 1,
             identity: identity::of(&birth.identify),
-            flush: birth.identify.flush,
+            flushing: Flushing::new(birth.identify.flush),
             info: birth.identify,
             ident: birth.ident,
             config: birth.config,

@@ -10,6 +10,7 @@ mod device;
 mod discovery;
 mod event;
 mod flight;
+mod flushing;
 mod ladder;
 mod locks;
 mod partition;

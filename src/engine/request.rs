@@ -210,12 +210,35 @@ impl Span {
 /// What a request has to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    Read { span: Span, skip: usize, len: usize, buf: Option<Buf>, lock: Option<LockId> },
-    Write { span: Span, len: usize, bytes: Bytes, lock: LockId },
-    Trim { span: Span, lock: LockId },
-    Flush { lock: LockId, left: bool, done: bool },
+    Read {
+        span: Span,
+        skip: usize,
+        len: usize,
+        buf: Option<Buf>,
+        lock: Option<LockId>,
+    },
+    Write {
+        span: Span,
+        len: usize,
+        bytes: Bytes,
+        lock: LockId,
+    },
+    Trim {
+        span: Span,
+        lock: LockId,
+    },
+    /// `failed`: how the first opcode did, where the second one does not make that good.
+    Flush {
+        lock: LockId,
+        left: bool,
+        done: bool,
+        failed: Option<Cause>,
+    },
     Ata(Box<Raw>),
-    Config { verb: Verb, string: Vec<u8> },
+    Config {
+        verb: Verb,
+        string: Vec<u8>,
+    },
     Mask(Vec<Directive>),
     Reserve(Reservation),
 }
@@ -443,7 +466,7 @@ impl<R> Req<R> {
             Job::Read { span, .. } | Job::Write { span, .. } | Job::Trim { span, .. } => {
                 *span = Span::new(span.at, span.sectors);
             }
-            Job::Flush { left, done, .. } => (*left, *done) = (false, false),
+            Job::Flush { left, done, failed, .. } => (*left, *done, *failed) = (false, false, None),
             Job::Ata(raw) => (raw.left, raw.answer) = (false, None),
             _ => return false,
         }

@@ -65,6 +65,12 @@ pub fn run(seed: u64, trace: bool, flips: u64) -> Report {
         world.quarantines = FEW_QUARANTINES;
     }
     let mut plan = build(&mut world, &mut rng);
+    for target in &mut world.targets {
+        if extra.chance(0.1) {
+            target.flushing = Flushing::Echo;
+        }
+    }
+    plan.sleeps = extra.chance(0.2);
     world.note(|| format!("{plan:?}"));
     discover(&mut world, &plan);
     if flips > 0 {
@@ -322,7 +328,12 @@ fn finish(world: &mut World, plan: &Plan) {
     let promised = RETURN * if lies { 3 * world.wires.len() as u32 } else { 1 } * if slow { 8 } else { 1 };
     for u in 0..world.units.len() {
         for ask in [Ask::Write { offset: 100, len: 700 }, Ask::Read { offset: 0, len: 4096 }, Ask::Flush] {
-            fresh(world, u, &ask, promised);
+            // One that promises a flush and aborts it fails each.
+            let addr = world.units[u].device.addr();
+            let fraud = world.targets.iter().any(|t| t.addr == addr && t.flushing == Flushing::Fraud);
+            if !matches!(ask, Ask::Flush) || !fraud {
+                fresh(world, u, &ask, promised);
+            }
         }
         if world.violation.is_some() {
             return;

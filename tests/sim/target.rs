@@ -33,6 +33,8 @@ pub enum Flushing {
     Liar,
     /// Says both, aborts both.
     Fraud,
+    /// Says both, and answers with the request itself (ggaoed 1.1).
+    Echo,
 }
 
 /// A request on its way, with what the world knows about its departure.
@@ -188,6 +190,9 @@ impl Target {
         {
             frame[ATA_COMMAND] = UNKNOWN;
         }
+        if self.flushing == Flushing::Echo && matches!(command, cmd::FLUSH | cmd::FLUSH_EXT) {
+            return echo(frame, mac);
+        }
         if ata && matches!(command, cmd::READ | cmd::READ_EXT | cmd::WRITE | cmd::WRITE_EXT) {
             if self.mute {
                 return None;
@@ -240,7 +245,7 @@ impl Target {
         let kind = match self.flushing {
             Flushing::None => FlushKind::None,
             Flushing::Old => FlushKind::Flush,
-            Flushing::Both | Flushing::Liar | Flushing::Fraud => return,
+            Flushing::Both | Flushing::Liar | Flushing::Fraud | Flushing::Echo => return,
         };
         if let Some(data) = answer.get_mut(DATA..).and_then(|d| d.first_chunk_mut::<IDENTIFY_LEN>())
             && let Ok(mut identify) = Identify::parse(data)
@@ -269,8 +274,16 @@ impl Target {
 
     /// Can a flush succeed by being executed?
     pub fn flushes(&self) -> bool {
-        !matches!(self.flushing, Flushing::None | Flushing::Fraud)
+        !matches!(self.flushing, Flushing::None | Flushing::Fraud | Flushing::Echo)
     }
+}
+
+/// The request with its registers, as an answer.
+fn echo(frame: &[u8], mac: Mac) -> Option<Vec<u8>> {
+    let (header, _) = Header::parse(frame).ok()?;
+    let mut answer = frame.to_vec();
+    Header { dst: header.src, src: mac, response: true, ..header }.emit(&mut answer);
+    Some(answer)
 }
 
 fn processor(addr: Addr, buffers: u16, disk: Disk) -> Processor<Disk> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Confidence, Device, Sink, State};
 use crate::engine::event::{Cause, Event, Identity, Reason};
 use crate::engine::flight::{FrameId, ReqId, Work};
+use crate::engine::flushing::Flushing;
 use crate::engine::path::{NetId, Path, PathId, Trust};
 use crate::engine::request::{Answered, Error};
 use crate::engine::time::Time;
@@ -394,9 +395,7 @@ impl<R> Device<R> {
     ) {
         let was = self.identity.sectors;
         self.last_heard = now;
-        if identify.flush != self.info.flush {
-            self.flush = identify.flush;
-        }
+        self.flushing.promise(identify.flush, self.grow);
         self.take_identify(path, identify, raw);
         if self.grow {
             self.grow = false;
@@ -558,7 +557,7 @@ impl<R> Device<R> {
         self.shown = None;
         self.grow = false;
         self.trim_refused = false;
-        self.flush = identify.flush;
+        self.flushing = Flushing::new(identify.flush);
         self.take_identify(path, identify, raw);
         self.confidence = Confidence::Confirmed;
         sink.events.push(Event::Replaced { was, is: self.identity });

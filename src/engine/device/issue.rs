@@ -152,7 +152,7 @@ impl<R> Device<R> {
             }
             let Some(path) = self.choose(now, None, whole) else { return false };
             let most = self.path(path).map_or(1, |p| self.sectors(p));
-            let ext = self.flush == FlushKind::FlushExt;
+            let ext = self.flushing.kind() == FlushKind::FlushExt;
             let Some(req) = self.reqs.get_mut(id) else { return false };
             let work = req.next_work(id, most, ext);
             let over = req.all_issued();

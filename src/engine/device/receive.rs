@@ -3,14 +3,14 @@
 use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
+use crate::engine::flushing::{Refused, is_echo};
 use crate::engine::ladder;
 use crate::engine::locks::SECTORS_END;
 use crate::engine::path::{NetId, PathId, TAILS, Trust};
 use crate::engine::request::{Answered, Error, Job, Req};
 use crate::engine::time::Time;
 use crate::wire::{
-    Ata, Command, FlushKind, Header, IDENTIFY_LEN, Mac, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag,
-    error,
+    Ata, Command, Header, IDENTIFY_LEN, Mac, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, error,
 };
 
 /// A stale copy lives at most this long in a network that was never seen slower, and longer in one that was.
@@ -411,7 +411,13 @@ impl<R> Device<R> {
             (Work::Trim { .. }, Job::Trim { span, .. }) => {
                 span.landed += (span.at.0 + span.sectors - at).min(TRIM_BLOCK_SECTORS);
             }
-            (Work::Flush { .. }, Job::Flush { done, .. }) => *done = true,
+            (Work::Flush { ext, .. }, Job::Flush { done, failed, .. }) => {
+                self.flushing.done(ext);
+                if let Some(cause) = *failed {
+                    return self.refused(req_id, Error::Io, cause, now, sink);
+                }
+                *done = true;
+            }
             (Work::Raw { .. }, Job::Ata(raw)) => raw.answer = Some((*ata, data[..raw.expect].to_vec())),
             _ => return,
         }
@@ -441,8 +447,11 @@ impl<R> Device<R> {
                 }
                 self.check_complete(req_id, now, sink);
             }
+            Work::Flush { ext, .. } if is_echo(ext, ata) => {
+                self.flush_refused(now, id, copy, req_id, (ext, Refused::Echoed, cause), sink);
+            }
             Work::Flush { ext, .. } if ata.feature & error::ABRT != 0 => {
-                self.no_flush(now, id, copy, req_id, ext, sink)
+                self.flush_refused(now, id, copy, req_id, (ext, Refused::Aborted, cause), sink);
             }
             Work::Trim { .. } if ata.feature & error::ABRT != 0 => {
                 self.trim_refused = true;
@@ -489,7 +498,8 @@ impl<R> Device<R> {
                 self.line_up(id);
             }
             (Work::Flush { ext, .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
-                self.no_flush(now, id, copy, req_id, ext, sink);
+                let cause = Cause::Aoe(refusal);
+                self.flush_refused(now, id, copy, req_id, (ext, Refused::Unknown, cause), sink);
             }
             (Work::Trim { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
                 self.trim_refused = true;
@@ -509,36 +519,6 @@ impl<R> Device<R> {
                 self.settle(id, Some(copy.tag), now);
                 self.refused(req_id, error, Cause::Aoe(refusal), now, sink);
             }
-        }
-    }
-
-    /// The target aborted a flush: the other opcode first, then none. Another flush may have found that out already.
-    fn no_flush(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        copy: &Copy,
-        req_id: ReqId,
-        ext: bool,
-        sink: &mut Sink<R>,
-    ) {
-        self.flush = match (self.flush, ext) {
-            (FlushKind::None, _) | (_, false) => FlushKind::None,
-            (_, true) => FlushKind::Flush,
-        };
-        self.settle(id, Some(copy.tag), now);
-        if self.flush == FlushKind::None {
-            sink.events.push(Event::NoFlush);
-            if let Some(req) = self.reqs.get_mut(req_id)
-                && let Job::Flush { done, .. } = &mut req.job
-            {
-                *done = true;
-            }
-            self.check_complete(req_id, now, sink);
-        } else {
-            let frame =
-                self.flight.create(Work::Flush { req: req_id, ext: false }, crate::wire::Sector(0), 0);
-            self.line_up(frame);
         }
     }
 

@@ -237,7 +237,7 @@ impl<R> Device<R> {
             lba48: self.info.lba48,
             smart: self.info.smart,
             trim: self.can_trim(),
-            flush: match self.flush {
+            flush: match self.flushing.kind() {
                 FlushKind::None => FlushState::None,
                 FlushKind::Flush => FlushState::Flush,
                 FlushKind::FlushExt => FlushState::FlushExt,

@@ -122,10 +122,10 @@ impl<R> Device<R> {
         match io {
             Io::Read { offset, len } => self.prepare_read(&extent, offset, len),
             Io::Write { offset, data } => self.prepare_write(&extent, offset, data),
-            Io::Flush if self.flush == FlushKind::None => Ok(Prepared::Now(Output::Done)),
+            Io::Flush if self.flushing.kind() == FlushKind::None => Ok(Prepared::Now(Output::Done)),
             Io::Flush => {
-                let (lock, left, done) = (self.locks.unowned(), false, false);
-                Ok(Prepared::Later(Job::Flush { lock, left, done }, None))
+                let lock = self.locks.unowned();
+                Ok(Prepared::Later(Job::Flush { lock, left: false, done: false, failed: None }, None))
             }
             Io::Trim { offset, len } => self.prepare_trim(&extent, offset, len),
             Io::Ata { ata, data, expect } => self.prepare_ata(ata, data, expect),

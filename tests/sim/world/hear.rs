@@ -1,6 +1,7 @@
 //! What the world does with a frame that reaches the initiator, and with what the engine answers.
 
 use super::*;
+use crate::sim::target::Flushing;
 
 impl World {
     /// A query to all over one netlink, as at bind and at rediscovery.
@@ -247,6 +248,10 @@ impl World {
             return true;
         }
         let addr = self.units[u].device.addr();
+        let fraud = |t: &Target| t.addr == addr && t.flushing == Flushing::Fraud;
+        if p.kind == Kind::Flush && self.targets.iter().any(fraud) {
+            return true;
+        }
         self.targets.iter().filter(|t| t.addr == addr).any(|t| t.refused.iter().any(hits))
     }
 }

@@ -1,0 +1,47 @@
+//! What a flush that the target does not do comes to.
+
+use super::{Device, Sink};
+use crate::engine::event::{Cause, Event};
+use crate::engine::flight::{Copy, FrameId, ReqId, Work};
+use crate::engine::flushing::{Next, Refused};
+use crate::engine::request::{Error, Job};
+use crate::engine::time::Time;
+use crate::wire::{FlushKind, Sector};
+
+impl<R> Device<R> {
+    /// The target did not flush: the other opcode is tried, or the request fails, or the target has none. Another flush may have
+    /// found that out already.
+    pub(super) fn flush_refused(
+        &mut self,
+        now: Time,
+        id: FrameId,
+        copy: &Copy,
+        req_id: ReqId,
+        (ext, why, cause): (bool, Refused, Cause),
+        sink: &mut Sink<R>,
+    ) {
+        self.settle(id, Some(copy.tag), now);
+        let known = self.flushing.kind() == FlushKind::None;
+        let next = self.flushing.refused(ext, why);
+        let Some(Job::Flush { done, failed, .. }) = self.reqs.get_mut(req_id).map(|req| &mut req.job) else {
+            return;
+        };
+        match next {
+            Next::Old { failed: spoiled } => {
+                if spoiled {
+                    *failed = Some(cause);
+                }
+                let frame = self.flight.create(Work::Flush { req: req_id, ext: false }, Sector(0), 0);
+                self.line_up(frame);
+            }
+            Next::Fail => self.refused(req_id, Error::Io, cause, now, sink),
+            Next::None => {
+                *done = true;
+                if !known {
+                    sink.events.push(Event::NoFlush);
+                }
+                self.check_complete(req_id, now, sink);
+            }
+        }
+    }
+}

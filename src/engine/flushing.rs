@@ -1,0 +1,152 @@
+//! Which command flushes a disk's cache, and what its refusals mean.
+//!
+//! A disk that promises a flush, or has ever done one, and does not do it now has failed, whatever its error register says: data may be
+//! lost, and whoever asked must hear of it. The next flush is asked for all the same. Only what was never done and
+//! is refused by the AoE layer, or answered with the request's own registers (ggaoed 1.1), is no flush at all.
+
+use crate::wire::{Ata, FlushKind};
+
+/// What a target says to a flush that it does not do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The disk aborted it.
+    Aborted,
+    /// The AoE layer does not take it.
+    Unknown,
+    /// The answer is the request.
+    Echoed,
+}
+
+/// What follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// The old opcode is tried for the same request. `failed`: which fails all the same, for this one has worked before.
+    Old { failed: bool },
+    /// The request fails.
+    Fail,
+    /// The target has none: this request succeeds, and so do all later ones.
+    None,
+}
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct Flushing {
+    promised: FlushKind,
+    kind: FlushKind,
+    /// Which of the two opcodes ever succeeded.
+    old_done: bool,
+    ext_done: bool,
+}
+
+impl Flushing {
+    /// As IDENTIFY promises.
+    pub fn new(promised: FlushKind) -> Flushing {
+        Flushing { promised, kind: promised, old_done: false, ext_done: false }
+    }
+
+    /// What to send.
+    pub fn kind(&self) -> FlushKind {
+        self.kind
+    }
+
+    /// What IDENTIFY says now. With `again`, what was found out is found out again.
+    pub fn promise(&mut self, promised: FlushKind, again: bool) {
+        if again || promised != self.promised {
+            (self.promised, self.kind) = (promised, promised);
+        }
+    }
+
+    /// One was done.
+    pub fn done(&mut self, ext: bool) {
+        if ext {
+            self.ext_done = true;
+        } else {
+            self.old_done = true;
+            if !self.ext_done {
+                self.kind = FlushKind::Flush;
+            }
+        }
+    }
+
+    /// One was not.
+    pub fn refused(&mut self, ext: bool, why: Refused) -> Next {
+        let ever = self.old_done || self.ext_done;
+        match why {
+            Refused::Aborted | Refused::Unknown if ext => Next::Old { failed: self.ext_done },
+            Refused::Echoed | Refused::Unknown if !ever => {
+                self.kind = FlushKind::None;
+                Next::None
+            }
+            _ => Next::Fail,
+        }
+    }
+}
+
+/// Are these registers a flush itself, as a target sends it back that does not know it? As a status that one would be "busy", which no
+/// disk answers with.
+pub fn is_echo(ext: bool, ata: &Ata) -> bool {
+    ata.command == Ata::flush(ext).command && ata.feature == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abort_is_a_failure_where_a_flush_is_promised() {
+        let mut f = Flushing::new(FlushKind::FlushExt);
+        for _ in 0..3 {
+            assert_eq!(f.refused(true, Refused::Aborted), Next::Old { failed: false });
+            assert_eq!(f.refused(false, Refused::Aborted), Next::Fail);
+            assert_eq!(f.kind(), FlushKind::FlushExt, "the next one is asked for all the same");
+        }
+        f.done(true);
+        // Now it is known to work: that the old one does does not bring back what this one lost.
+        assert_eq!(f.refused(true, Refused::Aborted), Next::Old { failed: true });
+        f.done(false);
+        assert_eq!(f.kind(), FlushKind::FlushExt);
+    }
+
+    #[test]
+    fn a_disk_that_does_the_old_one_only_is_asked_for_that() {
+        let mut f = Flushing::new(FlushKind::FlushExt);
+        // Two at a time.
+        assert_eq!(f.refused(true, Refused::Aborted), Next::Old { failed: false });
+        assert_eq!(f.refused(true, Refused::Aborted), Next::Old { failed: false });
+        f.done(false);
+        f.done(false);
+        assert_eq!(f.kind(), FlushKind::Flush);
+        assert_eq!(f.refused(false, Refused::Aborted), Next::Fail);
+        f.promise(FlushKind::FlushExt, false);
+        assert_eq!(f.kind(), FlushKind::Flush, "nobody asked to know again");
+        f.promise(FlushKind::FlushExt, true);
+        assert_eq!(f.kind(), FlushKind::FlushExt);
+    }
+
+    #[test]
+    fn none_is_what_was_never_done_and_is_not_known() {
+        for why in [Refused::Unknown, Refused::Echoed] {
+            let mut f = Flushing::new(FlushKind::Flush);
+            assert_eq!(f.refused(false, why), Next::None);
+            assert_eq!(f.kind(), FlushKind::None);
+            f.promise(FlushKind::Flush, true);
+            f.done(false);
+            assert_eq!(f.refused(false, why), Next::Fail, "it has done one");
+            assert_eq!(f.kind(), FlushKind::Flush);
+        }
+        let mut f = Flushing::new(FlushKind::FlushExt);
+        assert_eq!(f.refused(true, Refused::Unknown), Next::Old { failed: false });
+        assert_eq!(f.refused(true, Refused::Echoed), Next::None);
+    }
+
+    #[test]
+    fn an_echo_has_the_opcode_and_no_error() {
+        for ext in [true, false] {
+            let echo = Ata::flush(ext);
+            assert!(is_echo(ext, &echo) && echo.failed());
+            assert!(!is_echo(!ext, &echo));
+            assert!(!is_echo(ext, &Ata { feature: 4, ..echo }));
+            assert!(!is_echo(ext, &Ata { command: 0x51, ..echo }));
+        }
+    }
+}
