@@ -297,8 +297,7 @@ fn what_arrives_for_an_interface_above_is_not_taken() {
             assert_eq!(number(&take(&*a, &mut batch, 1)[0]), 2, "round {round}");
             assert_eq!(number(&take(&upper, &mut batch, 1)[0]), 1, "round {round}");
             if round == 0 {
-                ip("link set upper down");
-                ip("link set upper name old");
+                ip("link del upper");
                 ip("link add link va name upper type macvlan mode bridge");
                 ip("link set upper up");
                 until("the new one", || upper.refresh().is_ok() && upper.is_up());

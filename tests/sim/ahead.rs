@@ -251,7 +251,10 @@ fn ahead_doubt_about_the_disk_throws_all_of_it_away() {
     type Cause = (&'static str, fn(&mut World));
     let causes: [Cause; 4] = [
         ("identify", |w| w.with_device(0, |d, now, sink| d.identify(now, sink))),
-        ("sleep", |w| w.sleep()),
+        ("sleep", |w| {
+            w.sleep();
+            w.with_device(0, |_, _, _| ());
+        }),
         ("announcement", |w| {
             w.announce(0);
             w.pass(1);

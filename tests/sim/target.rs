@@ -13,6 +13,9 @@ use aoefs::wire::{Addr, Command, FlushKind, HEADER_LEN, Header, IDENTIFY_LEN, Id
 /// An opcode that no processor knows: it aborts.
 const UNKNOWN: u8 = 0xfe;
 const ATA_COMMAND: usize = HEADER_LEN + 3;
+const ATA_ERROR: usize = HEADER_LEN + 1;
+/// UNC of the error register: data that cannot be had, or saved.
+const UNCORRECTABLE: u8 = 0x40;
 const DATA: usize = 36;
 /// Where IDENTIFY has its model (40 bytes) and its checksum (2).
 const MODEL: usize = 54;
@@ -193,6 +196,11 @@ impl Target {
         if self.flushing == Flushing::Echo && matches!(command, cmd::FLUSH | cmd::FLUSH_EXT) {
             return echo(frame, mac);
         }
+        let mut unsaved = false;
+        if matches!(frame_command(frame, ata), cmd::FLUSH | cmd::FLUSH_EXT) && self.disk().fails_to_flush() {
+            unsaved = true;
+            frame[ATA_COMMAND] = UNKNOWN;
+        }
         if ata && matches!(command, cmd::READ | cmd::READ_EXT | cmd::WRITE | cmd::WRITE_EXT) {
             if self.mute {
                 return None;
@@ -205,6 +213,9 @@ impl Target {
             return None;
         };
         let mut answer = self.reply[..len].to_vec();
+        if unsaved {
+            answer[ATA_ERROR] = UNCORRECTABLE;
+        }
         if command == cmd::IDENTIFY && ata {
             self.describe(&mut answer);
             if self.flips > 0.0 && rng.chance(self.flips) {
@@ -276,6 +287,10 @@ impl Target {
     pub fn flushes(&self) -> bool {
         !matches!(self.flushing, Flushing::None | Flushing::Fraud | Flushing::Echo)
     }
+}
+
+fn frame_command(frame: &[u8], ata: bool) -> u8 {
+    if ata { frame[ATA_COMMAND] } else { 0 }
 }
 
 /// The request with its registers, as an answer.
