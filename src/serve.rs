@@ -24,7 +24,7 @@ use crate::fs::session::FuseSession;
 use crate::ground::Ground;
 use crate::runtime::privilege::Programs;
 use crate::runtime::serve::Server;
-use crate::runtime::{Runtime, clock, loopback, privilege};
+use crate::runtime::{NetlinkStatus, Runtime, clock, loopback, privilege};
 use crate::target::TargetConfig;
 use crate::wire::Addr;
 
@@ -191,7 +191,12 @@ fn options_wait_longer(runtime: &Runtime, start: Instant) -> bool {
 
 /// The one line that says how the start went.
 fn summary(runtime: &Runtime, point: &str) -> String {
-    let names: Vec<String> = runtime.netlinks().into_iter().map(|n| n.name).collect();
+    let name = |net: NetlinkStatus| match (net.up, net.port) {
+        (_, true) => format!("{} (a port: bind its bridge or bond)", net.name),
+        (true, false) => net.name,
+        (false, false) => format!("{} (down)", net.name),
+    };
+    let names: Vec<String> = runtime.netlinks().into_iter().map(name).collect();
     let bound =
         if names.is_empty() { "bound to nothing".to_owned() } else { format!("bound {}", names.join(", ")) };
     let units = runtime.units();

@@ -155,12 +155,25 @@ pub struct NetLine {
     pub mac: Mac,
     /// Is it up?
     pub up: bool,
+    /// Do its frames belong to a bridge or a bond?
+    pub port: bool,
     /// Large frames lost.
     pub lostjumbo: u64,
     /// Its MTU, in Linux's sense.
     pub mtu: u64,
     /// Frames lost here for want of receive buffer.
     pub drops: u64,
+}
+
+impl NetLine {
+    fn flags(&self) -> &'static str {
+        match (self.up, self.port) {
+            (true, false) => " up",
+            (true, true) => " up port",
+            (false, true) => " port",
+            (false, false) => "",
+        }
+    }
 }
 
 /// A target as `aoe-stat` would show it.
@@ -217,7 +230,7 @@ impl fmt::Display for TopPage {
             let i = net.index;
             writeln!(f, "if{i} path: {}", net.name)?;
             writeln!(f, "if{i} ea: {}", net.mac)?;
-            writeln!(f, "if{i} flag:{}", if net.up { " up" } else { "" })?;
+            writeln!(f, "if{i} flag:{}", net.flags())?;
             writeln!(f, "if{i} lostjumbo: {}", net.lostjumbo)?;
             writeln!(f, "if{i} datamtu: {}", net.mtu)?;
         }
@@ -297,7 +310,7 @@ impl fmt::Display for DevlinkPage {
         writeln!(f, "datamtu: {}", sectors * SECTOR as u64)?;
         writeln!(f, "nl path: {}", self.net.name)?;
         writeln!(f, "nl ea: {}", self.net.mac)?;
-        writeln!(f, "nl flag:{}", if self.net.up { " up" } else { "" })?;
+        writeln!(f, "nl flag:{}", self.net.flags())?;
         writeln!(f, "nl lostjumbo: {}", self.net.lostjumbo)?;
         writeln!(f, "nl datamtu: {}", self.net.mtu)?;
         for path in &self.paths {
@@ -403,6 +416,7 @@ requests: 0
                 name: "eth1".into(),
                 mac: "52:54:00:12:34:56".parse().unwrap(),
                 up: true,
+                port: false,
                 mtu: 9000,
                 ..NetLine::default()
             }],
@@ -459,6 +473,7 @@ if0 drops: 0
                 name: "eth1".into(),
                 mac: "52:54:00:12:34:56".parse().unwrap(),
                 up: true,
+                port: true,
                 mtu: 9000,
                 lostjumbo: 2,
                 ..NetLine::default()
@@ -499,7 +514,7 @@ mintimer: 20210
 datamtu: 8192
 nl path: eth1
 nl ea: 52:54:00:12:34:56
-nl flag: up
+nl flag: up port
 nl lostjumbo: 2
 nl datamtu: 9000
 path: 52:54:00:65:43:21 active rtt 210 rttvar 30 rto 20210 window 16 out 3 sectors 16 sent 4711 resent 1 late 1 bytes 65536

@@ -48,7 +48,7 @@ use self::netlink::{Netlink, Netlinks};
 use self::packet::{PacketLink, Role};
 use self::sweeper::{Due, Timers};
 use self::table::Units;
-use self::watch::LinkWatch;
+use self::watch::{LinkWatch, is_port};
 use self::wishes::Wishes;
 use crate::engine::{Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, Time, Transmit};
 use crate::wire::{Addr, Mac};
@@ -449,7 +449,11 @@ impl Runtime {
                 _ => RuntimeError::Failed,
             }
         })?;
-        self.attach(Arc::new(link)).map(|_| ())
+        let id = self.attach(Arc::new(link))?;
+        if let Some(net) = self.nets.get(id) {
+            self.note_port(&net, is_port(net.link.index()));
+        }
+        Ok(())
     }
 
     /// Starts to use a link that is open already.
@@ -461,6 +465,14 @@ impl Runtime {
             None,
             format_args!("bound {} ({}), MTU {}", net.link.name(), net.link.mac(), net.link.mtu()),
         );
+        if !net.link.is_up() {
+            let name = net.link.name();
+            self.log.log(
+                "bind",
+                None,
+                format_args!("{name} is down; if it should not be: ip link set {name} up"),
+            );
+        }
         let reader = self.clone();
         let name = format!("net-{}", net.link.name());
         if let Err(error) = self.spawn(&name, move || reader.read_loop(&net)) {

@@ -27,6 +27,7 @@ pub(super) struct Netlink {
     pub(super) id: NetId,
     pub(super) link: Arc<dyn Link>,
     up: AtomicBool,
+    port: AtomicBool,
     pub(super) stop: AtomicBool,
     pub(super) duty: Duty,
     received: AtomicU64,
@@ -49,6 +50,8 @@ pub struct NetlinkStatus {
     pub mac: Mac,
     /// Frames sent now have a chance.
     pub up: bool,
+    /// Its frames belong to a bridge, a bond or the like: none may ever come here.
+    pub port: bool,
     /// Its MTU, in Linux's sense.
     pub mtu: usize,
     /// Full-size frames lost, over all targets.
@@ -81,6 +84,7 @@ impl Netlink {
             name: self.link.name().to_string(),
             mac: self.link.mac(),
             up: self.up.load(Ordering::Relaxed),
+            port: self.port.load(Ordering::Relaxed),
             mtu: self.link.mtu(),
             lost_jumbo: self.lost_jumbo.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
@@ -146,6 +150,7 @@ impl Netlinks {
             id: NetId(self.next.fetch_add(1, Ordering::Relaxed)),
             link,
             up: AtomicBool::new(up),
+            port: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             duty: Duty::default(),
             received: AtomicU64::new(0),
@@ -212,6 +217,15 @@ impl Runtime {
         let _ = net.link.refresh();
         self.net_changed(&net);
         Ok(())
+    }
+
+    /// Says once that frames of a netlink belong to somebody else.
+    pub(super) fn note_port(&self, net: &Netlink, port: bool) {
+        if net.port.swap(port, Ordering::Relaxed) != port && port {
+            let words = "is a port of a bridge or a bond, which takes its frames: bind that one instead";
+            self.log.log("bind", None, format_args!("{} {words}", net.link.name()));
+            log::warn!("{} {words}", net.link.name());
+        }
     }
 
     /// Tells every target what has become of a netlink.

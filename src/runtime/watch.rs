@@ -62,6 +62,12 @@ pub fn ethernet_interfaces() -> io::Result<Vec<LinkEvent>> {
     Ok(links)
 }
 
+/// Whether frames of the interface with that index belong to a bridge, a bond or the like. False if nobody can say.
+pub fn is_port(index: u32) -> bool {
+    let links = LinkWatch::open().and_then(|watch| watch.wait()).unwrap_or_default();
+    links.iter().any(|link| link.index == index && link.is_port)
+}
+
 /// A subscription to the interfaces of the network namespace that it was opened in.
 pub struct LinkWatch {
     socket: OwnedFd,

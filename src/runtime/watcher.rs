@@ -25,6 +25,7 @@ impl Runtime {
     fn interface_changed(self: &Arc<Self>, event: &LinkEvent) {
         bug::here("watcher");
         if let Some(net) = self.nets.on(event.index) {
+            self.note_port(&net, event.is_port);
             return self.netlink_changed(&net, event.gone);
         }
         // Nobody's: perhaps it has the name of one that is gone.

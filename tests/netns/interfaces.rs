@@ -11,6 +11,7 @@ crate::tests![
     return_n9_unbound_by_hand_until_it_is_bound,
     return_n10_interface_that_the_file_binds_comes_later,
     return_n11_open_of_a_target_that_is_back(90),
+    interfaces_that_cannot_work_are_said,
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -158,4 +159,36 @@ fn return_n11_open_of_a_target_that_is_back() {
     print!("[open {:.0?} after the return] ", start.elapsed());
     drop(target);
     mount.stop();
+}
+
+/// An interface that is down, or whose frames go to a bridge, is said where people look: at the start, in ctl and in the log.
+fn interfaces_that_cannot_work_are_said() {
+    let mut bed = Bed::cable(&[], 1500);
+    bed.ini.ip("link set v0 down");
+    let down = bed.mount(&[]);
+    until("it is ready", SLACK, || down.daemon.said().contains(": bound v0 (down)"));
+    assert!(
+        down.read("log").contains("v0 is down; if it should not be: ip link set v0 up"),
+        "{}",
+        down.read("log")
+    );
+    assert!(down.read("ctl").contains("if0 flag:\n"), "{}", down.read("ctl"));
+    down.stop();
+    bed.ini.ip("link set v0 up");
+    if !bed.ini.run(SLACK, &["ip", "link", "add", "br0", "type", "bridge"]).ok() {
+        crate::bed::skip("this kernel has no bridges");
+    }
+    bed.ini.ip("link set v0 master br0");
+    let port = bed.mount(&[]);
+    until("it is ready", SLACK, || port.daemon.said().contains("bound v0 (a port: bind its bridge or bond)"));
+    assert!(port.read("log").contains("v0 is a port of a bridge or a bond"), "{}", port.read("log"));
+    assert!(port.read("ctl").contains("if0 flag: up port\n"), "{}", port.read("ctl"));
+    bed.ini.ip("link set v0 nomaster");
+    until("it is one no more", SLACK, || port.read("ctl").contains("if0 flag: up\n"));
+    bed.ini.ip("link set v0 master br0");
+    until("it is one again", SLACK, || port.read("ctl").contains("if0 flag: up port\n"));
+    port.ctl("unbind v0").unwrap();
+    port.ctl("bind v0").unwrap();
+    assert!(port.read("ctl").contains("flag: up port\n"), "{}", port.read("ctl"));
+    port.stop();
 }

@@ -36,6 +36,7 @@ fn net_line(net: &NetlinkStatus) -> NetLine {
         name: net.name.clone(),
         mac: net.mac,
         up: net.up,
+        port: net.port,
         lostjumbo: net.lost_jumbo,
         mtu: net.mtu as u64,
         drops: net.drops,

@@ -91,6 +91,7 @@ pub(in crate::fs) fn netlink() -> NetlinkStatus {
         name: "eth1".into(),
         mac: "52:54:00:12:34:56".parse().unwrap(),
         up: true,
+        port: false,
         mtu: 9000,
         lost_jumbo: 1,
         received: 4800,
