@@ -402,13 +402,15 @@ fn window_a_repeated_answer_to_a_probe_forgives_nothing() {
     assert!(world.settle(1000));
     let before = window(&world);
     assert!(before > 8, "{before}");
-    // The answers to what is under way are lost: younger ones tell, and the window pays.
-    world.wires[0].from.loss = 0.3;
-    read(&mut world);
-    world.run_until(world.later(Duration::from_millis(2)));
-    world.wires[0].from.loss = 0.0;
-    assert!(world.settle(1000));
-    world.pass(5000);
+    // The answer to one frame is lost, and nothing follows that could make the window grow again.
+    world.wires[0].from.cut = true;
+    world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+    let until = world.later(Duration::from_secs(1));
+    while window(&world) == before && world.now < until {
+        world.pass(1);
+    }
+    world.wires[0].from.cut = false;
+    assert!(world.settle(2000));
     let halved = window(&world);
     assert!(halved < before, "{halved} of {before}");
     world.wires[0].from.echoes = 1;
