@@ -242,6 +242,7 @@ fn integrity_s2_s4_forged_config_and_identify() {
     for tag in [0, 1, Tag::OURS | 5] {
         let frames = [
             frame(&response(segment.ini, segment.me(), own, Command::Config, tag), &config_body(&config)),
+            frame(&response(Mac::BROADCAST, segment.me(), own, Command::Config, tag), &config_body(&config)),
             frame(&response(Mac::BROADCAST, segment.tgt, own, Command::Config, tag), &config_body(&config)),
             frame(&response(segment.ini, segment.tgt, own, Command::Ata, tag), &identify),
         ];
