@@ -10,7 +10,7 @@ use aoefs::engine::{
 };
 use aoefs::wire::{
     Addr, Ata, Command, DATA_OFFSET, Directive, HEADER_LEN, Header, Identify, Mac, Mask, MaskError, MaskOp,
-    MaskVerb, Refusal, Reserve, ReserveVerb, Sector, Tag, Text, Verb, smart,
+    MaskVerb, Refusal, Reserve, ReserveVerb, Sector, Tag, Text, Verb, ata::cmd, fill_trim, smart,
 };
 
 const ADDR: Addr = Addr::new(1, 0);
@@ -354,6 +354,41 @@ fn only_copies_that_can_do_harm_are_in_quarantine() {
         assert_eq!(rig.device.status().quarantined, held, "{ata:?}");
         rig.end();
     }
+}
+
+/// `setsize` bounds what goes out in one frame as it does the rest: as a disk of that size would answer, and nothing is sent.
+#[test]
+fn a_raw_command_beyond_the_size_that_is_shown_is_not_sent() {
+    let mut rig = Rig::new(9000);
+    let mut trim = [0; 512];
+    fill_trim(Sector(90), 11, &mut trim);
+    let beyond = || {
+        [
+            (Ata::read(Sector(99), 2, true), Vec::new(), 1024),
+            (Ata::write(Sector(100), 1, true), vec![0; 512], 0),
+            (Ata { command: cmd::READ_VERIFY_EXT, ..Ata::read(Sector(99), 2, true) }, Vec::new(), 0),
+            (Ata::trim(1), trim.to_vec(), 0),
+        ]
+    };
+    rig.device.set_size(Some(100 * 512)).unwrap();
+    for (ata, data, expect) in beyond() {
+        let id = rig.submit(raw(ata, data, expect));
+        assert!(rig.sent().is_empty(), "{ata:?}");
+        let (said, data) = rig.ata(id);
+        assert_eq!((said.command, said.feature, data.len()), (0x41, 0x10, 0), "{ata:?}");
+    }
+    let id = rig.submit(raw(Ata::write(Sector(99), 1, true), vec![0; 512], 0));
+    let frame = rig.one();
+    rig.answer(&frame, 0x40, &[]);
+    rig.ata(id);
+    rig.device.set_size(None).unwrap();
+    for (ata, data, expect) in beyond() {
+        let id = rig.submit(raw(ata, data, expect));
+        let frame = rig.one();
+        rig.answer(&frame, 0x40, &vec![0; expect]);
+        rig.ata(id);
+    }
+    rig.end();
 }
 
 /// A late copy of a command must not undo a newer one: config, mask and reservation list are held apart as sectors are.

@@ -28,6 +28,8 @@ mod code {
     pub(super) const READ_LOG_DMA_EXT: u8 = 0x47;
     pub(super) const WRITE_LOG_EXT: u8 = 0x3f;
     pub(super) const CHECK_POWER_OLD: u8 = 0x98;
+    pub(super) const ZERO_EXT: u8 = 0x44;
+    pub(super) const WRITE_UNCORRECTABLE_EXT: u8 = 0x45;
     /// STANDBY IMMEDIATE, IDLE IMMEDIATE, STANDBY, IDLE, and their oldest codes.
     pub(super) const POWER: [u8; 8] = [0xe0, 0xe1, 0xe2, 0xe3, 0x94, 0x95, 0x96, 0x97];
     /// What else has a 48-bit form only: queued and streaming transfers, SET MAX ADDRESS EXT, ZERO EXT, WRITE UNCORRECTABLE EXT,
@@ -148,6 +150,23 @@ impl Ata {
         }
     }
 
+    /// The sector behind the last one that this command addresses, with this data; 0 if it addresses none, or nobody knows which.
+    pub fn end_of_addresses(&self, data: &[u8]) -> u64 {
+        let behind = |Sector(at): Sector| at + u64::from(self.count);
+        match self.command {
+            cmd::DSM if self.feature == super::feature::TRIM => {
+                super::trim_ranges(data).map(|r| r.at.0 + u64::from(r.count)).max().unwrap_or(0)
+            }
+            cmd::READ_VERIFY => behind(self.sector28()),
+            cmd::READ_VERIFY_EXT | code::ZERO_EXT | code::WRITE_UNCORRECTABLE_EXT => behind(self.sector48()),
+            _ => match Move::of(self.command) {
+                Some(Move { ext: true, .. }) => behind(self.sector48()),
+                Some(_) => behind(self.sector28()),
+                None => 0,
+            },
+        }
+    }
+
     /// Most logs say the same twice; the next piece of a table is gone when it was read.
     fn reading_a_log(&self) -> Effect {
         Effect { sectors: NONE, repeatable: self.lba[0] != code::LOG_SCT_DATA }
@@ -187,6 +206,28 @@ mod tests {
             assert_eq!(is_extended(command), Some(ext), "{command:02x}");
         }
         assert_eq!((0..=255).filter(|c| Move::of(*c).is_some()).count(), 18);
+    }
+
+    #[test]
+    fn addresses_have_an_end() {
+        let mut block = [0; 512];
+        super::super::fill_trim(Sector(100), 70_000, &mut block);
+        for (ata, data, end) in [
+            (Ata::read(Sector(7), 2, true), &[][..], 9),
+            (Ata::write(Sector(7), 2, false), &[], 9),
+            (Ata { command: cmd::READ_VERIFY, ..Ata::read(Sector(7), 3, false) }, &[], 10),
+            (
+                Ata { command: cmd::READ_VERIFY_EXT, ..Ata::read(Sector(1 << 40), 3, true) },
+                &[],
+                (1 << 40) + 3,
+            ),
+            (Ata { command: 0x45, ..Ata::read(Sector(5), 1, true) }, &[], 6),
+            (Ata::trim(1), &block, 70_100),
+            (Ata::check_power(), &[], 0),
+            (Ata::flush(true), &[], 0),
+        ] {
+            assert_eq!(ata.end_of_addresses(data), end, "{ata:?}");
+        }
     }
 
     #[test]

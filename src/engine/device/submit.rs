@@ -11,7 +11,7 @@ use crate::engine::request::{Bytes, Error, For, Io, Job, Outcome, Output, Raw, R
 use crate::engine::stats::Op;
 use crate::engine::time::Time;
 use crate::engine::{Handle, WriteBuf};
-use crate::wire::{AFLAG_WRITE, Ata, FlushKind, SECTOR, Sector};
+use crate::wire::{AFLAG_WRITE, Ata, FlushKind, SECTOR, Sector, error, status};
 
 /// Bytes `[start, end)` of the disk that a handle shows.
 pub(super) struct Extent {
@@ -192,6 +192,11 @@ impl<R> Device<R> {
     fn prepare_ata(&self, mut ata: Ata, data: Vec<u8>, expect: usize) -> Result<Prepared, Error> {
         let sectors = data.len().max(expect).div_ceil(SECTOR);
         let sectors = u8::try_from(sectors).map_err(|_| Error::Invalid)?;
+        if self.shown.is_some() && ata.end_of_addresses(&data) > self.size() / SECTOR as u64 {
+            // As a disk of the size that is shown would say it.
+            let ata = Ata { command: status::DRDY | status::ERR, feature: error::IDNF, ..ata };
+            return Ok(Prepared::Now(Output::Ata { ata, data: Vec::new() }));
+        }
         if !self.carries(sectors) || (!data.is_empty() && expect > 0) {
             return Err(Error::Invalid);
         }
