@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::errno::Errno;
 use super::raw::Raw;
 use super::tree::{Disk, Entry};
 use crate::engine;
@@ -67,12 +68,27 @@ pub struct DiskHandle {
     pub uncached: bool,
     /// Nothing came through it yet.
     fresh: AtomicBool,
+    /// Failed flushes of the target that it knows of.
+    told: AtomicU64,
 }
 
 impl DiskHandle {
     /// A handle to that generation.
     pub fn new(unit: Arc<Unit>, disk: Arc<Disk>, uncached: bool) -> Self {
-        Self { unit, disk, truncation: Truncation::default(), uncached, fresh: true.into() }
+        let told = unit.failed_flushes.load(Ordering::SeqCst).into();
+        Self { unit, disk, truncation: Truncation::default(), uncached, fresh: true.into(), told }
+    }
+
+    /// A flush that this handle asked for ended so; what is it told? A failure, of whoever's flush, once: data that this handle wrote may
+    /// have been lost with it, and a later flush succeeds without them.
+    pub fn flushed(&self, ended: Result<(), Errno>) -> Result<(), Errno> {
+        let failed = &self.unit.failed_flushes;
+        let all = match ended {
+            Err(Errno::EIO) => failed.fetch_add(1, Ordering::SeqCst) + 1,
+            _ => failed.load(Ordering::SeqCst),
+        };
+        let before = self.told.fetch_max(all, Ordering::SeqCst);
+        if before < all { ended.and(Err(Errno::EIO)) } else { ended }
     }
 
     /// Something came through it.

@@ -20,6 +20,8 @@ pub struct Unit {
     pub id: UnitId,
     /// shelf.slot.
     pub addr: Addr,
+    /// Flushes that failed so far. Whoever had it open for writing by then is told once, with the next flush of his own.
+    pub failed_flushes: AtomicU64,
     pub(super) device: Mutex<Device<Done>>,
     /// The earliest time for which the sweeper has an entry, in engine time; `u64::MAX` for none.
     pub(super) armed: AtomicU64,
@@ -68,7 +70,13 @@ impl Units {
             return None;
         }
         let id = UnitId(self.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let unit = Arc::new(Unit { id, addr, device: Mutex::new(device), armed: AtomicU64::new(u64::MAX) });
+        let unit = Arc::new(Unit {
+            id,
+            addr,
+            failed_flushes: AtomicU64::new(0),
+            device: Mutex::new(device),
+            armed: AtomicU64::new(u64::MAX),
+        });
         tables.by_addr.insert(addr, unit.clone());
         tables.by_id.insert(id, unit.clone());
         Some(unit)

@@ -29,6 +29,8 @@ pub struct Target {
     pub processor: Mutex<Processor<MemoryImage>>,
     /// It is unplugged: no frame is answered.
     pub silent: AtomicBool,
+    /// Its cache cannot be written.
+    pub unflushed: AtomicBool,
 }
 
 impl FrameHandler for Target {
@@ -37,7 +39,12 @@ impl FrameHandler for Target {
             return None;
         }
         match self.processor.lock().handle(frame, mac, mtu, reply) {
-            Answer::Reply(len) => Some(len),
+            Answer::Reply(len) => {
+                if self.unflushed.load(Ordering::SeqCst) && matches!(frame.get(27), Some(0xe7 | 0xea)) {
+                    (reply[25], reply[27]) = (0x04, 0x51);
+                }
+                Some(len)
+            }
             Answer::Silence(_) => None,
         }
     }
@@ -112,7 +119,8 @@ impl Bed {
 
     pub fn with(change: impl FnOnce(&mut Settings)) -> Bed {
         let processor = processor("one", SECTORS).into();
-        Self::at(Arc::new(Target { processor, silent: AtomicBool::new(false) }), change)
+        let no = || AtomicBool::new(false);
+        Self::at(Arc::new(Target { processor, silent: no(), unflushed: no() }), change)
     }
 
     /// Another host with the same target.

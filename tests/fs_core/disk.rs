@@ -234,3 +234,38 @@ fn files_that_are_read_in_sequence_are_read_ahead() {
         bed.end();
     }
 }
+
+/// A flush that failed reaches every handle that was open, on whatever name of the disk, once each, as Linux does it; and nobody who
+/// opened later.
+#[test]
+fn sync_errors_reach_every_handle_once() {
+    let bed = Bed::new();
+    bed.echo("1.0/ctl", "part p 0 100\n").unwrap();
+    let open = |name: &str| bed.try_open(name, libc::O_RDWR).unwrap();
+    let (asks, beside, part) = (open("1.0/data"), open("1.0/data"), open("1.0/p"));
+    assert_eq!([asks, beside, part].map(|fh| bed.sync(fh)), [Ok(()); 3]);
+    let failing = |on| bed.target.unflushed.store(on, std::sync::atomic::Ordering::SeqCst);
+    failing(true);
+    assert_eq!(bed.sync(asks), Err(Errno::EIO));
+    failing(false);
+    let later = open("1.0/data");
+    assert_eq!(bed.sync(later), Ok(()), "it was opened afterwards");
+    assert_eq!(bed.sync(asks), Ok(()), "it has been told");
+    assert_eq!([beside, part].map(|fh| bed.sync(fh)), [Err(Errno::EIO); 2]);
+    assert_eq!([asks, beside, part, later].map(|fh| bed.sync(fh)), [Ok(()); 4], "once each");
+    // A failed `flush` of the ctl file counts as well. What was not tried does not: nobody may wait here, and the target is away.
+    failing(true);
+    bed.echo("1.0/ctl", "flush\n").unwrap();
+    bed.eventually(|| bed.log().contains("flush: "));
+    failing(false);
+    assert_eq!([asks, later].map(|fh| bed.sync(fh)), [Err(Errno::EIO); 2]);
+    let impatient = bed.try_open("1.0/data", libc::O_RDWR | libc::O_NONBLOCK).unwrap();
+    bed.silence(true);
+    bed.echo("1.0/ctl", "failio\n").unwrap();
+    assert_eq!(bed.sync(impatient), Err(Errno::EIO));
+    bed.silence(false);
+    bed.eventually(|| bed.cat("1.0/ctl").unwrap().contains("state: up"));
+    assert_eq!([asks, later].map(|fh| bed.sync(fh)), [Ok(()); 2]);
+    [asks, beside, part, later, impatient].into_iter().for_each(|fh| bed.core.release(fh));
+    bed.end();
+}

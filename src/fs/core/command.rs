@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Core;
-use crate::engine::{Device, Handle, Io, Output};
+use crate::engine::{Device, Error, Handle, Io, Output};
 use crate::fs::ctl::{self, CtlError, MaskEdit, RESERVED, ReserveEdit, Switch, Top, UnitCommand};
 use crate::fs::errno::{self, Errno};
 use crate::runtime::{Done, Unit};
@@ -356,6 +356,9 @@ impl Core {
         }
         let (core, own) = (self.clone(), unit.clone());
         self.submit(unit, self.whole(unit), false, Io::Flush, move |outcome| {
+            if let Err(Error::Io) = outcome {
+                own.failed_flushes.fetch_add(1, Ordering::SeqCst);
+            }
             let said = match outcome {
                 Ok(_) => "flush: done".to_string(),
                 Err(error) => format!("flush: {}", errno::words(errno::of(error))),

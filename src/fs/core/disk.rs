@@ -171,7 +171,14 @@ impl Core {
         });
         if let (Admit::Go, Some(answer)) = (admit, held) {
             let nonblock = handle.mode.nonblock;
-            self.submit(&open.unit, open.disk.place, nonblock, Io::Flush, move |done| answer(nothing(done)));
+            // What was not tried, since nobody may wait for it here, has lost nothing.
+            let tried = !nonblock || self.runtime.look(&open.unit, |device| device.is_up());
+            let own = handle.clone();
+            self.submit(&open.unit, open.disk.place, nonblock, Io::Flush, move |done| {
+                let done = nothing(done);
+                let open = own.disk().filter(|_| tried || done.is_ok());
+                answer(open.map_or(done, |open| open.flushed(done)));
+            });
         }
     }
 
