@@ -133,6 +133,21 @@ impl Act {
     }
 }
 
+/// The script of a target that behaves as ggaoed 1.1 where that is its own: it promises both flushes and sends the request's registers
+/// back, an EXT one and an old one alike; any AoE command above the reservation list is refused as unknown (vendor commands).
+pub fn ggaoed() -> impl FnMut(&Request) -> Act + Send + 'static {
+    |request| {
+        if request.is(0xe7) || request.is(0xea) {
+            // Not executed, and nothing of the registers changed: the opcode is the status.
+            return Act::Instead(Box::new(|_| ()));
+        }
+        if matches!(request.header.command, Command::Other(_)) {
+            return Act::refuse_undone(1);
+        }
+        Act::Reply
+    }
+}
+
 type Script = Box<dyn FnMut(&Request) -> Act + Send>;
 
 fn refusal(code: u8) -> Change {

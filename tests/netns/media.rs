@@ -253,7 +253,7 @@ fn sync_d6_kinds_of_flush() {
             assert_eq!(errno(file.sync_all()), libc::EIO, "{aborted:x?}");
             assert_eq!(sent(&one), (1, 1), "{aborted:x?}");
         }
-        assert!(one.unit.read("ctl").contains("flush: yes"), "{}", one.unit.read("ctl"));
+        assert!(one.unit.read("ctl").contains("flush: ext"), "{}", one.unit.read("ctl"));
         one.fake.behave();
         file.sync_all().unwrap();
         assert_eq!(sent(&one), (0, 1));

@@ -9,7 +9,7 @@ use crate::bed::{Bed, MIB, Rng, until};
 use crate::tools::fsx::Aligned;
 use aoefs::target::MemoryImage;
 use aoefs::wire::ata::cmd;
-use aoefs::wire::{DATA_OFFSET, SECTOR};
+use aoefs::wire::{DATA_OFFSET, Mac, SECTOR};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::SeqCst;
@@ -26,6 +26,7 @@ crate::tests![
     quirk_requests_are_reordered(120),
     quirk_identical_serials,
     quirk_trim_promised_and_aborted,
+    quirk_lists_and_flushes_of_ggaoed,
 ];
 
 const MS: Duration = Duration::from_millis(1);
@@ -368,4 +369,57 @@ fn quirk_trim_promised_and_aborted() {
         stage.works(11);
         stage.done();
     }
+}
+
+/// ggaoed 1.1: promises both flushes and sends the request's registers back; keeps its config string, its mask and its reservation as the
+/// protocol says, a reservation for reads and writes only; knows no vendor command.
+fn quirk_lists_and_flushes_of_ggaoed() {
+    let other = Mac([2, 0, 0, 0, 0x99, 1]);
+    let (echoed, seen) = counter();
+    let mut rest = fake::ggaoed();
+    let stage = Stage::from_the_start(move |request| {
+        if request.is(cmd::FLUSH) || request.is(cmd::FLUSH_EXT) {
+            echoed.fetch_add(1, SeqCst);
+        }
+        rest(request)
+    });
+    let lines = |stage: &Stage| stage.mount.read("log").matches("does not flush").count();
+    stage.works(4);
+    assert!(stage.unit.read("ctl").contains("flush: none"), "{}", stage.unit.read("ctl"));
+    assert_eq!((seen.load(SeqCst), lines(&stage)), (1, 1), "asked once, said once");
+    stage.works(5);
+    assert_eq!((seen.load(SeqCst), lines(&stage)), (1, 1));
+    // The operator wants to know again.
+    stage.unit.ctl_ok("identify");
+    until("it is asked again", 3 * SECOND, || {
+        stage.works(6);
+        seen.load(SeqCst) == 2
+    });
+    assert!(stage.unit.read("ctl").contains("flush: none"));
+    // Config: set claims what is free, test and prefix are silent where they do not match, force does as it is told.
+    let ctl = |line: &str| stage.unit.ctl(line);
+    stage.unit.ctl_ok("config set one");
+    assert_eq!(errno(ctl("config set two")), libc::EEXIST);
+    stage.unit.ctl_ok("config set one");
+    stage.unit.ctl_ok("config prefix on");
+    assert_eq!(errno(ctl("config test two")), libc::ENOENT);
+    stage.unit.ctl_ok("config force two");
+    assert_eq!(stage.unit.read("config"), "two");
+    // The reservation holds for reads and writes; everything else goes on.
+    let write = |file: &str, text: &str| std::fs::write(stage.unit.file(file), text);
+    write("reserve", &format!("force {other}\n")).unwrap();
+    assert_eq!(errno(stage.direct().read_at(Aligned::new(512).bytes(), 0)), libc::EBUSY);
+    stage.unit.ctl_ok("config test two");
+    write("reserve", &format!("force {}\n", stage.bed.ini.mac("v0"))).unwrap();
+    write("reserve", "release\n").unwrap();
+    assert_eq!(stage.unit.read("reserve"), "");
+    // The mask: our own address goes in first.
+    write("mask", &format!("add {other}\n")).unwrap();
+    let listed = stage.unit.read("mask");
+    assert!(listed.lines().count() == 2 && listed.contains(&other.to_string()), "{listed}");
+    stage.works(7);
+    write("mask", &format!("del {other}\n")).unwrap();
+    assert!(!stage.unit.read("mask").contains(&other.to_string()));
+    stage.works(8);
+    stage.done();
 }
