@@ -11,6 +11,7 @@
 mod ahead;
 mod command;
 mod flush;
+mod growth;
 mod identity;
 mod issue;
 mod paths;
@@ -216,6 +217,8 @@ pub struct Device<R> {
     credit_at: Time,
     /// The operator said `identify`, and the disk is being asked: a larger size is taken over.
     grow: bool,
+    /// A larger disk answers, and waits for that word.
+    larger: Option<growth::Larger>,
     /// Rediscoveries without an answer.
     missed: u32,
 
@@ -278,6 +281,7 @@ impl<R> Device<R> {
             credit: identity::ALARMS,
             credit_at: now,
             grow: false,
+            larger: None,
             missed: 0,
             nopen: 0,
             opening: 0,

@@ -105,6 +105,13 @@ pub enum Event {
         /// The disk that is here.
         is: Identity,
     },
+    /// A larger disk of the same serial number and model answers, and the operator has not asked.
+    Larger {
+        /// Sectors of the disk that we know.
+        was: u64,
+        /// Sectors of what answers.
+        is: u64,
+    },
     /// The same disk is larger, and the operator asked.
     Grown {
         /// Sectors before.
@@ -156,7 +163,7 @@ impl Event {
     pub fn kind(&self) -> &'static str {
         match self {
             Event::Up | Event::Down(_) => "state",
-            Event::Replaced { .. } | Event::Grown { .. } => "disk",
+            Event::Replaced { .. } | Event::Larger { .. } | Event::Grown { .. } => "disk",
             Event::Doubted(_) | Event::Confirmed => "confirm",
             Event::Identified(_) | Event::Unidentified => "identify",
             Event::PathFound(..) | Event::PathRefused(..) | Event::PathGone(..) => "path",
@@ -193,6 +200,10 @@ impl fmt::Display for Event {
             Event::Replaced { was, is } => {
                 write!(f, "another disk: was {was}, is {is}; open handles are stale")
             }
+            Event::Larger { was, is } => write!(
+                f,
+                "has {is} sectors, had {was}: what is open waits for `identify` in its ctl until the deadline"
+            ),
             Event::Grown { was, is } => write!(f, "grown from {was} to {is} sectors"),
             Event::Doubted(why) => write!(f, "asking for its identity before more writes: {why}"),
             Event::Confirmed => f.write_str("confirmed: the same disk"),

@@ -1,7 +1,7 @@
 //! The declared use: a loop device on `data` or on a partition, a file system on that, a tree of files, and a clean fsck.
 
 use crate::bed::mount::{Mount, Unit};
-use crate::bed::{Bed, MIB, Rng, proc, sweep};
+use crate::bed::{Bed, MIB, Rng, proc, sweep, until};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ crate::tests![
     integrity_xfs_on_a_loop_device_with_direct_io(180),
     integrity_ext4_on_a_partition(180),
     integrity_xfs_on_a_partition_with_direct_io(180),
+    identity_vblade_disk_that_grew_under_a_file_system(120),
+    identity_aoefs_target_disk_that_grew_under_a_file_system(120),
 ];
 
 /// mkfs.xfs refuses less than 300 MiB.
@@ -140,4 +142,74 @@ fn integrity_ext4_on_a_partition() {
 
 fn integrity_xfs_on_a_partition_with_direct_io() {
     whole_life("xfs", "root", true);
+}
+
+/// The commands of the manual for a disk that has grown, with the loop device in their place: what its list says between "has grown"
+/// and the file system's own tool.
+fn recipe(dev: &Path) -> (String, String) {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/man/aoefs.8")).unwrap();
+    let text = page.split_once("When a disk has grown:\n").expect("the recipe").1;
+    let text = text.split_once(".It\n").unwrap().0;
+    let word = text.lines().find_map(|line| line.strip_prefix(".Ic ")).expect("a word for the ctl");
+    let quoted = text.lines().find_map(|line| line.strip_prefix(".Ql ")).expect("a command");
+    let command = quoted.trim_end_matches(" ,").replace("/dev/loopN", &dev.display().to_string());
+    (word.to_string(), command)
+}
+
+/// The target comes back with a larger file while ext4 is mounted over a loop device: what is written waits, the recipe of the manual
+/// takes the new size over, and the file system goes on and grows.
+fn grown(serve: impl Fn(&mut Bed, &Path) -> std::sync::Arc<proc::Daemon>) {
+    const BEFORE: u64 = 48 << 20;
+    const AFTER: u64 = 96 << 20;
+    let mut bed = Bed::cable(&["vblade", "losetup", "mount", "mkfs.ext4", "resize2fs", "blockdev"], 9000);
+    let disk = bed.image_of("disk", 0, 0);
+    let size = |bytes| std::fs::File::options().write(true).open(&disk).unwrap().set_len(bytes).unwrap();
+    size(BEFORE);
+    let target = serve(&mut bed, &disk);
+    let mounted = bed.mount(&[]);
+    let unit = mounted.wait_for("1.0", Duration::from_secs(3));
+    let at = bed.dir().join("fs");
+    let dev = fresh("ext4", &unit.data(), true, &at);
+    let write = |name: &str| {
+        proc::sh(STEP, &format!("dd if=/dev/zero of={}/{name} bs=64k count=32 conv=fsync 2>&1", at.display()))
+    };
+    write("before");
+    target.kill9();
+    size(AFTER);
+    let _target = serve(&mut bed, &disk);
+    until("the log says what to do", Duration::from_secs(20), || {
+        mounted.read("log").contains("waits for `identify`")
+    });
+    assert_eq!(unit.size("data"), BEFORE);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| write("meanwhile"));
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(!waits.is_finished(), "nothing is written before the operator's word");
+        let (word, command) = recipe(&dev);
+        unit.ctl_ok(&word);
+        until("the size is taken over", Duration::from_secs(10), || unit.size("data") == AFTER);
+        waits.join().unwrap();
+        proc::sh(STEP, &command);
+    });
+    let bytes = proc::sh(STEP, &format!("blockdev --getsize64 {}", dev.display()));
+    assert_eq!(bytes.trim(), AFTER.to_string());
+    write("after");
+    unmount(&at);
+    // Growing it while it is mounted takes CAP_SYS_RESOURCE, which a test may not have.
+    proc::sh(STEP, &format!("e2fsck -fp {0} && resize2fs {0} 2>&1", dev.display()));
+    mount(&dev, &at);
+    // More than there was room for.
+    proc::sh(STEP, &format!("dd if=/dev/zero of={}/large bs=1M count=60 conv=fsync 2>&1", at.display()));
+    unmount(&at);
+    fsck("ext4", &dev);
+    detach(&dev);
+    mounted.stop();
+}
+
+fn identity_vblade_disk_that_grew_under_a_file_system() {
+    grown(|bed, disk| bed.vblade("1.0", "v1", disk));
+}
+
+fn identity_aoefs_target_disk_that_grew_under_a_file_system() {
+    grown(|bed, disk| bed.aoefs_target("1.0", "v1", disk));
 }

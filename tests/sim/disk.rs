@@ -101,6 +101,8 @@ pub struct Disk {
     pub id: usize,
     /// It changed its size: another identity.
     pub resized: bool,
+    /// When that was first, in virtual µs.
+    pub resized_at: Option<u64>,
     pub faults: Faults,
     /// Where and when the disk failed on purpose.
     pub failed: Vec<(u64, u64, u64)>,
@@ -133,6 +135,7 @@ impl Disk {
         Disk {
             id,
             resized: false,
+            resized_at: None,
             faults: Faults::default(),
             failed: Vec::new(),
             tick: 0,

@@ -284,6 +284,10 @@ impl Troubles {
         for n in 0..world.nets.len() {
             world.query(n);
         }
+        // What grew waits for the operator.
+        for u in 0..world.units.len() {
+            world.identify(u);
+        }
         // Also of a disk that was put behind another address while it failed.
         for disk in world.shelf.iter_mut().chain(world.targets.iter_mut().map(|target| target.disk())) {
             disk.faults = Default::default();
@@ -310,11 +314,13 @@ fn set_net(world: &mut World, n: usize, up: bool) {
 }
 
 fn resize(world: &mut World, rng: &mut Rng, t: usize) {
+    let at = world.now.0;
     let disk = world.targets[t].disk();
     let now = disk.sectors();
     let sectors = if rng.chance(0.5) { now + 1 + rng.below(64) } else { now - rng.below(now / 2) };
     if sectors != now {
         disk.resize(sectors);
+        disk.resized_at.get_or_insert(at);
         let id = disk.id;
         world.note(|| format!("disk {id} has {sectors} sectors now, had {now}"));
     }

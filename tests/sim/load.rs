@@ -168,7 +168,7 @@ impl Load {
                     pick(rng, &[None, Some(500), Some(2_000), Some(20_000)]).map(Duration::from_millis);
                 world.set_deadline(u, deadline);
             }
-            3 | 4 => world.with_device(u, |d, now, sink| d.identify(now, sink)),
+            3 | 4 => world.identify(u),
             5 => {
                 let mtu = pick(rng, &[None, None, Some(558), Some(1500), Some(9000)]);
                 world.with_device(u, |d, _, _| d.set_mtu(mtu));
@@ -211,7 +211,9 @@ impl Load {
 impl World {
     pub fn set_deadline(&mut self, u: usize, deadline: Option<Duration>) {
         self.with_device(u, |d, _, _| d.set_deadline(deadline));
-        self.units[u].deadline = self.units[u].device.status().deadline;
+        let deadline = self.units[u].device.status().deadline;
+        self.units[u].deadline = deadline;
+        self.units[u].shortest = self.units[u].shortest.min(deadline);
         self.deadline_changed(u);
     }
 

@@ -281,6 +281,16 @@ fn audit(world: &mut World) {
     }
 }
 
+/// Everybody is asked who is there, and the operator says that a disk that grew is the same one: his word may have been lost before.
+fn look_around(world: &mut World) {
+    for n in 0..world.nets.len() {
+        world.query(n);
+    }
+    for u in 0..world.units.len() {
+        world.identify(u);
+    }
+}
+
 /// The faults are over: everything completes, and nothing stays behind.
 fn finish(world: &mut World, plan: &Plan) {
     // With one buffer, 20 ms away, a sector a frame.
@@ -293,9 +303,7 @@ fn finish(world: &mut World, plan: &Plan) {
     let mut left = usize::MAX;
     while world.now < quiet && !world.judge.pending.is_empty() && world.violation.is_none() {
         if (quiet - world.now).as_secs().is_multiple_of(5) {
-            for n in 0..world.nets.len() {
-                world.query(n);
-            }
+            look_around(world);
         }
         world.run_until(world.later(Duration::from_millis(500)));
         if world.judge.pending.len() < left {
@@ -312,9 +320,7 @@ fn finish(world: &mut World, plan: &Plan) {
         world.violate(|| what);
     }
     for _ in 0..CALM.as_secs() / 10 {
-        for n in 0..world.nets.len() {
-            world.query(n);
-        }
+        look_around(world);
         world.run_until(world.later(Duration::from_secs(10)));
     }
     for u in 0..world.units.len() {
@@ -338,7 +344,7 @@ fn finish(world: &mut World, plan: &Plan) {
         if world.violation.is_some() {
             return;
         }
-        world.with_device(u, |d, now, sink| d.identify(now, sink));
+        world.identify(u);
         world.run_until(world.later(Duration::from_secs(1)));
         let size = world.units[u].device.size();
         // The whole disk, as fast as a slow target over a slow wire gives it.

@@ -26,6 +26,10 @@ pub struct Unit {
     /// The tick of the last `failio`.
     pub failio: u64,
     pub deadline: Duration,
+    /// The shortest that it ever was.
+    pub shortest: Duration,
+    /// The operator said `identify`, and it was neither answered nor given up.
+    pub word: bool,
     pub nofail: bool,
     /// Announcements that the engine has to believe: when, and at which tick.
     pub announced: Vec<(u64, u64)>,
@@ -63,6 +67,8 @@ impl Unit {
             disk,
             failio: 0,
             deadline,
+            shortest: deadline,
+            word: false,
             nofail: false,
             announced: Vec::new(),
             alarms: Vec::new(),

@@ -3,6 +3,7 @@
 //! Every frame that leaves is checked (tag, address, size, window), every execution at a disk is checked for whom it was meant,
 //! and the timers are checked for loops and for sleep while there is work. A violation ends the run with its description.
 
+mod grow;
 mod hear;
 mod sleep;
 
@@ -334,6 +335,7 @@ impl World {
         self.units[u].device.work(self.now, &mut self.sink);
         for event in std::mem::take(&mut self.sink.events) {
             self.note(|| format!("u{u} {event}"));
+            self.growth(u, &event);
             if let Event::Replaced { is, .. } | Event::Identified(is) = &event {
                 let known = self.disk_with(is.serial.as_str(), is.sectors);
                 if let Some(disk) = known {
@@ -543,12 +545,6 @@ impl World {
             }
             self.at(at, Happening::Answer { wire: w, frame });
         }
-    }
-
-    /// A frame from somewhere else arrives.
-    pub fn forge(&mut self, net: usize, frame: Vec<u8>) {
-        let now = self.now.0;
-        self.at(now, Happening::Forged { net, frame });
     }
 
     /// Would an announcement be heard, as far as one can say beforehand?

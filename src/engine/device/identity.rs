@@ -64,7 +64,7 @@ impl<R> Device<R> {
         self.lose_confidence(Confidence::Suspect(now), Some(why), sink);
     }
 
-    fn lose_confidence(&mut self, to: Confidence, why: Option<&'static str>, sink: &mut Sink<R>) {
+    pub(super) fn lose_confidence(&mut self, to: Confidence, why: Option<&'static str>, sink: &mut Sink<R>) {
         self.stats.confirmations += u64::from(!self.doubtful());
         self.confidence = to;
         self.ahead_doubted = true;
@@ -339,9 +339,8 @@ impl<R> Device<R> {
         };
         let who = of(&identify);
         let same = who == self.identity;
-        let grown = self.grow
-            && (who.serial, who.model) == (self.identity.serial, self.identity.model)
-            && who.sectors > self.identity.sectors;
+        let larger = self.is_larger(&who);
+        let grown = self.grow && larger;
         if !same && !grown && !self.gone() && self.others_known(path) {
             // Somebody else under the same address, while the disk that we know may well be there.
             self.refuse_path(path, now, sink);
@@ -358,7 +357,7 @@ impl<R> Device<R> {
         }
         if same || grown {
             self.recognise(now, path, sent, identify, raw, sink);
-        } else {
+        } else if !(larger && self.awaits_word(&who, now, sink)) {
             self.replace(now, path, identify, raw, sink);
         }
     }
@@ -397,12 +396,13 @@ impl<R> Device<R> {
         self.last_heard = now;
         self.flushing.promise(identify.flush, self.grow);
         self.take_identify(path, identify, raw);
+        self.larger = None;
+        if self.identity.sectors != was {
+            sink.events.push(Event::Grown { was, is: self.identity.sectors });
+        }
         if self.grow {
             self.grow = false;
             sink.events.push(Event::Identified(self.identity));
-        }
-        if self.identity.sectors != was {
-            sink.events.push(Event::Grown { was, is: self.identity.sectors });
         }
         if let Some(p) = self.path_mut(path)
             && p.trust == Trust::Proving
@@ -555,7 +555,7 @@ impl<R> Device<R> {
         self.ahead_doubted = true;
         self.partitions.clear();
         self.shown = None;
-        self.grow = false;
+        (self.grow, self.larger) = (false, None);
         self.trim_refused = false;
         self.flushing = Flushing::new(identify.flush);
         self.take_identify(path, identify, raw);

@@ -364,10 +364,15 @@ impl<R> Device<R> {
     /// Sends a frame that does not wait for room: by the best path that is up at all.
     pub(super) fn dispatch_outside(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
         let avoid = self.flight.get(id).and_then(|f| f.last()).and_then(|c| c.path);
+        // Where no way is left that is known to lead to the disk, IDENTIFY goes by one that may.
+        let identify = self.flight.get(id).is_some_and(|f| matches!(f.work, Work::Identify { .. }));
         let best = self
             .path_ids()
-            .filter(|(_, p)| p.up && p.trust != Trust::Proving)
-            .min_by_key(|(id, p)| (p.trust == Trust::Tainted, avoid == Some(*id), p.rtt.smoothed()))
+            .filter(|(_, p)| p.up && (identify || p.trust != Trust::Proving))
+            .min_by_key(|(id, p)| {
+                let doubts = (p.trust == Trust::Proving, p.trust == Trust::Tainted);
+                (doubts, avoid == Some(*id), p.rtt.smoothed())
+            })
             .map(|(id, _)| id);
         match best {
             Some(path) => self.launch(id, path, now, sink),

@@ -21,6 +21,7 @@ impl<R> Device<R> {
         let next = self.locks.expire(now);
         self.arm(next);
         self.sweep_paths(now, sink);
+        self.sweep_growth(now, sink);
         if self.announced {
             self.revive(now, sink);
             self.arm(self.identify_at);

@@ -13,6 +13,12 @@ impl World {
         self.sink.frames = frames;
     }
 
+    /// A frame from somewhere else arrives.
+    pub fn forge(&mut self, net: usize, frame: Vec<u8>) {
+        let now = self.now.0;
+        self.at(now, Happening::Forged { net, frame });
+    }
+
     pub(super) fn hear(&mut self, n: usize, frame: &[u8]) {
         let net = &self.nets[n];
         let (id, mtu) = (net.id, net.mtu);

@@ -1,0 +1,61 @@
+//! A disk that became larger: the same one, if the operator says so.
+//!
+//! An answer with the same serial number and model and more sectors may be the disk that we know, grown, or another one: vblade makes
+//! its serial number of the address. Until the operator's `identify`, what is open waits, and fails by its deadlines, as if the target
+//! were away: nothing leaves for it. It becomes stale only where another serial number or model or fewer sectors answer, or where the
+//! word does not come within the deadline, counted from the first such answer. Under nofail it waits for ever.
+
+use super::{Confidence, Device, Sink};
+use crate::engine::event::{Event, Identity};
+use crate::engine::time::Time;
+
+/// What answers is larger than the disk that we know, and nobody has said that it is that one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Larger {
+    /// When it was first seen.
+    since: Time,
+    /// Its sectors.
+    sectors: u64,
+    /// The operator had time enough.
+    over: bool,
+}
+
+impl<R> Device<R> {
+    /// The same serial number and model, and more sectors?
+    pub(super) fn is_larger(&self, who: &Identity) -> bool {
+        (who.serial, who.model) == (self.identity.serial, self.identity.model)
+            && who.sectors > self.identity.sectors
+    }
+
+    /// A larger disk answers, and the operator has not said a word. True: it waits for that; false: the time is over, and it is another
+    /// disk.
+    pub(super) fn awaits_word(&mut self, who: &Identity, now: Time, sink: &mut Sink<R>) -> bool {
+        let seen = self.larger;
+        if seen.is_some_and(|larger| larger.over) && !self.nofail {
+            return false;
+        }
+        if seen.is_none_or(|larger| larger.sectors != who.sectors) {
+            sink.events.push(Event::Larger { was: self.identity.sectors, is: who.sectors });
+        }
+        let since = seen.map_or(now, |larger| larger.since);
+        self.larger = Some(Larger { since, sectors: who.sectors, over: false });
+        self.lose_confidence(Confidence::Suspect(now), None, sink);
+        // While somebody waits it is asked again, for it may become what it was.
+        self.ask_after = now + super::identity::ASK_AGAIN;
+        self.arm(since + self.deadline);
+        true
+    }
+
+    /// The operator had as long as a request may take.
+    pub(super) fn sweep_growth(&mut self, now: Time, sink: &mut Sink<R>) {
+        let Some(larger) = self.larger.as_mut().filter(|larger| !larger.over && !self.nofail) else { return };
+        let due = larger.since + self.deadline;
+        if due > now {
+            self.arm(due);
+            return;
+        }
+        larger.over = true;
+        self.ask_after = now;
+        self.ask(now, sink);
+    }
+}
