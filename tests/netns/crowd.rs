@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 crate::tests![
     noblock_l7_a_tenth_of_255_targets_is_dead(180),
-    deadline_dead_target_costs_the_others_nothing(180)
+    deadline_dead_target_costs_the_others_nothing(180),
+    noblock_requests_of_one_target_leave_room_for_the_others(120),
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -187,5 +188,51 @@ fn deadline_dead_target_costs_the_others_nothing() {
     assert!(ms(&lists) <= 50.0, "{lists:?}");
     assert!(share >= KEPT, "the other target keeps {share:.2}");
     drop(file);
+    mount.stop();
+}
+
+/// The kernel counts requests in the background for the whole mount: thousands of asynchronous reads of a target that is dead
+/// must leave room for those of another.
+fn noblock_requests_of_one_target_leave_room_for_the_others() {
+    /// More than the mount had room for, whoever asked (512), and more than a daemon without CAP_SYS_ADMIN would get (7,866).
+    const DEPTH: usize = 9000;
+    let mut bed = Bed::cable(&["fio"], 9000);
+    let silent = Arc::new(AtomicBool::new(false));
+    let configs = ["7.1", "7.2"].map(|unit| fake::config(unit, unit)).to_vec();
+    let targets = Fake::crowd(&bed.tgt, "v1", configs, &vec![3; 8 * MIB]);
+    let now = silent.clone();
+    targets.script(
+        move |request| {
+            if now.load(Relaxed) && request.to.slot.0 == 1 { Act::Drop } else { Act::Reply }
+        },
+    );
+    let mount = bed.mount(&[]);
+    let [dead, living] = ["7.1", "7.2"].map(|unit| mount.wait_for(unit, 10 * SECOND));
+    dead.ctl_ok("deadline 100");
+    let fio = |unit: &Unit, words: &[&str]| -> Vec<String> {
+        let data = format!("--filename={}", unit.data().display());
+        let own = ["fio", "--name=x", &data, "--direct=1", "--ioengine=libaio", "--rw=randread", "--bs=4k"];
+        own.iter().chain(words).map(ToString::to_string).collect()
+    };
+    silent.store(true, Relaxed);
+    let (depth, ns) = (format!("--iodepth={DEPTH}"), bed.ini.clone());
+    let crowd = fio(&dead, &["--size=8m", "--time_based", "--runtime=60", &depth]);
+    let crowd: Vec<&str> = crowd.iter().map(String::as_str).collect();
+    let crowd = bed.spawn(&ns, &crowd);
+    let waiting = || dead.line("requests").parse::<usize>().unwrap();
+    until("all of them wait", STEP, || {
+        assert!(crowd.alive(), "{}", crowd.said());
+        waiting() >= DEPTH
+    });
+    let healthy = fio(&living, &["--iodepth=32", "--io_size=8m", "--size=8m"]);
+    let start = Instant::now();
+    let run = proc::run(STEP, &healthy);
+    let took = start.elapsed();
+    assert!(run.ok(), "{}", run.stderr);
+    assert!(waiting() >= DEPTH, "they did not wait all the time");
+    print!("[{DEPTH} reads wait for the dead one; 2048 reads of the other took {took:.1?}] ");
+    assert!(took < 10 * SECOND, "{took:?}");
+    dead.ctl_ok("failio");
+    crowd.ended(STEP);
     mount.stop();
 }
