@@ -173,6 +173,8 @@ impl World {
         self.done.push((seq, outcome.as_ref().map(|_| size).map_err(|e| *e)));
         let earlier = self.judge.earlier_write(u, seq);
         let flushes = self.targets.iter().any(|t| t.look().id == p.disk && t.flushes());
+        let fraud = |t: &Target| t.look().id == p.disk && t.flushing == Flushing::Fraud;
+        let fraud = self.targets.iter().any(fraud);
         let old = self.tick_before(AGE);
         let since = if p.ahead { p.tick.min(old) } else { p.tick };
         let tick = self.tick;
@@ -190,6 +192,9 @@ impl World {
             (Kind::Write | Kind::Trim, Ok(_)) => disk.acknowledged(seq, false, tick),
             (Kind::RawWrite, Ok(Output::Ata { ata, .. })) if !ata.failed() => {
                 disk.acknowledged(seq, true, tick)
+            }
+            (Kind::Flush, Ok(_)) if fraud => {
+                problem = Some("SYNC: flush acknowledged by a disk that aborts each".into());
             }
             (Kind::Flush, Ok(_)) if flushes && earlier.is_some() => {
                 problem = Some(format!("SYNC: flush acknowledged before write #{earlier:?}"));
