@@ -93,9 +93,9 @@ impl<R> Device<R> {
         self.partitions.add(name, start, end, sectors)
     }
 
-    /// Makes the partitions that came from the disk's table what it says now. See [`Partitions::follow`].
-    ///
-    /// [`Partitions::follow`]: crate::engine::partition::Partitions::follow
+    /// Makes the partitions that came from the disk's table what it says now: what is gone goes, what has another range is
+    /// another partition, what is new comes. All or nothing: one that is in use and would go refuses it, and so does a name
+    /// that somebody has declared for another range.
     pub fn follow_table(
         &mut self,
         table: &[Scanned],
