@@ -355,6 +355,8 @@ fn identity_an_identify_that_got_no_answer_is_disarmed() {
         world.pass(2000);
         let d = &world.units[0].device;
         assert_ne!((d.generation(), d.size()), (1, 2000 * 512), "{doubted} {waits}: taken over");
+        // What waits, waits for a word that means what is there now.
+        world.identify(0);
         world.curtain();
     }
 }
