@@ -9,6 +9,7 @@ mod catalogue;
 pub mod disk;
 pub mod fate;
 pub mod faults;
+mod growth;
 pub mod judge;
 mod life;
 pub mod load;
