@@ -36,7 +36,10 @@ fn kinds() -> Vec<(&'static str, Stir)> {
         ("reader", |mount, _| write(&mount.join("ctl"), "discover\n")),
         ("sweeper", |mount, _| write(&mount.join("1.0/ctl"), "config test nobody has this\n")),
         ("notifier", |mount, _| write(&mount.join("1.0/ctl"), "setsize 4096\n")),
-        ("pages", |mount, _| write(&mount.join("1.0/ctl"), "part a 0 8\ndelpart a\n")),
+        ("pages", |mount, _| {
+            write(&mount.join("1.0/ctl"), "part a 0 8\n");
+            write(&mount.join("1.0/ctl"), "delpart a\n");
+        }),
         ("metrics", |mount, _| drop(std::fs::read(mount.join("metrics")))),
         ("signals", |_, pid| proc::signal(pid, Signal::SIGHUP)),
         ("reload", |_, pid| proc::signal(pid, Signal::SIGHUP)),
