@@ -17,7 +17,7 @@ use crate::daemon::signals::Signals;
 use crate::daemon::stop::{self, Service};
 use crate::daemon::unmounter::Unmounter;
 use crate::failure::Failure;
-use crate::fs::core::{Core, Lines, Settings};
+use crate::fs::core::{Core, Lines, Settings, WAITING_MAX};
 use crate::fs::ctl::UnitCommand;
 use crate::fs::mount::Mounted;
 use crate::fs::session::FuseSession;
@@ -67,6 +67,7 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
         read_only: options.mount.read_only,
         uncached: options.mount.direct_io,
         partscan: options.mount.partscan,
+        waiting_max: WAITING_MAX,
         read_ahead: options.mount.read_ahead(),
     };
     let core = Core::new(runtime.clone(), settings, startup.clone());

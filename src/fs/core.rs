@@ -5,6 +5,7 @@
 //! into these calls and answers into replies, and does nothing else.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
@@ -18,7 +19,7 @@ use super::notify::{Kernel, Line, Pages, Waker};
 use super::tree::{self, Changes, Tree};
 use super::worker::Worker;
 use crate::bug;
-use crate::engine::{Device, Handle, Io, Outcome, Pool, Request, Stream};
+use crate::engine::{Device, Error, Handle, Io, Outcome, Pool, Request, Stream};
 use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit, UnitId};
 use crate::wire::Addr;
 
@@ -43,6 +44,13 @@ pub use disk::{Reader, Write};
 pub use files::Opened;
 pub use names::Found;
 
+/// Requests that may wait for all targets together before those are refused that have many themselves. The kernel lets
+/// 65,535 wait in the background, and every target must have room in it whatever others have.
+pub const WAITING_MAX: usize = 48 << 10;
+
+/// One of so many parts of that every target may have in any case: eight times a loop device's depth.
+const SHARES: usize = 48;
+
 /// How this mount is to behave.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -58,6 +66,8 @@ pub struct Settings {
     pub uncached: bool,
     /// Every disk's partition table is read when it appears.
     pub partscan: bool,
+    /// [`WAITING_MAX`], but for tests.
+    pub waiting_max: usize,
     /// How far ahead of each reader the engine reads, in bytes; 0: not at all.
     pub read_ahead: u64,
 }
@@ -101,6 +111,8 @@ pub struct Core {
     openings: opening::Openings,
     raws: raw::Openers,
     pollers: Mutex<HashMap<u64, PollNotifier>>,
+    /// Requests that were given to the engine and are not answered yet.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Core {
@@ -123,6 +135,7 @@ impl Core {
             openings: opening::Openings::default(),
             raws: raw::Openers::default(),
             pollers: Mutex::default(),
+            waiting: Arc::default(),
             runtime,
         });
         // The runtime outlives the mount; it must not keep it alive.
@@ -207,8 +220,24 @@ impl Core {
         io: Io,
         answer: impl FnOnce(Outcome) + Send + 'static,
     ) {
-        let request = Request { io, handle, nonblock, stream, reply: done(answer) };
-        self.runtime.with_device(unit, |device, now, sink| device.submit(now, request, sink));
+        let waiting = self.waiting.clone();
+        let crowded = waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.waiting_max;
+        let reply = done(move |outcome| {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            answer(outcome);
+        });
+        let refused = self.runtime.with_device(unit, |device, now, sink| {
+            if crowded && device.requests() >= self.settings.waiting_max / SHARES {
+                return Some(reply);
+            }
+            device.submit(now, Request { io, handle, nonblock, stream, reply }, sink);
+            None
+        });
+        if let Some(reply) = refused {
+            let words = "too many requests wait for all targets, and many of them for this one";
+            self.runtime.log().log("crowded", Some(unit.addr), words);
+            reply(Err(Error::Io));
+        }
     }
 
     /// What the command line and the configuration file say of a target that needs no answer. Returns the lines that there is

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aoefs::fs::core::{At, Core, Found, Opened, Reader, Settings};
+use aoefs::fs::core::{At, Core, Found, Opened, Reader, Settings, WAITING_MAX};
 use aoefs::fs::errno::Errno;
 use aoefs::fs::notify::Kernel;
 use aoefs::runtime::loopback::pair;
@@ -108,6 +108,7 @@ pub fn settings() -> Settings {
         read_only: false,
         uncached: false,
         partscan: false,
+        waiting_max: WAITING_MAX,
         read_ahead: 0,
     }
 }
@@ -240,7 +241,7 @@ impl Bed {
     }
 
     pub fn write_at(&self, fh: u64, offset: u64, data: &[u8]) -> Result<u32, Errno> {
-        Self::wait(|answer| self.core.write(fh, offset, data, answer))
+        Self::wait(|answer| self.core.write(fh, offset, data, false, answer))
     }
 
     pub fn truncate(&self, ino: u64, fh: Option<u64>, size: u64) -> Result<(), Errno> {
