@@ -244,12 +244,14 @@ impl Filesystem for AoeFs {
         offset: u64,
         data: &[u8],
         _: WriteFlags,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        // Past the page cache the kernel leaves it to us; O_SYNC has this bit, and RWF_DSYNC sets it for one write.
+        let durable = flags.0 & libc::O_DSYNC != 0;
         self.carry(|| {
-            self.core.write(fh.0, offset, data, |written| match written {
+            self.core.write(fh.0, offset, data, durable, |written| match written {
                 Ok(len) => reply.written(len),
                 Err(errno) => reply.error(errno),
             })

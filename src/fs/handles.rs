@@ -33,6 +33,8 @@ pub struct Mode {
     pub nonblock: bool,
     /// O_DIRECT.
     pub direct: bool,
+    /// O_DSYNC or O_SYNC: what changes bytes is answered after a flush.
+    pub durable: bool,
 }
 
 impl Mode {
@@ -43,6 +45,7 @@ impl Mode {
             append: flags & libc::O_APPEND != 0,
             nonblock: flags & libc::O_NONBLOCK != 0,
             direct: flags & libc::O_DIRECT != 0,
+            durable: flags & libc::O_DSYNC != 0,
         }
     }
 }
@@ -226,9 +229,10 @@ mod tests {
     #[test]
     fn open_flags() {
         let mode = Mode::new(libc::O_WRONLY | libc::O_APPEND | libc::O_DIRECT);
-        assert_eq!(mode, Mode { write: true, append: true, nonblock: false, direct: true });
+        assert_eq!(mode, Mode { write: true, append: true, direct: true, ..Mode::default() });
         assert_eq!(Mode::new(libc::O_RDONLY | libc::O_NONBLOCK), Mode { nonblock: true, ..Mode::default() });
-        assert!(Mode::new(libc::O_RDWR).write);
+        assert!(Mode::new(libc::O_RDWR).write && !Mode::new(libc::O_RDWR).durable);
+        assert!([libc::O_SYNC, libc::O_DSYNC].iter().all(|flag| Mode::new(*flag).durable));
     }
 
     #[test]

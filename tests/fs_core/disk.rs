@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use aoefs::fs::core::Settings;
+use aoefs::fs::core::{Reader, Settings};
 use aoefs::fs::errno::Errno;
 
 use crate::bed::{Bed, SIZE};
@@ -91,7 +91,7 @@ fn writes_during_the_zeros_of_a_truncation_are_kept() {
     for n in (0..16u8).rev() {
         let offset = u64::from(n) * (SIZE / 16);
         let tx = tx.clone();
-        bed.core.write(fh, offset, &[n + 1; 1024], move |written| tx.send(written).unwrap());
+        bed.core.write(fh, offset, &[n + 1; 1024], false, move |written| tx.send(written).unwrap());
         image[offset as usize..offset as usize + 1024].fill(n + 1);
     }
     for _ in 0..16 {
@@ -267,5 +267,69 @@ fn sync_errors_reach_every_handle_once() {
     bed.eventually(|| bed.cat("1.0/ctl").unwrap().contains("state: up"));
     assert_eq!([asks, later].map(|fh| bed.sync(fh)), [Ok(()); 2]);
     [asks, beside, part, later, impatient].into_iter().for_each(|fh| bed.core.release(fh));
+    bed.end();
+}
+
+/// The bytes of a write that is promised to be durable are flushed before it is answered: the kernel leaves that to us.
+#[test]
+fn sync_writes_are_flushed_before_they_are_answered() {
+    let bed = Bed::new();
+    let ino = bed.ino("1.0/data").unwrap();
+    let flushes = || {
+        let text = bed.cat("1.0/stats").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("flush requests: ").map(str::to_owned));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let fh = bed.try_open("1.0/data", libc::O_RDWR).unwrap();
+    let durable = |offset, data: &[u8]| Bed::wait(|answer| bed.core.write(fh, offset, data, true, answer));
+    assert_eq!(bed.write_at(fh, 0, &[1; 512]), Ok(512));
+    assert_eq!(flushes(), 0);
+    assert_eq!(durable(0, &[2; 512]), Ok(512));
+    assert_eq!(flushes(), 1);
+    // Behind a gap that a truncation owes.
+    assert_eq!(bed.truncate(ino, Some(fh), 0), Ok(()));
+    assert_eq!(durable(8192, &[3; 512]), Ok(512));
+    assert_eq!(flushes(), 2);
+    let failing = |on| bed.target.unflushed.store(on, std::sync::atomic::Ordering::SeqCst);
+    failing(true);
+    assert_eq!(durable(0, &[4; 512]), Err(Errno::EIO), "it is not durable");
+    failing(false);
+    assert_eq!(durable(0, &[4; 512]), Ok(512));
+    assert_eq!(flushes(), 4);
+    // What else changes bytes goes by how the file was opened.
+    let sync = bed.try_open("1.0/data", libc::O_RDWR | libc::O_DSYNC).unwrap();
+    assert_eq!(bed.fallocate(sync, ZERO, 0, 4096), Ok(()));
+    assert_eq!(flushes(), 5);
+    assert_eq!(bed.copy((fh, 0), (sync, MIB), 4096), Ok(4096));
+    assert_eq!(flushes(), 6);
+    assert_eq!(durable(SIZE, &[5; 512]), Err(Errno::ENOSPC));
+    assert_eq!(flushes(), 6);
+    bed.core.release(sync);
+    bed.core.release(fh);
+    bed.end();
+}
+
+/// The kernel counts what waits for the whole mount: where all together have many, whoever has many himself is refused.
+#[test]
+fn bound_of_what_waits_for_all_targets() {
+    let bed = Bed::with(|settings| settings.waiting_max = 96);
+    let fh = bed.open("1.0/data");
+    bed.silence(true);
+    let (tx, rx) = mpsc::channel();
+    let read = |n: u64| {
+        let tx = tx.clone();
+        bed.core.read(fh, n * 512, 512, Reader::Program, move |read| tx.send(read.map(<[u8]>::len)).unwrap());
+    };
+    (0..96).for_each(read);
+    assert!(rx.try_recv().is_err());
+    read(96);
+    assert_eq!(rx.try_recv(), Ok(Err(Errno::EIO)));
+    assert!(bed.log().contains("1.0 too many requests wait for all targets"), "{}", bed.log());
+    bed.silence(false);
+    for _ in 0..96 {
+        assert_eq!(rx.recv_timeout(crate::bed::PATIENCE).unwrap(), Ok(512));
+    }
+    assert_eq!(bed.read_at(fh, 0, 512).map(|data| data.len()), Ok(512));
+    bed.core.release(fh);
     bed.end();
 }

@@ -67,7 +67,7 @@ fn failio_frees_everybody_also_under_nofail() {
     let (tx, rx) = std::sync::mpsc::channel();
     for n in 0..100 {
         let tx = tx.clone();
-        bed.core.write(fh, n * 512, &[1; 512], move |written| tx.send(written).unwrap());
+        bed.core.write(fh, n * 512, &[1; 512], false, move |written| tx.send(written).unwrap());
     }
     std::thread::sleep(Duration::from_millis(50));
     assert!(rx.try_recv().is_err());

@@ -199,7 +199,7 @@ fn nofail_waits_for_pages() {
     bed.page_in(fh, 0, 4096).unwrap();
     bed.told.lock_pages(true);
     let (tx, rx) = mpsc::channel();
-    bed.core.write(fh, 0, &[1; 512], move |written| tx.send(written).unwrap());
+    bed.core.write(fh, 0, &[1; 512], false, move |written| tx.send(written).unwrap());
     assert!(rx.recv_timeout(Duration::from_millis(1500)).is_err());
     bed.told.lock_pages(false);
     assert_eq!(rx.recv_timeout(PATIENCE).unwrap(), Ok(512));
@@ -229,7 +229,7 @@ fn deadline_of_zeros_is_one_for_all_pieces() {
         let answer = move |done: Result<(), Errno>| tx.send((done, began.elapsed())).unwrap();
         let end = SIZE - 512;
         match call {
-            "write" => bed.core.write(fh, end, &[7; 512], move |done| answer(done.map(|_| ()))),
+            "write" => bed.core.write(fh, end, &[7; 512], false, move |done| answer(done.map(|_| ()))),
             "truncate" => bed.core.set_size(ino, Some(fh), PID, end, answer),
             _ => bed.core.fallocate(fh, 0, SIZE, ZERO, answer),
         }
@@ -237,7 +237,7 @@ fn deadline_of_zeros_is_one_for_all_pieces() {
         if call != "fallocate" {
             let answer =
                 move |done: Result<u32, Errno>| late.send((done.map(|_| ()), began.elapsed())).unwrap();
-            bed.core.write(fh, 0, &[8; 512], answer);
+            bed.core.write(fh, 0, &[8; 512], false, answer);
         } else {
             late.send((Err(Errno::EIO), Duration::from_secs(1))).unwrap();
         }

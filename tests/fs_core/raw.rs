@@ -273,7 +273,7 @@ fn what_comes_in_between_is_busy() {
     bed.silence(true);
     let (core, fh) = (bed.core.clone(), raw.fh);
     let (tx, rx) = std::sync::mpsc::channel();
-    core.write(fh, 0, &fis(0, 0xb0, &[&[(3, 0xda)], &SMART[..]].concat()), move |done| {
+    core.write(fh, 0, &fis(0, 0xb0, &[&[(3, 0xda)], &SMART[..]].concat()), false, move |done| {
         tx.send(done).unwrap();
     });
     assert_eq!(raw.read(18), Err(Errno::EBUSY));
@@ -284,7 +284,7 @@ fn what_comes_in_between_is_busy() {
     // It is closed while a command is on its way, and opened by the next.
     bed.silence(true);
     let (tx, rx) = std::sync::mpsc::channel();
-    core.write(fh, 0, &fis(0, 0xe5, &[]), move |done| tx.send(done).unwrap());
+    core.write(fh, 0, &fis(0, 0xe5, &[]), false, move |done| tx.send(done).unwrap());
     raw.end();
     let raw = Raw::new(&bed);
     bed.silence(false);

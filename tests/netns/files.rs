@@ -18,6 +18,7 @@ crate::tests![
     integrity_truncation_keeps_the_size_and_zeroes_what_is_skipped,
     sync_reaches_the_wire,
     integrity_mappings,
+    sync_writes_reach_the_wire,
     fallocate_does_what_it_says_or_says_no,
     names_cannot_be_made_or_moved,
     integrity_direct_io_of_every_alignment,
@@ -135,6 +136,25 @@ fn sync_reaches_the_wire() {
     // vblade says in IDENTIFY that it has FLUSH CACHE and no FLUSH CACHE EXT.
     assert_eq!(flushes, 6, "FLUSH CACHE frames for 6 calls of fsync");
     assert_eq!(frames.iter().filter(|frame| frame.is_request(cmd::FLUSH_EXT)).count(), 0);
+    one.done();
+}
+
+/// O_DSYNC and O_SYNC, buffered or not: each write is flushed before it is answered.
+fn sync_writes_reach_the_wire() {
+    let one = one();
+    let recorder = Recorder::start(Port::open(&one.bed.tgt, "v1"));
+    let mut writes = 0;
+    for flags in [libc::O_DSYNC, libc::O_SYNC, libc::O_DSYNC | libc::O_DIRECT] {
+        let file = one.unit.open_with("data", flags);
+        let mut block = crate::tools::fsx::Aligned::new(4096);
+        for n in 0..3 {
+            block.bytes().fill(n);
+            file.write_all_at(block.bytes(), u64::from(n) * 4096).unwrap();
+            writes += 1;
+        }
+    }
+    let frames = recorder.stop();
+    assert_eq!(frames.iter().filter(|frame| frame.is_request(cmd::FLUSH)).count(), writes);
     one.done();
 }
 

@@ -1,4 +1,4 @@
-//! copy_file_range(2) within the mount: a read and a write under the engine's locks, whatever the two names are.
+//! copy_file_range(2) between names of one target: a read and a write under the engine's locks.
 //!
 //! One call copies one request's worth and says how much that was; callers go on, as copy_file_range(2) has it. Between
 //! its read and its write others may write, as they may between two calls.
@@ -22,7 +22,7 @@ pub struct At {
 }
 
 impl Core {
-    /// Copies up to `len` bytes. What is no disk is EOPNOTSUPP, and the kernel then copies itself; ranges that overlap on
+    /// Copies up to `len` bytes. What is no disk, or another target's, is EOPNOTSUPP, and the kernel then copies itself; ranges that overlap on
     /// the target are EINVAL; 0 at the end of the source; ENOSPC where a write would be.
     pub fn copy_range(
         self: &Arc<Self>,
@@ -37,6 +37,10 @@ impl Core {
         let (Some(open), Some(target)) = (source.disk(), sink.disk()) else {
             return answer(Err(Errno::EOPNOTSUPP));
         };
+        // The kernel holds the sink's lock until the answer: a source that is away would hold up all who write to the sink.
+        if open.unit.id != target.unit.id {
+            return answer(Err(Errno::EOPNOTSUPP));
+        }
         if open.disk.is_stale() {
             return answer(Err(Errno::ESTALE));
         }
@@ -53,7 +57,7 @@ impl Core {
         }
         let read = open.disk.on_target(&(from.offset..from.offset + len));
         let written = target.disk.on_target(&(to.offset..to.offset + len));
-        if open.unit.id == target.unit.id && read.start < written.end && written.start < read.end {
+        if read.start < written.end && written.start < read.end {
             return answer(Err(Errno::EINVAL));
         }
         open.used();
@@ -65,7 +69,11 @@ impl Core {
             Ok(Output::Data(_)) if pending.is_over() => {}
             Ok(Output::Data(data)) => {
                 let write = Write { offset: to.offset, data: core.write_buf(to.offset, &data) };
-                core.write_disk(&sink, write, move |written| pending.give(written));
+                let give = move |written| pending.give(written);
+                match sink.mode.durable {
+                    true => core.write_durably(&sink, write, give),
+                    false => core.write_disk(&sink, write, give),
+                }
             }
             Ok(_) => pending.give(Err(Errno::EIO)),
             Err(error) => pending.give(Err(errno::of(error))),

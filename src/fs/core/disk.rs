@@ -97,11 +97,31 @@ impl Core {
         let Admit::Zero { from, to } = admit else { return self.write_now(handle, write, answer) };
         let pending = self.pending(open, answer);
         let (core, own, done) = (self.clone(), handle.clone(), pending.clone());
-        self.zero_gap(handle, from..to, end, move |zeroed| match zeroed {
+        // What is not written does not count.
+        let mark = move || if pending.is_over() { to } else { end };
+        self.zero_gap(handle, from..to, mark, move |zeroed| match zeroed {
             // It was answered: what is not begun stays undone.
             _ if done.is_over() => {}
             Ok(()) => core.write_now(&own, write, move |written| done.give(written)),
             Err(errno) => done.give(Err(errno)),
+        });
+    }
+
+    /// A write and a flush, with one deadline for both.
+    pub(super) fn write_durably(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        write: Write,
+        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
+    ) {
+        let Some(open) = handle.disk() else { return answer(Err(Errno::EBADF)) };
+        let pending = self.pending(open, answer);
+        let (core, own) = (self.clone(), handle.clone());
+        self.write_disk(handle, write, move |written| match written {
+            Ok(len) if !pending.is_over() => {
+                core.sync_disk(&own, move |synced| pending.give(synced.map(|()| len)));
+            }
+            other => pending.give(other),
         });
     }
 
@@ -111,14 +131,14 @@ impl Core {
         self: &Arc<Self>,
         handle: &Arc<Handle>,
         gap: Range<u64>,
-        mark: u64,
+        mark: impl FnOnce() -> u64 + Send + 'static,
         then: impl FnOnce(Result<(), Errno>) + Send + 'static,
     ) {
         let until = self.zeros_until(handle);
         let run = Zeros { handle: handle.clone(), from: gap.start, to: gap.end, until };
         let handle = handle.clone();
         self.zero(run, move |reached, zeroed| {
-            let mark = if zeroed.is_ok() { mark } else { reached };
+            let mark = if zeroed.is_ok() { mark() } else { reached };
             let waiting = handle.disk().map(|open| open.truncation.zeroed(mark)).unwrap_or_default();
             then(zeroed);
             waiting.into_iter().for_each(|job| job());
@@ -230,7 +250,7 @@ impl Core {
         let Some(answer) = held else { return };
         let Admit::Zero { from, to } = admit else { return answer(Ok(())) };
         let pending = self.pending(open, answer);
-        self.zero_gap(&handle, from..to, to, move |zeroed| pending.give(zeroed));
+        self.zero_gap(&handle, from..to, move || to, move |zeroed| pending.give(zeroed));
     }
 }
 

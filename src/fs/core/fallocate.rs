@@ -51,7 +51,13 @@ impl Core {
         // All of it has one deadline.
         let until = self.zeros_until(&handle);
         let pending = self.pending(open, answer);
-        self.make_zero(&handle, Zeroing { range, trim, until }, move |zeroed| pending.give(zeroed));
+        let (core, own) = (self.clone(), handle.clone());
+        self.make_zero(&handle, Zeroing { range, trim, until }, move |zeroed| match zeroed {
+            Ok(()) if own.mode.durable && !pending.is_over() => {
+                core.sync_disk(&own, move |synced| pending.give(synced));
+            }
+            other => pending.give(other),
+        });
     }
 
     /// Makes bytes read as zeros.

@@ -182,19 +182,23 @@ impl Core {
         }
     }
 
-    /// Writes: all of it, unless the disk ends before.
+    /// Writes: all of it, unless the disk ends before. `durable`: answered after a flush, as O_DSYNC has it.
     pub fn write(
         self: &Arc<Self>,
         fh: u64,
         offset: u64,
         data: &[u8],
+        durable: bool,
         answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
     ) {
         let Some(handle) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
         match &handle.what {
             What::Disk(_) => {
-                let data = self.write_buf(offset, data);
-                self.write_disk(&handle, Write { offset, data }, answer);
+                let write = Write { offset, data: self.write_buf(offset, data) };
+                match durable {
+                    true => self.write_durably(&handle, write, answer),
+                    false => self.write_disk(&handle, write, answer),
+                }
             }
             What::Raw(open) => self.write_raw(&handle, open, data, answer),
             What::Top(_) => self.run_commands(Language::Top, data, answer),
