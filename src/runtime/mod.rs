@@ -8,6 +8,7 @@
 //! held across a send, a receive, a reply or a notification.
 
 mod agenda;
+mod bind;
 pub mod clock;
 mod deputy;
 pub mod events;
@@ -43,12 +44,11 @@ pub use table::{Unit, UnitId};
 use self::clock::Clock;
 use self::events::EventLog;
 use self::instance::Instance;
-use self::link::{BATCH, FEW, Link, OutFrame};
+use self::link::{BATCH, FEW, OutFrame};
 use self::netlink::{Netlink, Netlinks};
-use self::packet::{PacketLink, Role};
 use self::sweeper::{Due, Timers};
 use self::table::Units;
-use self::watch::{LinkWatch, is_port};
+use self::watch::LinkWatch;
 use self::wishes::Wishes;
 use crate::engine::{Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, Time, Transmit};
 use crate::wire::{Addr, Mac};
@@ -403,103 +403,6 @@ impl Runtime {
             }
         }
         frames.clear();
-    }
-
-    /// Starts to use an interface.
-    pub fn bind(self: &Arc<Self>, name: &str) -> Result<(), RuntimeError> {
-        self.wishes.lock().allow(name);
-        self.bind_unasked(name)
-    }
-
-    /// Starts to use an interface, now or, if it is not there, when it comes. That it is used already is no error.
-    pub fn bind_when_there(self: &Arc<Self>, name: &str) -> Result<(), RuntimeError> {
-        if self.watch.get().is_some() {
-            let mut wishes = self.wishes.lock();
-            wishes.allow(name);
-            // Before it is looked for: the watcher may see it come at any time.
-            wishes.want(name);
-        }
-        match self.bind_unasked(name) {
-            Err(RuntimeError::NoDevice)
-                if self.watch.get().is_some() && interface::index_of(name).is_none() =>
-            {
-                self.log.log("bind", None, format_args!("{name} is bound when it comes"));
-                Ok(())
-            }
-            Err(RuntimeError::Exists) => Ok(()),
-            done => done,
-        }
-    }
-
-    /// Nothing waits any more to be bound when it comes.
-    pub fn forget_wanted(&self) {
-        self.wishes.lock().forget_wanted();
-    }
-
-    fn bind_unasked(self: &Arc<Self>, name: &str) -> Result<(), RuntimeError> {
-        if self.nets.named(name).is_some() {
-            return Err(RuntimeError::Exists);
-        }
-        let link = PacketLink::open(name, Role::Initiator).map_err(|error| {
-            self.log.log("bind", None, format_args!("bind {name}: {error}"));
-            match error.raw_os_error() {
-                Some(libc::ENODEV | libc::ENXIO) => RuntimeError::NoDevice,
-                Some(libc::EPERM | libc::EACCES) => RuntimeError::Permission,
-                _ if error.kind() == io::ErrorKind::Unsupported => RuntimeError::NoDevice,
-                _ => RuntimeError::Failed,
-            }
-        })?;
-        let id = self.attach(Arc::new(link))?;
-        if let Some(net) = self.nets.get(id) {
-            self.note_port(&net, is_port(net.link.index()));
-        }
-        Ok(())
-    }
-
-    /// Starts to use a link that is open already.
-    pub fn attach(self: &Arc<Self>, link: Arc<dyn Link>) -> Result<NetId, RuntimeError> {
-        let net = self.nets.add(link).ok_or(RuntimeError::Exists)?;
-        let id = net.id;
-        self.log.log(
-            "bind",
-            None,
-            format_args!("bound {} ({}), MTU {}", net.link.name(), net.link.mac(), net.link.mtu()),
-        );
-        if !net.link.is_up() {
-            let name = net.link.name();
-            self.log.log(
-                "bind",
-                None,
-                format_args!("{name} is down; if it should not be: ip link set {name} up"),
-            );
-        }
-        let reader = self.clone();
-        let name = format!("net-{}", net.link.name());
-        if let Err(error) = self.spawn(&name, move || reader.read_loop(&net)) {
-            self.log.log("bind", None, format_args!("cannot start a thread: {error}"));
-            self.nets.remove(id);
-            return Err(RuntimeError::Failed);
-        }
-        if self.switches.autodiscover.load(Ordering::Relaxed) {
-            self.query(id, Addr::ALL);
-            self.ask_again(id, 0);
-        }
-        Ok(id)
-    }
-
-    /// Stops using an interface until it is bound again by name. Its frames move to other paths or wait for one.
-    pub fn unbind(&self, name: &str) -> Result<(), RuntimeError> {
-        let net = self.nets.named(name).ok_or(RuntimeError::NotFound)?;
-        self.wishes.lock().refuse(net.link.index(), &net.link.name(), name);
-        self.nets.remove(net.id);
-        net.stop();
-        self.discovery.lock().net_removed(net.id);
-        for unit in self.units() {
-            self.with_device(&unit, |device, now, sink| device.net_removed(now, net.id, sink));
-        }
-        self.log.log("bind", None, format_args!("unbound {name}"));
-        self.reap();
-        Ok(())
     }
 
     /// Waits for the threads that have ended already; those that have not are waited for another time.
