@@ -448,11 +448,25 @@ impl<R> Req<R> {
         }
     }
 
-    /// Can all of it be asked for twice without harm?
+    /// Can all of it be asked for twice without harm? Not a flush that failed: Linux and others say only once that data could
+    /// not be written, drops them, and calls the next flush a success.
     pub(super) fn repeatable(&self) -> bool {
         match &self.job {
-            Job::Read { .. } | Job::Write { .. } | Job::Trim { .. } | Job::Flush { .. } => true,
-            Job::Ata(raw) => raw.effect.repeatable,
+            Job::Read { .. } | Job::Write { .. } | Job::Trim { .. } => true,
+            Job::Flush { failed, .. } => failed.is_none() && self.failed.is_none(),
+            Job::Ata(raw) => {
+                let failed = raw.answer.as_ref().is_some_and(|(ata, _)| ata.failed());
+                raw.effect.repeatable && !(failed && self.is_flush())
+            }
+            _ => false,
+        }
+    }
+
+    /// A flush, whoever made it.
+    pub(super) fn is_flush(&self) -> bool {
+        match &self.job {
+            Job::Flush { .. } => true,
+            Job::Ata(raw) => raw.ata.is_flush(),
             _ => false,
         }
     }

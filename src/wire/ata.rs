@@ -230,6 +230,11 @@ impl Ata {
         }
     }
 
+    /// One of the two flushes, whoever made it.
+    pub fn is_flush(&self) -> bool {
+        matches!(self.command, cmd::FLUSH | cmd::FLUSH_EXT)
+    }
+
     /// Forget the ranges that the following `blocks` × 512 bytes list ([`crate::wire::fill_trim`]).
     pub fn trim(blocks: u8) -> Ata {
         Ata {

@@ -507,3 +507,31 @@ fn return_is_seen_by_who_opens() {
         world.curtain();
     }
 }
+
+/// A disk may say only once that it could not save what was written: a flush that fails while the disk is in doubt has failed,
+/// whatever the next one would say.
+#[test]
+fn sync_a_flush_that_fails_in_doubt_has_failed() {
+    type Doubt = fn(&mut World);
+    let doubts: [(&str, Doubt, Doubt); 2] =
+        [("announcement", |w| w.announce(0), |_| ()), ("sleep", |_| (), |w| w.sleep())];
+    for (name, before, after) in doubts {
+        let mut world = Stage { way: 2000, ..Stage::default() }.set();
+        world.ask(0, Ask::Write { offset: 0, len: 4096 });
+        assert!(world.settle(100), "{name}");
+        world.disk(0).faults.flush = 1.0;
+        world.ask(0, Ask::Flush);
+        before(&mut world);
+        while world.disk(0).failed.is_empty() {
+            assert!(world.step(), "{name}");
+        }
+        world.disk(0).faults.flush = 0.0;
+        after(&mut world);
+        assert!(world.settle(5000), "{name}");
+        assert_eq!(errors(&world, Error::Io), 1, "{name}");
+        world.ask(0, Ask::Flush);
+        assert!(world.settle(5000), "{name}");
+        assert_eq!(errors(&world, Error::Io), 1, "{name}: the next one is asked for");
+        world.curtain();
+    }
+}

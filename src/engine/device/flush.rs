@@ -22,7 +22,12 @@ impl<R> Device<R> {
     ) {
         self.settle(id, Some(copy.tag), now);
         let known = self.flushing.kind() == FlushKind::None;
-        let next = self.flushing.refused(ext, why);
+        let mut flushing = self.flushing;
+        let next = flushing.refused(ext, why);
+        let doubtful = self.doubtful();
+        if !doubtful {
+            self.flushing = flushing;
+        }
         let Some(Job::Flush { done, failed, .. }) = self.reqs.get_mut(req_id).map(|req| &mut req.job) else {
             return;
         };
@@ -37,7 +42,12 @@ impl<R> Device<R> {
             Next::Fail => self.refused(req_id, Error::Io, cause, now, sink),
             Next::None => {
                 *done = true;
-                if !known {
+                // Another disk may have said it: this request is asked again where that is possible, and the next one in any case.
+                if doubtful {
+                    if let Some(req) = self.reqs.get_mut(req_id) {
+                        req.unsure.get_or_insert(now);
+                    }
+                } else if !known {
                     sink.events.push(Event::NoFlush);
                 }
                 self.check_complete(req_id, now, sink);

@@ -351,7 +351,8 @@ impl<R> Device<R> {
         let Some(req) = work.request() else { return };
         let Some(frame) = self.flight.get(id) else { return };
         let answered = Answered { work, at: frame.at, count: frame.count, redone: frame.redone, came: now };
-        if self.suspect() && self.reqs.get(req).is_some_and(Req::repeatable) {
+        let again = |req: &Req<R>| req.repeatable() && !(req.is_flush() && matches!(said, Said::Failed(_)));
+        if self.suspect() && self.reqs.get(req).is_some_and(again) {
             // It will be asked for anew.
             self.settle(id, Some(copy.tag), now);
             return;
