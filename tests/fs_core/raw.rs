@@ -295,3 +295,22 @@ fn what_comes_in_between_is_busy() {
     assert_eq!(Arc::strong_count(&bed.core), 1);
     bed.end();
 }
+
+/// What others have written may be lost with a flush that somebody made through `raw`: their next fsync says so, once.
+#[test]
+fn sync_errors_of_raw_flushes_reach_open_files() {
+    let bed = Bed::new();
+    let fh = bed.open("1.0/data");
+    assert_eq!(bed.sync(fh), Ok(()));
+    let raw = Raw::new(&bed);
+    let failing = |on| bed.target.unflushed.store(on, std::sync::atomic::Ordering::SeqCst);
+    failing(true);
+    assert_ne!(raw.ata(0, 0xe7, &[], 0).1[0], 0);
+    failing(false);
+    assert_eq!((bed.sync(fh), bed.sync(fh)), (Err(Errno::EIO), Ok(())));
+    assert_eq!(raw.ata(0, 0xe7, &[], 0).1[0], 0);
+    assert_eq!(bed.sync(fh), Ok(()));
+    raw.end();
+    bed.core.release(fh);
+    bed.end();
+}

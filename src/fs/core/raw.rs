@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
 use super::Core;
 use super::change::Change;
+use crate::engine::{Error, Io, Output};
 use crate::fs::errno::{self, Errno};
 use crate::fs::handles::{Handle, RawHandle, What};
 use crate::fs::raw::{Raw, Snapshot, Step};
@@ -92,8 +94,21 @@ impl Core {
         let (core, own) = (self.clone(), handle.clone());
         let (unit, place, nonblock) = (open.unit.clone(), open.disk, handle.mode.nonblock);
         let bytes = changes.clone();
+        let flush = match &io {
+            Io::Flush => true,
+            Io::Ata { ata, .. } => ata.is_flush(),
+            _ => false,
+        };
         self.change(Change { unit, place, nonblock, io, bytes }, move |outcome| {
             let What::Raw(open) = &own.what else { return };
+            let failed = match &outcome {
+                Ok(Output::Ata { ata, .. }) => ata.failed(),
+                outcome => matches!(outcome, Err(Error::Io)),
+            };
+            if flush && failed {
+                // What others have written may be lost: their next fsync says so.
+                open.unit.failed_flushes.fetch_add(1, Ordering::SeqCst);
+            }
             // Also after a failure: some of it may have been done. Nobody has set the time of the names that it is in.
             for ino in core.tree.changed(open.unit.id, &changes, wall()) {
                 core.waker.attributes(ino);
