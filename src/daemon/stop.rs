@@ -34,15 +34,22 @@ pub trait Service {
 }
 
 /// Serves signals, and returns when a second one has asked for the end: then all is abandoned and the mount is detached,
-/// and the caller ends the process. After a stop that went well the session ends by itself, and the process with it.
-pub fn supervise(signals: &Signals, unmounter: &Unmounter, stop: Duration, service: &dyn Service) {
+/// and the caller ends the process; false: the mount is still there. After a stop that went well the session ends by itself, and the process with it.
+pub fn supervise(signals: &Signals, unmounter: &Unmounter, stop: Duration, service: &dyn Service) -> bool {
     let supervisor = Supervisor { signals, unmounter, service };
     supervisor.stop_asked(None);
     notify::stopping();
     supervisor.wind_down(stop);
     service.say("stopping: outstanding requests fail");
-    unmounter.detach();
+    let detached = unmounter.detach();
     service.abandon();
+    match detached {
+        Outcome::Done | Outcome::Gone => true,
+        Outcome::Busy(why) | Outcome::Failed(why) => {
+            service.say(&format!("the mount stays: {why}; umount -l takes it away"));
+            false
+        }
+    }
 }
 
 /// Supervises in a thread of its own, which ends the process after the second signal.
@@ -53,13 +60,13 @@ pub fn spawn(
     service: Arc<dyn Service + Send + Sync>,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        supervise(&signals, &unmounter, stop, &*service);
+        let gone = supervise(&signals, &unmounter, stop, &*service);
         unmounter.finish();
         // The session ends the process itself if all users let go.
         std::thread::sleep(GRACE);
         logging::flush();
-        // What was asked for is done, so the code is 0, as after an orderly end.
-        std::process::exit(0);
+        // If what was asked for is done, the code is 0, as after an orderly end.
+        std::process::exit(i32::from(!gone));
     })
 }
 

@@ -185,16 +185,25 @@ impl Mount {
 
     /// Takes it and its copies out of the tree at once. Who has files open keeps them; the session ends at the last close.
     pub fn detach(&self) -> io::Result<Unmount> {
-        let mut worst = Unmount::Gone;
-        for place in self.places()? {
-            match self.detach_one(&place)? {
-                Unmount::Gone => {}
-                Unmount::Done if worst == Unmount::Gone => worst = Unmount::Done,
-                Unmount::Done => {}
-                held => worst = held,
+        let mut any = false;
+        loop {
+            let mut held = None;
+            let mut went = false;
+            // A copy may stand on top of it: the last in the table was mounted last.
+            for place in self.places()?.iter().rev() {
+                match self.detach_one(place)? {
+                    Unmount::Gone => {}
+                    Unmount::Done => went = true,
+                    other => held = Some(other),
+                }
+            }
+            any |= went;
+            match held {
+                None => return Ok(if any { Unmount::Done } else { Unmount::Gone }),
+                Some(held) if !went => return Ok(held),
+                Some(_) => {}
             }
         }
-        Ok(worst)
     }
 
     fn detach_one(&self, place: &table::Entry) -> io::Result<Unmount> {
@@ -228,10 +237,11 @@ impl Mount {
         if !self.by_helper {
             return self.detach();
         }
-        let mut places = self.places()?;
-        let Some(last) = places.pop() else { return Ok(Unmount::Gone) };
-        for place in &places {
-            self.detach_one(place)?;
+        let mut places = self.places()?.into_iter();
+        let Some(last) = places.next() else { return Ok(Unmount::Gone) };
+        // What stands on top of it goes first.
+        for place in places.rev() {
+            self.detach_one(&place)?;
         }
         match self.pin(&last)? {
             Ok(_pinned) => Err(helper::become_detacher(&last.point)),

@@ -183,11 +183,13 @@ fn clean_a_mount_whose_folder_was_renamed() {
 
 /// A bind mount, which would be a dead one if the daemon ended beside it.
 fn clean_a_copy_of_the_mount_is_said_and_detached() {
-    for kill in [false, true] {
+    for (kill, on_itself) in [(false, false), (true, false), (false, true), (true, true)] {
         let room = Room::new();
         let daemon = room.daemon("1");
-        let copy = room.dir().canonicalize().unwrap().join("copy");
-        std::fs::create_dir_all(&copy).unwrap();
+        let copy = room.dir().canonicalize().unwrap().join(if on_itself { "m" } else { "copy" });
+        if !on_itself {
+            std::fs::create_dir_all(&copy).unwrap();
+        }
         mount(Some(&room.point()), &copy, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
         let there = || {
             std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap().contains(copy.to_str().unwrap())
@@ -205,7 +207,7 @@ fn clean_a_copy_of_the_mount_is_said_and_detached() {
             assert!(copy.join("data").exists(), "it still serves");
             assert_eq!(daemon.daemon.ended(SOON), 0, "{}", said());
         }
-        assert!(!there() && room.mounts().is_empty(), "kill {kill}");
+        assert!(!there() && room.mounts().is_empty(), "kill {kill}, on itself {on_itself}");
     }
 }
 
