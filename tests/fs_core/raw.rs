@@ -292,7 +292,8 @@ fn what_comes_in_between_is_busy() {
     assert_eq!(raw.read(18).unwrap(), b"", "its own conversation");
     raw.end();
     drop(core);
-    assert_eq!(Arc::strong_count(&bed.core), 1);
+    // Whoever gave the answer lets go of it a moment later.
+    bed.eventually(|| Arc::strong_count(&bed.core) == 1);
     bed.end();
 }
 
