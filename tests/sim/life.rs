@@ -535,3 +535,24 @@ fn sync_a_flush_that_fails_in_doubt_has_failed() {
         world.curtain();
     }
 }
+
+/// A target that is down answers a query: it is asked who it is then, whatever became of what it was asked before.
+#[test]
+fn return_a_target_that_answers_a_query_is_asked() {
+    for wait in (0..40).map(|n| n * 150) {
+        let mut world = Stage::default().set();
+        world.set_deadline(0, Some(Duration::from_secs(3)));
+        world.ask(0, Ask::Read { offset: 0, len: 4096 });
+        assert!(world.settle(100));
+        world.targets[0].die();
+        world.ask(0, Ask::Read { offset: 0, len: 4096 });
+        assert!(world.settle(4000));
+        world.pass(wait);
+        assert!(!world.units[0].device.is_up());
+        back(&mut world, None, false);
+        world.query(0);
+        world.pass(1100);
+        assert!(world.units[0].device.is_up(), "{wait} ms after it was down");
+        world.curtain();
+    }
+}

@@ -215,11 +215,22 @@ impl<R> Device<R> {
         }
     }
 
-    /// I/O was refused because the target is down: see whether it is back, at most once a second.
+    /// Something says that a target that is down may be back, or somebody wants to know: it is asked, at most once a second. An
+    /// IDENTIFY that is on its way may be in vain and have a long timeout by now: another copy of it leaves.
     pub fn revive(&mut self, now: Time, sink: &mut Sink<R>) {
-        if now >= self.identify_at {
-            self.identify_at = now + IDENTIFY_EVERY;
-            self.ask(now, sink);
+        if now < self.identify_at {
+            self.announced = true;
+            self.arm(self.identify_at);
+            return;
+        }
+        self.identify_at = now + IDENTIFY_EVERY;
+        match self.confirming {
+            Some(id) => {
+                self.announced = false;
+                self.flight.ground(id);
+                self.dispatch_outside(id, now, sink);
+            }
+            None => self.ask(now, sink),
         }
     }
 
