@@ -17,6 +17,7 @@ mod issue;
 mod paths;
 mod receive;
 mod settings;
+mod sleep;
 mod submit;
 mod sweep;
 

@@ -140,20 +140,6 @@ impl<R> Device<R> {
         }
     }
 
-    /// How long this machine has slept so far, in any unit. Before anything else is done at `now`: the network did not sleep, and
-    /// the disk may have been exchanged meanwhile.
-    pub fn awake(&mut self, slept: u64, now: Time, sink: &mut Sink<R>) {
-        if slept != self.slept {
-            self.slept = slept;
-            self.distrust(now, "this machine slept", sink);
-        }
-    }
-
-    /// How long this machine had slept when it was asked what made this target known.
-    pub fn set_slept(&mut self, slept: u64) {
-        self.slept = slept;
-    }
-
     /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down, and somebody waits; or the operator asked.
     pub(super) fn keep_asking(&mut self, now: Time, sink: &mut Sink<R>) {
         let needed = self.doubtful() || self.state != State::Up || self.grow;
