@@ -25,8 +25,7 @@ const PAUSE: u64 = 8000;
 /// Reads after which everything is closed, on the average.
 const REOPEN: u64 = 400;
 /// How often bytes are copied out of a mapping again that were torn: the page may go between two words of a copy, and
-/// come back
-/// with the next version. What is torn for good stays so.
+/// come back with the next version. What is torn for good stays so.
 const AGAIN: usize = 8;
 
 const FILE: [Call; 8] = [

@@ -123,13 +123,7 @@ impl<R> Device<R> {
                 self.reprove(id, now, sink);
             }
         }
-        if now >= self.identify_at {
-            self.identify_at = now + IDENTIFY_EVERY;
-            self.ask(now, sink);
-        } else {
-            self.announced = true;
-            self.arm(self.identify_at);
-        }
+        self.revive(now, sink);
     }
 
     /// The target answered another initiator of this host: no announcement, but a sign of life.
@@ -201,8 +195,9 @@ impl<R> Device<R> {
         }
     }
 
-    /// Something says that a target that is down may be back, or somebody wants to know: it is asked, at most once a second. An
-    /// IDENTIFY that is on its way may be in vain and have a long timeout by now: another copy of it leaves.
+    /// Something says that a target that is down may be back or that it is another disk now, or somebody wants to know:
+    /// it is asked, at most once a second. An IDENTIFY that is on its way may be in vain and have a long timeout by now:
+    /// another copy of it leaves.
     pub fn revive(&mut self, now: Time, sink: &mut Sink<R>) {
         if now < self.identify_at {
             self.announced = true;
