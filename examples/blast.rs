@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use aoefs::runtime::link::{BATCH, Batch, ETHERNET, Link, OutFrame};
-use aoefs::runtime::packet::{PacketLink, Role};
+use aoefs::link::packet::{PacketLink, Role};
+use aoefs::link::{BATCH, Batch, ETHERNET, Link, OutFrame};
 use aoefs::wire::{Addr, Ata, Command, DATA_OFFSET, HEADER_LEN, Header, MIN_FRAME, Mac, SECTOR, Sector, Tag};
 
 /// Silence after which the outstanding frames count as lost.

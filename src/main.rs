@@ -6,18 +6,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aoefs::app::backend::Ground;
+use aoefs::app::configfile::{self, ConfigFile};
+use aoefs::app::serve::{Stage, serve};
 use aoefs::cli::{self, Action, Config, MountOptions, Network, Options};
-use aoefs::configfile::{self, ConfigFile};
 use aoefs::daemon::background::{self, Ready, Side, report};
 use aoefs::daemon::logging;
 use aoefs::daemon::panics;
+use aoefs::daemon::privilege;
 use aoefs::daemon::signals::Signals;
 use aoefs::daemon::unmounter::Unmounter;
 use aoefs::failure::Failure;
-use aoefs::fs::mount::{self, MountError, MountSpec, Place, timeout};
-use aoefs::ground::Ground;
-use aoefs::runtime::privilege;
-use aoefs::serve::{Stage, serve};
+use aoefs::fs::session::REPLIES;
+use aoefs::mount::{self, MountError, MountSpec, Place, timeout};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
 
 /// What can be known without forking is found out in front of the terminal; the rest by the daemon.
 fn start(mut options: Options) -> ExitCode {
-    logging::install(options.verbosity);
+    logging::install(options.verbosity, REPLIES);
     panics::install();
     let ready_to_fork = || {
         let config = configfile::read(&options.config)?;

@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 use std::thread;
 
-use aoefs::runtime::privilege;
+use aoefs::daemon::privilege;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Runs `body` in a new process: this test again, alone.

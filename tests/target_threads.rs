@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use aoefs::daemon::export::Export;
-use aoefs::runtime::link::{Batch, ETHERNET, Link, OutFrame, Received};
-use aoefs::runtime::loopback::{LoopbackLink, pair, seeded};
-use aoefs::runtime::serve::Server;
+use aoefs::export::Export;
+use aoefs::export::server::Server;
+use aoefs::link::loopback::{LoopbackLink, pair, seeded};
+use aoefs::link::{Batch, ETHERNET, Link, OutFrame, Received};
 use aoefs::target::{Image, MemoryImage, TargetConfig};
 use aoefs::wire::{
     ATA_LEN, Addr, Ata, Command, Config, HEADER_LEN, Header, MIN_FRAME, Mac, SECTOR, Sector, Tag, Verb,

@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use aoefs::engine::{Error, Io, Outcome, Output, Request, WriteBuf};
-use aoefs::runtime::loopback::{LoopbackLink, pair, seeded};
-use aoefs::runtime::serve::{FrameHandler, Server};
+use aoefs::export::server::{FrameHandler, Server};
+use aoefs::link::loopback::{LoopbackLink, pair, seeded};
 use aoefs::runtime::{Runtime, TARGETS_MAX, Unit};
 use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::wire::{Addr, Mac};

@@ -1,6 +1,6 @@
 //! The `aoefs-target` command: exports a file or a block device as an ATA-over-Ethernet target.
 //!
-//! One thread an interface (`runtime::serve`), all before one processor (`target`) under a lock; one thread that watches
+//! One thread an interface (`export::server`), all before one processor (`target`) under a lock; one thread that watches
 //! the interfaces; one thread that writes the log; this one waits for signals, and for nothing else: what a signal asks
 //! for is done on a thread of its own, because the storage may hang. What cannot start says so in one line and exits
 //! with 1; once it serves, nothing but a signal ends it, and then what was written is flushed first.
@@ -17,14 +17,14 @@ use std::thread;
 use clap::{ArgAction, Parser};
 
 use aoefs::daemon::errand::{Asked, Errand};
-use aoefs::daemon::export::Export;
 use aoefs::daemon::logging;
 use aoefs::daemon::panics;
 use aoefs::daemon::signals::{Signals, Wish};
-use aoefs::runtime::link::Link;
-use aoefs::runtime::packet::{PacketLink, Role};
-use aoefs::runtime::serve::Server;
-use aoefs::runtime::watch::LinkWatch;
+use aoefs::export::Export;
+use aoefs::export::server::Server;
+use aoefs::link::Link;
+use aoefs::link::packet::{PacketLink, Role};
+use aoefs::link::watch::LinkWatch;
 use aoefs::target::{FileImage, Image, LoggingImage, Mark, Open, TargetConfig, write_record};
 use aoefs::wire::{Addr, CONFIG_MAX, Mac, SECTOR, Text};
 

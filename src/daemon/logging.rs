@@ -19,7 +19,6 @@ use super::limit::{GATHER, Limiter, Verdict};
 use super::outlet::Outlet;
 pub use super::outlet::{PATIENCE, print};
 use crate::failure::one_line;
-use crate::fs::session::REPLIES;
 
 /// Where syslog listens, on every init system.
 const SYSLOG: &str = "/dev/log";
@@ -32,9 +31,9 @@ static OUTLET: Outlet = Outlet::new();
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Installs the logger of aoefs. `verbosity` counts -v, and -q as minus one; RUST_LOG wins over it. What fuser logs at
-/// debug is every request, so that takes -vv.
-pub fn install(verbosity: i8) {
-    install_as("aoefs", &default_filter(verbosity));
+/// debug is every request, so that takes -vv. What is logged as `replies` is left out unless all is wanted.
+pub fn install(verbosity: i8, replies: &str) {
+    install_as("aoefs", &default_filter(verbosity, replies));
 }
 
 /// Installs the logger of the program `name`. It logs what `filter` says, unless RUST_LOG says otherwise.
@@ -59,13 +58,13 @@ pub fn start() -> io::Result<()> {
     thread::Builder::new().name("log".into()).spawn(|| OUTLET.serve(tick)).map(drop)
 }
 
-/// What is logged without RUST_LOG. Failed replies to the kernel only if all is wanted; see [`REPLIES`].
-fn default_filter(verbosity: i8) -> String {
+/// What is logged without RUST_LOG. What is logged as `replies` only if all is wanted.
+fn default_filter(verbosity: i8, replies: &str) -> String {
     match verbosity {
-        ..0 => format!("error,{REPLIES}=off"),
+        ..0 => format!("error,{replies}=off"),
         // What the demo's own target says is of no interest to who tries it out.
-        0 => format!("warn,aoefs=info,aoefs::runtime::serve=warn,{REPLIES}=off"),
-        1 => format!("info,aoefs=debug,{REPLIES}=off"),
+        0 => format!("warn,aoefs=info,aoefs::export::server=warn,{replies}=off"),
+        1 => format!("info,aoefs=debug,{replies}=off"),
         2.. => "debug,aoefs=trace".into(),
     }
 }
@@ -224,6 +223,8 @@ fn format(name: &str, level: Level, text: &str) -> String {
 mod tests {
     use super::*;
 
+    const REPLIES: &str = "library::reply";
+
     #[test]
     fn replies_that_nobody_wants_are_logged_only_if_asked_for() {
         let logs = |filter: &str, target: &str| {
@@ -231,7 +232,7 @@ mod tests {
             logger.enabled(&Metadata::builder().level(Level::Error).target(target).build())
         };
         for verbosity in -1..=2 {
-            let filter = default_filter(verbosity);
+            let filter = default_filter(verbosity, REPLIES);
             assert_eq!(logs(&filter, REPLIES), verbosity == 2, "{filter}");
             assert!(logs(&filter, "fuser::session") && logs(&filter, "aoefs::daemon"), "{filter}");
         }

@@ -2,12 +2,12 @@
 
 pub mod background;
 pub mod errand;
-pub mod export;
 pub mod limit;
 pub mod logging;
 pub mod notify;
 pub mod outlet;
 pub mod panics;
+pub mod privilege;
 pub mod signals;
 pub mod stop;
 pub mod unmounter;

@@ -28,9 +28,9 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid, getppid};
 use parking_lot::Mutex;
 
+use crate::daemon::privilege;
 use crate::failure::one_line;
-use crate::fs::mount::{Connection, Mount, MountId, Place, Unmount, holders};
-use crate::runtime::privilege;
+use crate::mount::{Connection, Mount, MountId, Place, Unmount, holders};
 
 /// An unmount takes a millisecond; a scan of a machine with many processes takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);

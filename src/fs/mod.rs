@@ -7,7 +7,6 @@ pub mod handlers;
 pub mod handles;
 pub mod lists;
 pub mod metrics;
-pub mod mount;
 pub mod notify;
 pub mod raw;
 pub mod session;

@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::link::Link;
-use super::packet::{PacketLink, Role};
-use super::watch::is_port;
-use super::{Runtime, RuntimeError, interface};
+use super::{Runtime, RuntimeError};
 use crate::engine::NetId;
+use crate::link::Link;
+use crate::link::interface;
+use crate::link::packet::{PacketLink, Role};
+use crate::link::watch::is_port;
 use crate::wire::Addr;
 
 impl Runtime {

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::Runtime;
-use super::link::{Batch, Ready, is_readable};
 use super::netlink::{Harvest, Netlink};
 use crate::engine::NetId;
+use crate::link::{Batch, Ready, is_readable};
 
 /// How long a deputy waits for an answer: many times what a target takes whose data is in memory. Waiting for a disk is for
 /// the netlink's thread.
@@ -238,8 +238,8 @@ impl Runtime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::loopback::pair;
     use crate::runtime::TARGETS_MAX;
-    use crate::runtime::loopback::pair;
 
     #[test]
     fn the_duty_is_lent_once_and_comes_back() {

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::link::Looked;
+use crate::link::Looked;
 
 /// How long a thread looks before it sleeps. A round through FUSE, the wire and a target whose data is in memory takes about
 /// 30 µs while nobody sleeps and 55 µs otherwise: whoever sleeps now must be able to see that it would pay not to.

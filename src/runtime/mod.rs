@@ -13,18 +13,11 @@ pub mod clock;
 mod deputy;
 pub mod events;
 mod instance;
-pub mod interface;
 mod linger;
-pub mod link;
-pub mod loopback;
 mod memory;
 mod netlink;
-pub mod packet;
-pub mod privilege;
-pub mod serve;
 mod sweeper;
 mod table;
-pub mod watch;
 mod watcher;
 mod wishes;
 
@@ -44,13 +37,13 @@ pub use table::{Unit, UnitId};
 use self::clock::Clock;
 use self::events::EventLog;
 use self::instance::Instance;
-use self::link::{BATCH, FEW, OutFrame};
 use self::netlink::{Netlink, Netlinks};
 use self::sweeper::{Due, Timers};
 use self::table::Units;
-use self::watch::LinkWatch;
 use self::wishes::Wishes;
 use crate::engine::{Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, Time, Transmit};
+use crate::link::watch::LinkWatch;
+use crate::link::{BATCH, FEW, OutFrame};
 use crate::wire::{Addr, Mac};
 
 /// What travels with a request: called with the outcome, exactly once, with nothing locked.

@@ -13,10 +13,10 @@ use parking_lot::RwLock;
 use super::Runtime;
 use super::deputy::Duty;
 use super::linger::{LINGER, Linger};
-use super::link::{Batch, ETHERNET, Link, OutFrame, Received, is_gone, is_link_down};
 use super::sweeper::Due;
 use crate::bug;
 use crate::engine::{NetId, Time, Verdict};
+use crate::link::{Batch, ETHERNET, Link, OutFrame, Received, is_gone, is_link_down};
 use crate::wire::{Command, Config, Header, Mac, Tag};
 
 /// After an error that should not happen the reader waits this long, so as not to spin on it.

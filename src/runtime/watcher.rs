@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use super::Runtime;
 use super::netlink::Netlink;
-use super::watch::{LinkEvent, LinkWatch};
 use crate::bug;
+use crate::link::watch::{LinkEvent, LinkWatch};
 
 impl Runtime {
     pub(super) fn watch_loop(self: &Arc<Self>, watch: &LinkWatch) {

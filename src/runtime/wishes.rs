@@ -1,7 +1,7 @@
 //! What was said of interfaces that are not bound: which to bind when they come, and which not, although all are that come up.
 
-use super::interface;
-use super::watch::LinkEvent;
+use crate::link::interface;
+use crate::link::watch::LinkEvent;
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@
 //! reports every write and flush in the order in which they took effect (crash tests cut that log and replay it).
 //!
 //! This module may import `wire` and nothing else of the crate. Who carries frames between a processor and a network is
-//! not decided here: `runtime::serve` does it through a trait that the binaries implement.
+//! not decided here: `export::server` does it through a trait that the binaries implement.
 
 mod access;
 mod ata;

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aoefs::runtime::link::{Batch, Link, OutFrame, Received};
+use aoefs::link::{Batch, Link, OutFrame, Received};
 use nix::sched::{CloneFlags, unshare};
 
 /// Longest time a test waits for something that should happen at once.

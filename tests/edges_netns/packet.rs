@@ -6,8 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use aoefs::runtime::link::{BATCH, Batch, Link, Looked, OutFrame, Received, is_gone, is_link_down};
-use aoefs::runtime::packet::{PacketLink, Role};
+use aoefs::link::packet::{PacketLink, Role};
+use aoefs::link::{BATCH, Batch, Link, Looked, OutFrame, Received, is_gone, is_link_down};
 
 use crate::bed::{
     SOON, aoe, in_namespace, ip, ip_can, number, response, send_all, skipped, take, until, veth,

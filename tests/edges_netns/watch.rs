@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use aoefs::runtime::watch::{LinkEvent, LinkWatch, ethernet_interfaces};
+use aoefs::link::watch::{LinkEvent, LinkWatch, ethernet_interfaces};
 
 use crate::bed::{SOON, in_namespace, ip, until, veth};
 

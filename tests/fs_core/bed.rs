@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
+use aoefs::export::server::{FrameHandler, Server};
 use aoefs::fs::core::{At, Core, Found, Opened, Reader, Settings, WAITING_MAX};
 use aoefs::fs::errno::Errno;
 use aoefs::fs::notify::Kernel;
-use aoefs::runtime::loopback::pair;
-use aoefs::runtime::serve::{FrameHandler, Server};
+use aoefs::link::loopback::pair;
 use aoefs::runtime::{Runtime, TARGETS_MAX};
 use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::wire::{Addr, Mac};

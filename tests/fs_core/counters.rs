@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aoefs::export::server::{FrameHandler, Server};
 use aoefs::fs::core::{Core, Reader};
 use aoefs::fs::errno::Errno;
-use aoefs::runtime::loopback::pair;
-use aoefs::runtime::serve::{FrameHandler, Server};
+use aoefs::link::loopback::pair;
 use aoefs::runtime::{Runtime, TARGETS_MAX};
 use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::top::{Report, Sample};

@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use aoefs::daemon::signals::Signals;
 use aoefs::daemon::stop::{self, Service};
 use aoefs::daemon::unmounter::Unmounter;
-use aoefs::fs::mount::{self, MountSpec, Place};
+use aoefs::mount::{self, MountSpec, Place};
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner, OpenFlags,
     ReplyAttr, ReplyData, ReplyEntry, Request, Session, SessionACL,

@@ -119,7 +119,7 @@ fn a_path_below_a_dead_mount_is_refused() {
     let room = Room::new();
     room.daemon("1").die_badly();
     let below = room.point().join("below");
-    let error = aoefs::fs::mount::Place::resolve(&below).unwrap_err();
+    let error = aoefs::mount::Place::resolve(&below).unwrap_err();
     assert!(error.to_string().contains("lies below a FUSE mount whose daemon is gone"), "{error}");
 }
 

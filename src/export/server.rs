@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::link::{BATCH, Batch, ETHERNET, Link, OutFrame, Received, is_congested, is_gone, is_link_down};
+use crate::link::{BATCH, Batch, ETHERNET, Link, OutFrame, Received, is_congested, is_gone, is_link_down};
 use crate::wire::{MIN_FRAME, Mac};
 
 /// How long a link that is down is left alone before it is looked at again, if nobody reports a change.
@@ -298,7 +298,7 @@ impl Replies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::loopback::pair;
+    use crate::link::loopback::pair;
     use std::sync::mpsc::{Receiver, channel};
     use std::time::Instant;
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::link::{Batch, ETHERNET, Link, OutFrame, Ready, Received, is_readable, slot_size};
+use super::{Batch, ETHERNET, Link, OutFrame, Ready, Received, is_readable, slot_size};
 use crate::wire::Mac;
 
 /// Frames that wait for the receiver of one direction: twice the largest window of a target. More are lost.

@@ -6,25 +6,27 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
+use crate::app::backend::Ground;
+use crate::app::configfile::{self, ConfigFile};
 use crate::bug;
 use crate::cli::Options;
-use crate::configfile::{self, ConfigFile};
 use crate::daemon::background::Ready;
 use crate::daemon::errand::{Asked, Errand};
-use crate::daemon::export::Export;
 use crate::daemon::logging;
+use crate::daemon::privilege;
+use crate::daemon::privilege::Programs;
 use crate::daemon::signals::Signals;
 use crate::daemon::stop::{self, Service};
 use crate::daemon::unmounter::Unmounter;
+use crate::export::Export;
+use crate::export::server::Server;
 use crate::failure::Failure;
 use crate::fs::core::{Core, Lines, Settings, WAITING_MAX};
 use crate::fs::ctl::UnitCommand;
-use crate::fs::mount::Mounted;
 use crate::fs::session::FuseSession;
-use crate::ground::Ground;
-use crate::runtime::privilege::Programs;
-use crate::runtime::serve::Server;
-use crate::runtime::{NetlinkStatus, Runtime, clock, loopback, privilege};
+use crate::link::loopback;
+use crate::mount::Mounted;
+use crate::runtime::{NetlinkStatus, Runtime, clock};
 use crate::target::TargetConfig;
 use crate::wire::Addr;
 

@@ -127,6 +127,6 @@ mod tests {
                 "{name:?}"
             );
         }
-        assert!(super::super::link::is_gone(&name_of(socket.as_fd(), i32::MAX as u32).unwrap_err()));
+        assert!(super::super::is_gone(&name_of(socket.as_fd(), i32::MAX as u32).unwrap_err()));
     }
 }

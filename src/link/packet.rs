@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::interface::{self, Interface};
-use super::link::{
+use super::{
     BATCH, Batch, ETHERNET, FEW, LARGEST_FRAME, Link, Looked, OutFrame, Ready, Received, is_gone,
     is_link_down, is_readable,
 };

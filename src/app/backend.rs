@@ -5,10 +5,10 @@ use std::fmt;
 use std::io;
 
 use crate::cli::{Network, Options};
+use crate::daemon::privilege;
 use crate::failure::Failure;
-use crate::runtime::packet::{PacketLink, Role};
-use crate::runtime::privilege;
-use crate::runtime::watch;
+use crate::link::packet::{PacketLink, Role};
+use crate::link::watch;
 use crate::target::{FileImage, Image, MemoryImage, Open, OpenError};
 use crate::wire::SECTOR;
 

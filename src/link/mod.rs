@@ -4,6 +4,11 @@
 //! to say and fills a [`Batch`] whose slots are reused, so a frame costs no allocation in either direction.
 //! Losing frames is allowed, as on a wire; what is lost for want of room is counted.
 
+pub mod interface;
+pub mod loopback;
+pub mod packet;
+pub mod watch;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -29,7 +34,7 @@ pub const LARGEST_FRAME: usize = 65535 + ETHERNET;
 const SLOT_ALIGN: usize = 64;
 
 /// Bytes of a slot for frames of up to `max_frame` bytes.
-pub(super) fn slot_size(max_frame: usize) -> usize {
+fn slot_size(max_frame: usize) -> usize {
     max_frame.next_multiple_of(SLOT_ALIGN)
 }
 
@@ -84,7 +89,7 @@ pub struct Ready {
 }
 
 /// Whether a descriptor is readable now, or at its end.
-pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
@@ -202,12 +207,12 @@ impl Batch {
     }
 
     /// The slots, for a receiver to write into.
-    pub(super) fn slots_mut(&mut self) -> &mut [Box<[u8]>] {
+    fn slots_mut(&mut self) -> &mut [Box<[u8]>] {
         &mut self.slots
     }
 
     /// Appends the frame of `len` bytes that lies in slot `from`, which is at or after the end.
-    pub(super) fn keep(&mut self, from: usize, len: usize) {
+    fn keep(&mut self, from: usize, len: usize) {
         self.slots.swap(self.count, from);
         if let (Some(kept), Some(slot)) = (self.lens.get_mut(self.count), self.slots.get(self.count)) {
             *kept = len.min(slot.len());
@@ -217,7 +222,7 @@ impl Batch {
 
     /// Appends a frame, by exchanging its buffer with the next slot where that makes no slot smaller; false if
     /// the batch is full.
-    pub(super) fn exchange(&mut self, frame: &mut Box<[u8]>, len: usize) -> bool {
+    fn exchange(&mut self, frame: &mut Box<[u8]>, len: usize) -> bool {
         let (Some(slot), Some(kept)) = (self.slots.get_mut(self.count), self.lens.get_mut(self.count)) else {
             return false;
         };

@@ -1,10 +1,12 @@
 //! A target as the threads that serve it share it: one processor under a lock. The demo and `aoefs-target` use it.
 
+pub mod server;
+
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::runtime::serve::{FrameHandler, Slot};
+use self::server::{FrameHandler, Slot};
 use crate::target::{Answer, Image, Processor, TargetConfig};
 use crate::wire::Mac;
 
