@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use aoefs::engine::{Error, Io, Outcome, Output, Request, WriteBuf};
+use aoefs::engine::{Error, Io, Outcome, Output, PathStats, Request, WriteBuf};
 use aoefs::export::server::{FrameHandler, Server};
 use aoefs::link::loopback::{LoopbackLink, pair, seeded};
 use aoefs::runtime::{Runtime, TARGETS_MAX, Unit};
@@ -180,6 +180,45 @@ fn integrity_on_a_bad_link_with_eight_threads() {
     let resent: u64 = bed.runtime.look(&bed.unit, |d| d.paths().iter().map(|p| p.stats.resent).sum());
     assert!(resent > 0, "the link was to be bad");
     Arc::into_inner(bed).unwrap().end();
+}
+
+/// Frames sent again by a fresh mount whose receiving thread is kept busy for 60 ms, three times the shortest time after which
+/// a frame is sent again, while the answers to 15 reads come.
+fn resent_while_nobody_receives() -> u64 {
+    let bed = Bed::new(9000);
+    let (tx, rx) = mpsc::channel();
+    let (busy, is_busy) = mpsc::channel();
+    let read = |nth: u64| Io::Read { offset: nth * 4096, len: 4096 };
+    let first = tx.clone();
+    bed.submit(read(0), move |outcome| {
+        busy.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(60));
+        first.send(outcome.is_ok()).unwrap();
+    });
+    is_busy.recv_timeout(PATIENCE).expect("a request was never answered");
+    for nth in 1..16 {
+        let tx = tx.clone();
+        bed.submit(read(nth), move |outcome| tx.send(outcome.is_ok()).unwrap());
+    }
+    for _ in 0..16 {
+        assert!(rx.recv_timeout(PATIENCE).expect("a request was never answered"));
+    }
+    let sum = |what: fn(&PathStats) -> u64| {
+        bed.runtime.look(&bed.unit, |device| device.paths().iter().map(|path| what(&path.stats)).sum::<u64>())
+    };
+    assert!(sum(|stats| stats.sent) >= 16, "the reads went by no path");
+    let resent = sum(|stats| stats.resent);
+    bed.end();
+    resent
+}
+
+/// COUNTERS: answers that have come and wait for a processor of ours are not missing, and what they answer is not sent again.
+/// That the target has no processor nobody here can see: one try of ten must be without that.
+#[test]
+fn counters_an_initiator_without_a_processor_sends_nothing_twice() {
+    let resent: Vec<u64> =
+        (0..10).map(|_| resent_while_nobody_receives()).take_while(|&resent| resent > 0).collect();
+    assert!(resent.len() < 10, "frames sent again in each try: {resent:?}");
 }
 
 /// SECTOR: 8 threads own 64 bytes each of the same sectors; no update may be lost.
