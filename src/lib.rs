@@ -84,9 +84,10 @@
 //! # Where to look
 //!
 //! * Wrong or old bytes are read, a write is lost or undone: `engine/locks.rs` (order, late attempts),
-//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages).
-//! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`; the inode:
-//!   `fs/tree.rs`.
+//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a
+//!   truncation left: what `fs` has of truncation.
+//! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`.
+//! * A wrong name, size, mode or inode: `fs/tree.rs`. A wrong partition: `engine/partition.rs`, `parttable/mod.rs`.
 //! * No answer, or one after the deadline: `engine/device/sweep.rs` (what is due), `runtime/sweeper.rs` (when it is
 //!   done).
 //! * Slow; frames are sent again too often or too late: `engine/path.rs`, `engine/rtt.rs`, `engine/window.rs`; the
@@ -98,7 +99,10 @@
 //! * A command is refused or does something else: its words: `fs/ctl.rs`; what it does: `fs`, then `runtime/mod.rs`
 //!   for the top ctl and `engine/device/settings.rs` for a target's.
 //! * A wrong errno: `fs/errno.rs`.
-//! * fsync(2) lies or fails; TRIM: `engine/flushing.rs`; `engine/device/submit.rs`.
+//! * fsync(2) lies or fails: `engine/flushing.rs`; which handles are told of it: `fs`. TRIM: `engine/device/submit.rs`.
+//! * A command of the file `raw`: `fs/raw.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
+//! * A wrong figure: `engine/stats.rs`, `fs/metrics.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
+//!   file `log`), `daemon/logging.rs` (stderr and syslog).
 //! * A hang when it ends, or a mount that stays: `daemon/stop.rs`, `daemon/unmounter.rs`, `mount/mod.rs`.
 //! * It does not start, or with the wrong rights: `main.rs` (the order), `app/backend.rs`, `mount/error.rs`,
 //!   `daemon/privilege.rs`.
