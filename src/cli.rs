@@ -1,6 +1,6 @@
-//! The command line of aoefs (design.md §2): what clap reads, checked and put into one [`Options`]. Whatever is wrong
-//! with it is one line that names the word. [`command`] is also what completions and the lists of the manual page are
-//! made from.
+//! The command line of aoefs (docs/design.md#the-command): what clap reads, checked and put into one [`Options`].
+//! Whatever is wrong with it is one line that names the word. [`command`] is also what completions and the lists of
+//! the manual page are made from.
 
 mod complaint;
 mod mount_options;

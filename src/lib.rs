@@ -1,4 +1,112 @@
-//! aoefs: ATA-over-Ethernet targets as plain files.
+//! aoefs: ATA-over-Ethernet targets as plain files. This page is the map; `docs/design.md` says why things are so,
+//! and the manual, `man/aoefs.8`, what users may expect. Paths are those below `src/`.
+//!
+//! # Rooms
+//!
+//! ```text
+//! main.rs ─▶ app ─┬─▶ cli
+//!                 ├─▶ fs ─────┬─▶ runtime ─┬─▶ engine ─▶ wire
+//!                 │           │            └─▶ link ───▶ wire
+//!                 │           └─▶ parttable ───────────▶ wire
+//!                 ├─▶ export ─┬─▶ target ──────────────▶ wire
+//!                 │           └─▶ link ────────────────▶ wire
+//!                 └─▶ daemon ───▶ mount
+//! ```
+//!
+//! An arrow means "may name". None leads up or in a circle; `tests/tidy.rs` has all of them in a table and keeps it so.
+//! `bin/aoefs-target.rs` puts export, target, link and daemon together, `bin/aoefs-top` uses top.
+//!
+//! * `wire`: bytes and their meaning: header, ATA, config, mask, reserve, IDENTIFY, TRIM; allocates nothing.
+//! * `engine`: the initiator as state machines, without clock, socket, thread or lock: `Device` is one target,
+//!   `Discovery` finds them.
+//! * `link`: frames in and out of an interface or of the wire in memory (demo, tests), and what happens to
+//!   interfaces.
+//! * `runtime`: what drives the engine: clock, locks, netlinks, sweeper, alarms, the log that the file `log` shows.
+//! * `fs`: the files: names and inodes, handles, each kind of file, the ctl language, status pages, replies to the
+//!   kernel.
+//! * `parttable`: GPT and MBR, read without doing any I/O.
+//! * `target`: an AoE target as a pure command processor, and its images: memory, file, block device.
+//! * `export`: serves such a target on links.
+//! * `mount`: mount(2), fusermount3, dead mounts, who keeps a mount busy; knows nothing of AoE.
+//! * `daemon`: background, signals, stopping, the unmounter, privileges, stderr and syslog, panics.
+//! * `cli`: the command line.
+//! * `app`: the start: interfaces or demo, configuration file, from a mount that stands to its end.
+//! * `top`: what aoefs-top knows, without a terminal.
+//! * `failure`, `bug`: one line for the terminal with its exit code; places where a test lets the program panic.
+//!
+//! # Threads
+//!
+//! * main (1). Makes the start, then is woken by: the end of `session`. May wait for: anything before the mount
+//!   stands; then nothing else.
+//! * `session` (1). Woken by: the end of the `fuser-N`. May wait for: these; at the end the threads of fs.
+//! * `fuser-N` (1, or 2 where there are more than two processors). Woken by: a request on /dev/fuse; where it is
+//!   the only one also frames, for 1 ms at a time (`runtime/deputy.rs`). May wait for: no network, no memory;
+//!   `bind` and `unbind` make sockets and ask the kernel.
+//! * `net-IF` (one for each interface in use). Woken by: a frame; `Link::wake`; the duty to receive comes back from
+//!   `fuser-0`. May wait for: its socket.
+//! * `sweeper` (1). Woken by: the earliest deadline, or an earlier one that is armed. May wait for: nothing else.
+//! * `watcher` (1, none with `--demo`). Woken by: an interface changes (rtnetlink). May wait for: nothing else.
+//! * `signals` (1). Woken by: SIGTERM, SIGINT, SIGHUP, through a descriptor. May wait for: an answer of the
+//!   unmounter, 30 s at most.
+//! * `reload` (1 while it reads). Woken by: SIGHUP. May wait for: the configuration file, perhaps for ever.
+//! * `log` (1). Woken by: a line for stderr. May wait for: whoever reads stderr, perhaps for ever.
+//! * `aoefs-notify` (1 from its first use on). Woken by: attributes that changed, a poll(2) to wake. May wait for:
+//!   nothing else.
+//! * `aoefs-pages` (one for each target with pages to drop; ends after 5 s without any). Woken by: a change of
+//!   bytes that the kernel has pages of, a disk that is stale. May wait for: the kernel's page locks, which a dead
+//!   target may hold until its deadline.
+//! * `metrics` (1 from its first use on). Woken by: a read of `metrics` with more than 64 targets. May wait for:
+//!   nothing else.
+//! * `target …` (1 with `--demo`). Woken by: a frame. May wait for: the image.
+//! * process `aoefs-unmount` (1). Woken by: a word of the daemon, or its death. May wait for: umount(2), the scan
+//!   of /proc.
+//!
+//! Whichever thread completes a request gives the reply to the kernel: `fuser-N`, `net-IF`, `sweeper`,
+//! `aoefs-pages`.
+//!
+//! # Locks
+//!
+//! Outer locks first. Frames are sent and received, requests answered and the kernel told things while none of them is
+//! held, the first one aside.
+//!
+//! 1. The deputy (`fs/handlers.rs`): who receives on the session's only thread. It is tried, never waited for.
+//! 2. Of one handle or target in fs: a truncation, the pages of a target, opens that wait, the place of a reader of
+//!    the log.
+//! 3. One answer that is given once (`Pending`), and one [`Device`](engine::Device), never two; neither inside of
+//!    the other.
+//! 4. Leaves, inside of all others: the tree, the handles, the configuration, timers, the ring of the log. The
+//!    tables of netlinks and targets, the discovery and what was wished of interfaces are held for a look-up, with
+//!    nothing else.
+//!
+//! Two locks are held for long on purpose, and no thread that serves the kernel takes either: the exported
+//! target's, while a batch of frames is done, and the unmounter's socket, until it has answered.
+//!
+//! # Where to look
+//!
+//! * Wrong or old bytes are read, a write is lost or undone: `engine/locks.rs` (order, late attempts),
+//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a
+//!   truncation left: what `fs` has of truncation.
+//! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`.
+//! * A wrong name, size, mode or inode: `fs/tree.rs`. A wrong partition: `engine/partition.rs`, `parttable/mod.rs`.
+//! * No answer, or one after the deadline: `engine/device/sweep.rs` (what is due), `runtime/sweeper.rs` (when it is
+//!   done).
+//! * Slow; frames are sent again too often or too late: `engine/path.rs`, `engine/rtt.rs`, `engine/window.rs`; the
+//!   frame size: `engine/ladder.rs`.
+//! * A target is not found: `engine/discovery.rs`; its answers do not come: the filter in `link/packet.rs`.
+//! * An interface is lost, or not bound when it comes: `runtime/watcher.rs`, `runtime/bind.rs`, `link/watch.rs`.
+//! * A good frame is refused, or a bad one taken: `wire/header.rs`, `wire/ata.rs`; does it fit what was asked:
+//!   `engine/device/receive.rs`.
+//! * A command is refused or does something else: its words: `fs/ctl.rs`; what it does: `fs`, then `runtime/mod.rs`
+//!   for the top ctl and `engine/device/settings.rs` for a target's.
+//! * A wrong errno: `fs/errno.rs`.
+//! * fsync(2) lies or fails: `engine/flushing.rs`; which handles are told of it: `fs`. TRIM: `engine/device/submit.rs`.
+//! * A command of the file `raw`: `fs/raw.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
+//! * A wrong figure: `engine/stats.rs`, `fs/metrics.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
+//!   file `log`), `daemon/logging.rs` (stderr and syslog).
+//! * A hang when it ends, or a mount that stays: `daemon/stop.rs`, `daemon/unmounter.rs`, `mount/mod.rs`.
+//! * It does not start, or with the wrong rights: `main.rs` (the order), `app/backend.rs`, `mount/error.rs`,
+//!   `daemon/privilege.rs`.
+//! * The demo or aoefs-target answers wrongly, or not: `target/processor.rs`, `export/server.rs`.
 
 pub mod app;
 pub mod bug;

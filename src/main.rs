@@ -146,7 +146,7 @@ fn clamp_deadline(options: &mut MountOptions, longest: Option<Duration>) {
     }
 }
 
-/// The engine's default deadline for one request, design.md §3.
+/// The engine's default deadline for one request, docs/design.md#deadlines.
 const DEADLINE: Duration = Duration::from_secs(180);
 
 fn refused(error: MountError) -> Failure {

@@ -1,5 +1,6 @@
 //! The `aoefs` command as somebody types it: every way to get it wrong is one line on stderr that says what and what to
-//! do, the exit code of design.md §2, and nothing left mounted. In namespaces of the test's own, so that no frame leaves.
+//! do, the exit code of docs/design.md#the-command, and nothing left mounted. In namespaces of the test's own, so
+//! that no frame leaves.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 

@@ -1,6 +1,6 @@
-//! The configuration file (design.md §2): read whole at start and on SIGHUP. Its lines are those of the ctl files, a
-//! target's with its address in front, and the ctl parser reads them. A line that is wrong is reported with file and
-//! line; the others apply.
+//! The configuration file (docs/design.md#the-command-language): read whole at start and on SIGHUP. Its lines are
+//! those of the ctl files, a target's with its address in front, and the ctl parser reads them. A line that is wrong
+//! is reported with file and line; the others apply.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -21,7 +21,7 @@ use crate::wire::{Addr, Ata, CONFIG_LEN, Command, Config, Header, IDENTIFY_LEN, 
 pub const ANNOUNCED_MAX: usize = 4096;
 /// Addresses that have answered or announced themselves and are not devices: announcements leave room for as many answers.
 pub const CANDIDATES_MAX: usize = 2 * ANNOUNCED_MAX;
-/// Questions outstanding on one netlink (design.md §6): more would overflow somebody's buffers.
+/// Questions outstanding on one netlink (docs/design.md#discovery): more would overflow somebody's buffers.
 const ASKING_MAX: usize = 64;
 /// How many of them may be to addresses that only announced themselves: forged ones answer none, and each takes 8 s.
 const ASKING_ANNOUNCED: usize = 48;

@@ -5,7 +5,7 @@
 /// Frames a path starts with. An advertised buffer count is a hope (vblade's 16 are 15 at MTU 4132), so a new path
 /// starts below the smallest that is common and doubles a round trip.
 const FIRST: u32 = 8;
-/// No path ever has more frames outstanding (design.md §6).
+/// No path ever has more frames outstanding (docs/design.md#paths-and-windows).
 pub const MAX: u32 = 128;
 
 /// Loss that is noticed by younger answers does not halve the window below this: with fewer frames outstanding the next loss

@@ -1,4 +1,4 @@
-//! The command language of the ctl files (design.md §3): text in, commands out.
+//! The command language of the ctl files (docs/design.md#the-command-language): text in, commands out.
 //!
 //! Two tables, one for the top `ctl` and one for a target's, hold every word with its usage and its parser; the
 //! same rows make the usage lines of the log and the listing in the manual page. Parsing is pure and total: a line

@@ -1,4 +1,4 @@
-//! What an error is called outside: the one place that turns a reason into an errno (design.md §4).
+//! What an error is called outside: the one place that turns a reason into an errno (docs/design.md#errors).
 
 use crate::engine::{Error, PartError};
 use crate::runtime::RuntimeError;
@@ -55,7 +55,7 @@ pub fn of_runtime(error: RuntimeError) -> Errno {
 mod tests {
     use super::*;
 
-    /// The table of design.md §4, by number: a name that means another number would not show otherwise.
+    /// The table of docs/design.md#errors, by number: a name that means another number would not show otherwise.
     #[test]
     fn every_reason_has_its_number() {
         for (error, number) in [

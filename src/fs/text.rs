@@ -1,4 +1,4 @@
-//! The status pages: plain snapshots in, text out (design.md §3).
+//! The status pages: plain snapshots in, text out (docs/design.md#text-files).
 //!
 //! A page is made of a snapshot that was taken under the target's lock and is rendered after it was let go. The
 //! order of the lines is a contract: devaoe's lines in devaoe's order, then devsd's, and whatever is new below.
@@ -342,7 +342,7 @@ impl fmt::Display for PathLine {
 mod tests {
     use super::*;
 
-    /// The lines of design.md §3, and what follows them.
+    /// The lines of docs/design.md#text-files, and what follows them.
     #[test]
     fn a_units_ctl() {
         let page = UnitPage {

@@ -49,7 +49,7 @@ use crate::wire::{Addr, Mac};
 /// What travels with a request: called with the outcome, exactly once, with nothing locked.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
 
-/// Targets known at once, unless told otherwise (design.md §6).
+/// Targets known at once, unless told otherwise (docs/design.md#limits).
 pub const TARGETS_MAX: usize = 4096;
 
 /// How often everybody is asked who is there, while `rediscover` is on.

@@ -19,7 +19,7 @@ crate::tests![
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
-/// As many targets as aoefs knows at once (design.md §6).
+/// As many targets as aoefs knows at once (docs/design.md#limits).
 const TARGETS: usize = 4096;
 /// What a machine may be slower on which others compile, and a build for tests.
 const SLACK: u32 = 5;

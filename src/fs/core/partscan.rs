@@ -1,8 +1,9 @@
 //! `partscan`: declaring what the disk's own table says.
 //!
 //! Each read is submitted where the one before it is answered, so that nobody waits for a scan and any number of them
-//! may be under way: a rack of targets that appears at once costs one read each. The whole of it has 10 s (design.md §3),
-//! nofail or not; whichever comes first, its end or the alarm, answers. The table is declared as a whole or not at all.
+//! may be under way: a rack of targets that appears at once costs one read each. The whole of it has 10 s
+//! (docs/design.md#deadlines), nofail or not; whichever comes first, its end or the alarm, answers. The table is
+//! declared as a whole or not at all.
 
 use std::sync::Arc;
 use std::time::Duration;

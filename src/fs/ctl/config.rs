@@ -1,4 +1,4 @@
-//! The configuration file: the same two languages, with the target in front (design.md §2).
+//! The configuration file: the same two languages, with the target in front (docs/design.md#the-command-language).
 
 use crate::wire::Addr;
 

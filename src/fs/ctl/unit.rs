@@ -14,7 +14,7 @@ const MTU: (u64, u64) = (558, 65535);
 /// The most seconds that `deadline` takes: a year. Longer than that is what `nofail` is for.
 const DEADLINE_MAX: u64 = 365 * 24 * 3600;
 
-/// The largest window that the engine ever uses (design.md §6).
+/// The largest window that the engine ever uses (docs/design.md#paths-and-windows).
 const MAXOUT_MAX: u64 = 128;
 
 /// A command of a target's `ctl`.
