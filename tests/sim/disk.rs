@@ -96,6 +96,9 @@ struct Held {
     bytes: Box<[u8]>,
 }
 
+/// Numbers of disks that one target may have in the course of a run: two disks of one number would be one to the judge.
+pub const DISKS: usize = 1_000_000;
+
 /// See the module.
 pub struct Disk {
     pub id: usize,

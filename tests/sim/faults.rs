@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::disk::Disk;
+use super::disk::{DISKS, Disk};
 use super::rng::Rng;
 use super::swarm::{Plan, pick};
 use super::world::World;
@@ -192,12 +192,12 @@ impl Troubles {
     /// Another disk is behind the address from now on.
     fn exchange(&mut self, world: &mut World, rng: &mut Rng, t: usize) {
         let addr = world.targets[t].addr;
-        let spare = world.shelf.iter().position(|d| d.id / 100 == world.targets[t].look().id / 100);
+        let spare = world.shelf.iter().position(|d| d.id / DISKS == world.targets[t].look().id / DISKS);
         let mut disk = match spare {
             Some(at) if rng.chance(0.6) => world.shelf.swap_remove(at),
             _ => {
                 let sectors = pick(rng, &[8, 64, 300, 1000]);
-                let id = world.targets[t].look().id / 100 * 100 + self.disks;
+                let id = world.targets[t].look().id / DISKS * DISKS + self.disks;
                 self.disks += 1;
                 Disk::new(id, sectors, rng.next())
             }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::ask::Ask;
-use super::disk::Disk;
+use super::disk::{DISKS, Disk};
 use super::faults::Troubles;
 use super::judge::Expect;
 use super::load::Load;
@@ -205,7 +205,7 @@ fn build(world: &mut World, rng: &mut Rng) -> Plan {
     }
     for t in 0..pick(rng, &[1, 1, 1, 2]) {
         let sectors = pick(rng, &[8, 64, 300, 1000, 4096]);
-        let disk = Disk::new(world.targets.len() * 100, sectors, rng.next());
+        let disk = Disk::new(world.targets.len() * DISKS, sectors, rng.next());
         let macs = (0..pick(rng, &[1, 1, 1, 2])).map(|p| Mac([2, 0, 0, 0, 10 + t as u8, p])).collect();
         let buffers = pick(rng, &[0, 1, 2, 16, 16, 128, 65535]);
         let mut target = Target::new(Addr::new(1 + t, t as u8), macs, pick(rng, &mtus), buffers, disk);
