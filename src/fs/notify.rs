@@ -14,7 +14,8 @@ use crate::bug;
 mod clean;
 mod pages;
 
-pub use pages::{Answer, Name, Pages};
+pub use clean::Name;
+pub use pages::{Answer, Pages};
 
 /// What the kernel can be told. The errors of a notification say that the kernel does not know the inode, or that
 /// the mount is gone: nothing is left to do either way.

@@ -3,7 +3,23 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::pages::{Name, PageRange};
+/// Pages to drop: of which inode, which bytes of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct PageRange {
+    /// The inode.
+    pub ino: u64,
+    /// The bytes; up to `u64::MAX` means to the end.
+    pub bytes: Range<u64>,
+}
+
+/// An inode, and where on the target's whole disk it begins, in bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Name {
+    /// Its inode number.
+    pub ino: u64,
+    /// Its first byte on the target.
+    pub start: u64,
+}
 
 /// A page, in bytes: the least that the kernel reads and drops.
 pub(super) const PAGE: u64 = 4096;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::Kernel;
-use super::clean::{Clean, PAGE};
+use super::clean::{Clean, Name, PAGE, PageRange};
 use crate::bug;
 use crate::runtime::UnitId;
 
@@ -34,24 +34,6 @@ const IDLE: Duration = Duration::from_secs(5);
 
 /// The stack of such a thread, in bytes. It makes small system calls and gives replies.
 const STACK: usize = 128 << 10;
-
-/// Pages to drop: of which inode, which bytes of it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PageRange {
-    /// The inode.
-    pub ino: u64,
-    /// The bytes; up to `u64::MAX` means to the end.
-    pub bytes: Range<u64>,
-}
-
-/// An inode, and where on the target's whole disk it begins, in bytes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Name {
-    /// Its inode number.
-    pub ino: u64,
-    /// Its first byte on the target.
-    pub start: u64,
-}
 
 struct Task {
     /// The bytes of the whole disk that the pages may have.
