@@ -236,7 +236,7 @@ mod tests {
             assert_eq!(logs(&filter, REPLIES), verbosity == 2, "{filter}");
             assert!(logs(&filter, "fuser::session") && logs(&filter, "aoefs::daemon"), "{filter}");
         }
-        assert!(logs("fuser=error", REPLIES), "RUST_LOG");
+        assert!(logs("library=error", REPLIES), "RUST_LOG");
     }
 
     #[test]
