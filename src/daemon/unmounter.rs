@@ -81,14 +81,15 @@ impl Unmounter {
         }
     }
 
-    /// Tells it which mount is ours.
+    /// Tells it which mount is ours, and returns when it knows: what it does not know yet when the daemon is killed, or when
+    /// somebody detaches the mount, it could not end.
     pub fn mounted(&self, mount: &Mount) -> io::Result<()> {
         let id = mount.id();
         let line = format!("mounted {} {} {}\n", id.id, id.unique.unwrap_or(0), u8::from(mount.by_helper()));
         let _ = self.mount.set(mount.clone());
         let mut socket = self.socket.lock();
         let socket = socket.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        socket.get_mut().write_all(line.as_bytes())
+        ask(socket, &line).map(drop)
     }
 
     /// Unmounts if nobody uses the mount.
@@ -183,15 +184,13 @@ fn child(socket: UnixStream, place: &Place, daemon: Pid) {
                 let unique = unique.parse().ok().filter(|&unique| unique != 0);
                 let id = MountId { id: id.parse().unwrap_or(0), unique };
                 mount = Some(Mount::known(place.path().into(), id, *helper == "1"));
-                None
+                Outcome::Done
             }
-            (["unmount"], Some(mount)) => Some(outcome(mount.unmount())),
-            (["detach"], Some(mount)) => Some(outcome(mount.detach())),
-            _ => Some(Outcome::Gone),
+            (["unmount"], Some(mount)) => outcome(mount.unmount()),
+            (["detach"], Some(mount)) => outcome(mount.detach()),
+            _ => Outcome::Gone,
         };
-        if let Some(answer) = answer
-            && lines.get_mut().write_all(words_of(&answer).as_bytes()).is_err()
-        {
+        if lines.get_mut().write_all(words_of(&answer).as_bytes()).is_err() {
             break;
         }
         line.clear();
