@@ -11,6 +11,7 @@ mod agenda;
 mod bind;
 pub mod clock;
 mod deputy;
+mod duty;
 pub mod events;
 mod instance;
 mod linger;

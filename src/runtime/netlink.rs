@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::Runtime;
-use super::deputy::Duty;
+use super::duty::{Duty, Ended, Harvest};
 use super::linger::{LINGER, Linger};
 use super::sweeper::Due;
 use crate::bug;
@@ -66,15 +66,6 @@ pub struct NetlinkStatus {
     pub malformed: u64,
     /// Frames lost for want of receive buffer.
     pub drops: u64,
-}
-
-/// What a batch of frames was to a target.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Harvest {
-    /// One answer, and the target has nothing left to do.
-    pub(super) alone: bool,
-    /// Requests are done with; was it one, and the target has nothing left to do?
-    pub(super) last_one: Option<bool>,
 }
 
 impl Netlink {
@@ -305,7 +296,11 @@ impl Runtime {
                 let left = device.requests();
                 harvest = Harvest {
                     alone: batch.len() == 1 && answers == 1 && left == 0,
-                    last_one: (!sink.done.is_empty()).then_some(sink.done.len() == 1 && left == 0),
+                    ended: match sink.done.len() {
+                        0 => Ended::Nothing,
+                        1 if left == 0 => Ended::Single,
+                        _ => Ended::OfMany,
+                    },
                 };
                 self.let_go(&unit, device, now, sink);
                 self.carry_out(Some((&unit, slept)), sink);
