@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aoefs::link::packet::{PacketLink, Role};
-use aoefs::link::{BATCH, Batch, ETHERNET, Link, OutFrame};
-use aoefs::wire::{Addr, Ata, Command, DATA_OFFSET, HEADER_LEN, Header, MIN_FRAME, Mac, SECTOR, Sector, Tag};
+use aoefs::link::{BATCH, Batch, Link, OutFrame};
+use aoefs::wire::{
+    Addr, Ata, Command, DATA_OFFSET, ETHERNET, HEADER_LEN, Header, MIN_FRAME, Mac, SECTOR, Sector, Tag,
+};
 
 /// Silence after which the outstanding frames count as lost.
 const LOST: Duration = Duration::from_millis(200);

@@ -12,10 +12,11 @@ use std::time::Duration;
 use aoefs::export::Export;
 use aoefs::export::server::Server;
 use aoefs::link::loopback::{LoopbackLink, pair, seeded};
-use aoefs::link::{Batch, ETHERNET, Link, OutFrame, Received};
+use aoefs::link::{Batch, Link, OutFrame, Received};
 use aoefs::target::{Image, MemoryImage, TargetConfig};
 use aoefs::wire::{
-    ATA_LEN, Addr, Ata, Command, Config, HEADER_LEN, Header, MIN_FRAME, Mac, SECTOR, Sector, Tag, Verb,
+    ATA_LEN, Addr, Ata, Command, Config, ETHERNET, HEADER_LEN, Header, MIN_FRAME, Mac, SECTOR, Sector, Tag,
+    Verb,
 };
 
 const SECTORS: u64 = 4096;

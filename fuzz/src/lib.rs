@@ -10,7 +10,7 @@ use aoefs::fs::ctl::{
 use aoefs::parttable::{ENTRIES_MAX, READ_SECTORS_MAX, READS_MAX, SECTORS_MAX, Scan, Verdict, Want};
 use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::wire::{
-    ATA_LEN, Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DIRECTIVE_LEN, HEADER_LEN, Header,
+    ATA_LEN, Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DIRECTIVE_LEN, ETHERNET, HEADER_LEN, Header,
     IDENTIFY_LEN, Identify, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, RESERVE_LEN, Reserve, SECTOR,
     TRIM_ENTRY_LEN, Tag, trim_ranges,
 };
@@ -121,7 +121,7 @@ pub fn reserve(body: &[u8]) {
     let Ok((reserve, macs)) = Reserve::parse(body) else { return };
     let macs: Vec<Mac> = macs.collect();
     assert_eq!(macs.len(), usize::from(body[1]));
-    let mut out = [DIRT; RESERVE_LEN + 255 * 6];
+    let mut out = [DIRT; RESERVE_LEN + 255 * Mac::LEN];
     let length = reserve.emit(&macs, &mut out);
     assert_eq!(out[..length], body[..length]);
     assert!(out[length..].iter().all(|byte| *byte == DIRT));
@@ -222,7 +222,7 @@ pub fn target(mut data: &[u8]) {
         let mut request = vec![DIRT; HEADER_LEN];
         ask.emit(&mut request);
         request.extend(body);
-        let mut reply = [DIRT; MTU + 14];
+        let mut reply = [DIRT; MTU + ETHERNET];
         let Answer::Reply(length) = target.handle(&request, mac, MTU, &mut reply) else { continue };
         assert!((MIN_FRAME..=reply.len()).contains(&length), "{length} bytes");
         frame(&reply[..length]);

@@ -1,13 +1,13 @@
 //! Words of the command line that clap knows nothing of: sizes, interfaces, targets.
 
 use crate::failure::Failure;
-use crate::wire::{Addr, SECTOR};
+use crate::wire::{Addr, SECTOR, SECTORS_48};
 
 /// IFNAMSIZ less the final zero.
 const INTERFACE_NAME_MAX: usize = 15;
 
 /// What 48 bits of sector number reach, in bytes.
-const DISK_MAX: u64 = (1 << 48) * SECTOR as u64;
+const DISK_MAX: u64 = SECTORS_48 * SECTOR as u64;
 
 /// `64M`, `1G`, `4096`; also with iB or B behind. A disk has whole sectors, and at least one.
 pub fn disk_size(text: &str) -> Result<u64, Failure> {

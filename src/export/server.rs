@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::link::{BATCH, Batch, ETHERNET, Link, OutFrame, Received, is_congested, is_gone, is_link_down};
-use crate::wire::{MIN_FRAME, Mac};
+use crate::link::{BATCH, Batch, Link, OutFrame, Received, is_congested, is_gone, is_link_down};
+use crate::wire::{ETHERNET, MIN_FRAME, Mac};
 
 /// How long a link that is down is left alone before it is looked at again, if nobody reports a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Batch, ETHERNET, Link, OutFrame, Ready, Received, is_readable, slot_size};
-use crate::wire::Mac;
+use super::{Batch, Link, OutFrame, Ready, Received, is_readable, slot_size};
+use crate::wire::{ETHERNET, Mac};
 
 /// Frames that wait for the receiver of one direction: twice the largest window of a target. More are lost.
 pub const QUEUE: usize = 256;

@@ -16,16 +16,13 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::wire::Mac;
+use crate::wire::{ETHERNET, Mac};
 
 /// Frames a batch holds, and frames handed to the kernel in one call. 64 is where the gain of batching
 /// flattens out, and it keeps the arrays of message headers (5 KiB) on the stack.
 pub const BATCH: usize = 64;
 /// Most sends are of a frame or a few, for which room for a whole batch would take longer to clear than to use.
 pub const FEW: usize = 4;
-
-/// Length of an Ethernet header in bytes: what a frame has above the interface's MTU.
-pub const ETHERNET: usize = 14;
 
 /// Largest frame any interface carries: an MTU of 65535 and the Ethernet header.
 pub const LARGEST_FRAME: usize = 65535 + ETHERNET;

@@ -20,10 +20,11 @@ use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::interface::{self, Interface};
 use super::{
-    BATCH, Batch, ETHERNET, FEW, LARGEST_FRAME, Link, Looked, OutFrame, Ready, Received, is_gone,
-    is_link_down, is_readable,
+    BATCH, Batch, FEW, LARGEST_FRAME, Link, Looked, OutFrame, Ready, Received, is_gone, is_link_down,
+    is_readable,
 };
-use crate::wire::{ETHERTYPE, Mac};
+use crate::wire::header::filter::{FLAGS, RESPONSE, TAG};
+use crate::wire::{ETHERNET, ETHERTYPE, Mac, Tag, header};
 
 /// Bytes of receive buffer asked for. The kernel counts what a frame occupies, about twice its length: the
 /// default of 208 KiB holds 17 jumbo replies, this one more than all targets' windows together.
@@ -350,13 +351,6 @@ fn filter(role: Role, index: u32) -> Vec<SockFilter> {
     const JEQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const JSET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
     const RET: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    /// Offsets in a frame: Ethernet type, version and flags, tag.
-    const TYPE: u32 = 12;
-    const FLAGS: u32 = 14;
-    const TAG: u32 = 20;
-    /// The response flag of the flags byte, and the bit that our tags have.
-    const RESPONSE: u32 = 0x08;
-    const OURS: u32 = 1 << 31;
     /// The kernel's class of the frame, and PACKET_OTHERHOST: another host's, seen on a promiscuous port.
     const CLASS: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
     const OTHER_HOST: u32 = 3;
@@ -368,20 +362,20 @@ fn filter(role: Role, index: u32) -> Vec<SockFilter> {
     let mut program = vec![op(LD_W, 0, 0, INTERFACE), op(JEQ, 1, 0, index), op(RET, 0, 0, 0)];
     program.extend(match role {
         Role::Initiator => vec![
-            op(LD_H, 0, 0, TYPE),
+            op(LD_H, 0, 0, header::filter::ETHERTYPE),
             op(JEQ, 0, 8, u32::from(ETHERTYPE)),
             op(LD_W, 0, 0, CLASS),
             op(JEQ, 6, 0, OTHER_HOST),
             op(LD_B, 0, 0, FLAGS),
             op(JSET, 0, 4, RESPONSE),
             op(LD_W, 0, 0, TAG),
-            op(JSET, 1, 0, OURS),
+            op(JSET, 1, 0, Tag::OURS),
             op(JEQ, 0, 1, 0),
             all,
             none,
         ],
         Role::Target => vec![
-            op(LD_H, 0, 0, TYPE),
+            op(LD_H, 0, 0, header::filter::ETHERTYPE),
             op(JEQ, 0, 6, u32::from(ETHERTYPE)),
             op(LD_W, 0, 0, CLASS),
             op(JEQ, 4, 0, OTHER_HOST),

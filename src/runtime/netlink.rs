@@ -16,8 +16,8 @@ use super::linger::{LINGER, Linger};
 use super::sweeper::Due;
 use crate::bug;
 use crate::engine::{NetId, Time, Verdict};
-use crate::link::{Batch, ETHERNET, Link, OutFrame, Received, is_gone, is_link_down};
-use crate::wire::{Command, Config, Header, Mac, Tag};
+use crate::link::{Batch, Link, OutFrame, Received, is_gone, is_link_down};
+use crate::wire::{Command, Config, ETHERNET, Header, Mac, Tag};
 
 /// After an error that should not happen the reader waits this long, so as not to spin on it.
 const PAUSE: Duration = Duration::from_millis(100);

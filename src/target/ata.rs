@@ -5,10 +5,10 @@
 
 use super::image::{Cause, Fault, Image};
 use super::processor::Processor;
-use super::smart::{AUTOSAVE, READ_THRESHOLDS, SMART_LEN};
+use super::smart::SMART_LEN;
 use crate::wire::{
-    Ata, FlushKind, IDENTIFY_LEN, Identify, Refusal, SECTOR, Sector, cmd, error, feature, smart, status,
-    trim_ranges,
+    Ata, FlushKind, IDENTIFY_LEN, Identify, Refusal, SECTOR, SECTORS_28, SECTORS_48, Sector, cmd, error,
+    feature, smart, status, trim_ranges,
 };
 
 /// Blocks of entries that one TRIM may carry: as many sectors as a 4 KiB frame has. The frame may allow fewer.
@@ -19,12 +19,6 @@ const POWER_ACTIVE: u8 = 0xff;
 
 /// IDENTIFY: nothing rotates here that the initiator should schedule for.
 const ROTATION_NONE: u16 = 1;
-
-/// The most sectors that 28-bit commands address.
-const SECTORS_28: u64 = 1 << 28;
-
-/// The most sectors that any command addresses.
-const SECTORS_48: u64 = 1 << 48;
 
 impl<I: Image> Processor<I> {
     /// Does what the registers say and leaves in them how it ended; tells how many bytes of data it put into `into`.
@@ -189,7 +183,7 @@ impl<I: Image> Processor<I> {
         let table = into.first_chunk_mut::<SMART_LEN>().ok_or(End::BAD_ARGUMENT);
         match registers.feature {
             smart::READ_DATA => self.health().data(table?),
-            READ_THRESHOLDS => self.health().thresholds(table?),
+            smart::READ_THRESHOLDS => self.health().thresholds(table?),
             smart::STATUS => return Ok(Done { key: Some(self.health().verdict()), ..Done::default() }),
             smart::ENABLE => {
                 self.smart_on = true;
@@ -200,7 +194,7 @@ impl<I: Image> Processor<I> {
                 return Ok(Done::default());
             }
             // The attributes need no saving: they begin anew with the process.
-            AUTOSAVE => return Ok(Done { count: registers.count, ..Done::default() }),
+            smart::AUTOSAVE => return Ok(Done { count: registers.count, ..Done::default() }),
             _ => return Err(End::ABORT),
         }
         Ok(Done { bytes: SMART_LEN, ..Done::default() })

@@ -17,16 +17,10 @@ use super::batch::{Plain, RUN_MAX};
 use super::image::{Cause, Fault, Image};
 use super::smart::Health;
 use crate::wire::{
-    Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DATA_OFFSET, DIRECTIVE_LEN, Directive, HEADER_LEN,
-    Header, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, MaskOp, MaskVerb, RESERVE_LEN, Refusal, Reserve,
-    ReserveVerb, Tag, Text, VERSION, Verb, cmd, sectors_per_frame,
+    Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DATA_OFFSET, DIRECTIVE_LEN, Directive, ETHERNET,
+    HEADER_LEN, Header, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, MaskOp, MaskVerb, RESERVE_LEN, Refusal,
+    Reserve, ReserveVerb, Tag, Text, VERSION, Verb, cmd, sectors_per_frame,
 };
-
-/// Bytes of an Ethernet header: what a frame has above the MTU.
-const ETHERNET: usize = 14;
-
-/// Bytes of a MAC in a reservation list.
-const MAC_LEN: usize = 6;
 
 /// How many frames a target queues if nobody says otherwise: what the initiator's window goes up to.
 const BUFFERS: u16 = 128;
@@ -457,7 +451,7 @@ impl<I: Image> Processor<I> {
     }
 
     fn reserve(&mut self, ask: &Header, body: &[u8], out: &mut Out<'_>) -> End {
-        let limit = (out.body().len() - RESERVE_LEN) / MAC_LEN;
+        let limit = (out.body().len() - RESERVE_LEN) / Mac::LEN;
         let (verb, refusal) = match Reserve::parse(body) {
             Err(_) if body.len() < RESERVE_LEN => return Err(Silence::Malformed),
             Err(_) => (ReserveVerb::from(body[0]), Some(Refusal::BadArgument)),

@@ -8,12 +8,6 @@ use crate::wire::smart::{FAILING, SIGNATURE};
 /// Bytes of READ DATA and of READ THRESHOLDS.
 pub(super) const SMART_LEN: usize = 512;
 
-/// Subcommand: read the thresholds of the attributes. Obsolete, but tools still ask for them.
-pub(super) const READ_THRESHOLDS: u8 = 0xd1;
-
-/// Subcommand: turn automatic saving of the attributes on or off.
-pub(super) const AUTOSAVE: u8 = 0xd2;
-
 /// The numbers that the attributes come from.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Health {

@@ -82,6 +82,10 @@ pub mod feature {
 pub mod smart {
     /// Read the attributes: one sector of data.
     pub const READ_DATA: u8 = 0xd0;
+    /// Read the thresholds of the attributes. Obsolete, but tools still ask for them.
+    pub const READ_THRESHOLDS: u8 = 0xd1;
+    /// Turn automatic saving of the attributes on or off.
+    pub const AUTOSAVE: u8 = 0xd2;
     /// Start the self-test that LBA byte 0 names.
     pub const OFFLINE_IMMEDIATE: u8 = 0xd4;
     /// Read the log that LBA byte 0 names.

@@ -39,11 +39,6 @@ mod code {
     ];
     /// The log through which the data of SCT commands come, piece by piece.
     pub(super) const LOG_SCT_DATA: u8 = 0xe1;
-
-    /// SMART: read the thresholds.
-    pub(super) const SMART_THRESHOLDS: u8 = 0xd1;
-    /// SMART: turn automatic saving of the attributes on or off.
-    pub(super) const SMART_AUTOSAVE: u8 = 0xd2;
 }
 
 /// What becomes of a disk that is given a command.
@@ -136,9 +131,9 @@ impl Ata {
             cmd::FLUSH | cmd::FLUSH_EXT | cmd::SET_FEATURES => harmless,
             _ if code::POWER.contains(&self.command) => harmless,
             cmd::SMART => match self.feature {
-                smart::READ_DATA | code::SMART_THRESHOLDS | smart::STATUS => harmless,
+                smart::READ_DATA | smart::READ_THRESHOLDS | smart::STATUS => harmless,
                 smart::READ_LOG => self.reading_a_log(),
-                smart::ENABLE | smart::DISABLE | code::SMART_AUTOSAVE => harmless,
+                smart::ENABLE | smart::DISABLE | smart::AUTOSAVE => harmless,
                 // A second one would start the self-test anew.
                 smart::OFFLINE_IMMEDIATE => Effect { sectors: NONE, repeatable: false },
                 // A log may be a door to other commands, writing ones among them (SCT).

@@ -8,6 +8,23 @@ use super::{Addr, ETHERTYPE, Mac, Malformed, Tag};
 /// Bytes from the start of the frame to its argument.
 pub const HEADER_LEN: usize = field::TAG.end;
 
+/// Bytes of the Ethernet header, which an MTU does not count.
+pub const ETHERNET: usize = field::ETHERTYPE.end;
+
+/// What a filter in the kernel must know to judge a frame before it is parsed: offsets in bytes, and a bit.
+pub mod filter {
+    use super::{field, flag};
+
+    /// Where the Ethernet type is, two bytes.
+    pub const ETHERTYPE: u32 = field::ETHERTYPE.start as u32;
+    /// Where the version and the flags are, one byte.
+    pub const FLAGS: u32 = field::VERSION_FLAGS as u32;
+    /// Where the tag is, four bytes.
+    pub const TAG: u32 = field::TAG.start as u32;
+    /// The bit of the flags that a response has.
+    pub const RESPONSE: u32 = flag::RESPONSE as u32;
+}
+
 mod field {
     use crate::wire::bytes::Field;
 

@@ -75,10 +75,10 @@ const MAJOR_VERSION: u16 = 0x01f0;
 const RESET_RESULT: u16 = 0x400b;
 /// INTEGRITY: the low byte that says the high one is a checksum.
 const SIGNATURE: u8 = 0xa5;
-/// The most sectors of a disk with 28-bit commands only.
-const MAX_28: u64 = 1 << 28;
-/// The most sectors of any disk.
-const MAX_48: u64 = 1 << 48;
+/// The most sectors that the 28-bit commands address.
+pub const SECTORS_28: u64 = 1 << 28;
+/// The most sectors that any command addresses, and so the most of any disk.
+pub const SECTORS_48: u64 = 1 << 48;
 
 /// A fixed field of text: graphic ASCII and blanks between, whatever the disk sent; never longer than `N` bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -219,9 +219,9 @@ impl Identify {
             return Err(Unusable::NoLba);
         }
         let (sectors, most) = if lba48 {
-            (number(data, field::SECTORS_48), MAX_48)
+            (number(data, field::SECTORS_48), SECTORS_48)
         } else {
-            (number(data, field::SECTORS_28), MAX_28)
+            (number(data, field::SECTORS_28), SECTORS_28)
         };
         if sectors == 0 {
             return Err(Unusable::Empty);
@@ -269,7 +269,11 @@ impl Identify {
         put_word(out, field::RESET_RESULT, RESET_RESULT);
 
         // A disk larger than 28 bits says the most that they can.
-        put_number(out, field::SECTORS_28, self.sectors.min(if self.lba48 { MAX_28 - 1 } else { MAX_28 }));
+        put_number(
+            out,
+            field::SECTORS_28,
+            self.sectors.min(if self.lba48 { SECTORS_28 - 1 } else { SECTORS_28 }),
+        );
         put_number(out, field::SECTORS_48, if self.lba48 { self.sectors } else { 0 });
 
         let first = when(self.smart, bit::SMART) | when(self.write_cache, bit::WRITE_CACHE);

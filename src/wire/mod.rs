@@ -32,12 +32,12 @@ pub use ata::{
 };
 pub use config::{CONFIG_LEN, CONFIG_MAX, Config, Verb};
 pub use effect::{Effect, Move, is_extended};
-pub use header::{Command, HEADER_LEN, Header, Refusal};
-pub use identify::{FlushKind, IDENTIFY_LEN, Identify, Text, Unusable};
+pub use header::{Command, ETHERNET, HEADER_LEN, Header, Refusal};
+pub use identify::{FlushKind, IDENTIFY_LEN, Identify, SECTORS_28, SECTORS_48, Text, Unusable};
 pub use mask::{DIRECTIVE_LEN, Directive, Directives, MASK_LEN, Mask, MaskError, MaskOp, MaskVerb};
 pub use reserve::{Macs, RESERVE_LEN, Reserve, ReserveVerb};
 pub use trim::{TRIM_BLOCK_SECTORS, TRIM_ENTRY_LEN, TRIM_ENTRY_MAX, TrimRange, fill_trim, trim_ranges};
-pub use units::{Addr, Mac, SECTOR, Sector, Shelf, Slot, Tag};
+pub use units::{Addr, BadNumber, Mac, SECTOR, Sector, Shelf, Slot, Tag, number};
 
 /// The Ethernet type of every AoE frame.
 pub const ETHERTYPE: u16 = 0x88a2;

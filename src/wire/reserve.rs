@@ -6,9 +6,6 @@ use super::{Mac, Malformed};
 /// Bytes of the argument before the MACs.
 pub const RESERVE_LEN: usize = 2;
 
-/// Bytes of a MAC.
-const MAC_LEN: usize = 6;
-
 mod field {
     pub(super) const VERB: usize = 0;
     pub(super) const COUNT: usize = 1;
@@ -61,20 +58,20 @@ impl Reserve {
     /// also when it refuses.
     pub fn parse(body: &[u8]) -> Result<(Reserve, Macs<'_>), Malformed> {
         let (arg, rest) = body.split_first_chunk::<RESERVE_LEN>().ok_or(Malformed)?;
-        let list = rest.get(..usize::from(arg[field::COUNT]) * MAC_LEN).ok_or(Malformed)?;
+        let list = rest.get(..usize::from(arg[field::COUNT]) * Mac::LEN).ok_or(Malformed)?;
         Ok((Reserve { verb: ReserveVerb::from(arg[field::VERB]) }, Macs(list)))
     }
 
     /// Writes the argument and at most 255 MACs, and tells how many bytes that is.
     ///
-    /// Panics if `out` is shorter: [`RESERVE_LEN`], and 6 a MAC.
+    /// Panics if `out` is shorter: [`RESERVE_LEN`], and [`Mac::LEN`] a MAC.
     pub fn emit(&self, macs: &[Mac], out: &mut [u8]) -> usize {
         let macs = &macs[..macs.len().min(u8::MAX.into())];
-        let length = RESERVE_LEN + macs.len() * MAC_LEN;
+        let length = RESERVE_LEN + macs.len() * Mac::LEN;
         let (arg, list) = out[..length].split_at_mut(RESERVE_LEN);
         arg[field::VERB] = self.verb.into();
         arg[field::COUNT] = macs.len() as u8;
-        for (entry, mac) in list.chunks_exact_mut(MAC_LEN).zip(macs) {
+        for (entry, mac) in list.chunks_exact_mut(Mac::LEN).zip(macs) {
             entry.copy_from_slice(&mac.0);
         }
         length
@@ -89,13 +86,13 @@ impl Iterator for Macs<'_> {
     type Item = Mac;
 
     fn next(&mut self) -> Option<Mac> {
-        let (entry, rest) = self.0.split_first_chunk::<MAC_LEN>()?;
+        let (entry, rest) = self.0.split_first_chunk::<{ Mac::LEN }>()?;
         self.0 = rest;
-        Some(Mac(array(entry, 0..MAC_LEN)))
+        Some(Mac(array(entry, 0..Mac::LEN)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.0.len() / MAC_LEN;
+        let left = self.0.len() / Mac::LEN;
         (left, Some(left))
     }
 }
@@ -133,7 +130,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_count_can_say() {
-        let mut out = [0; RESERVE_LEN + 255 * MAC_LEN];
+        let mut out = [0; RESERVE_LEN + 255 * Mac::LEN];
         assert_eq!(Reserve { verb: ReserveVerb::Force }.emit(&[HOLDER; 300], &mut out), out.len());
         assert_eq!(Reserve::parse(&out).unwrap().1.len(), 255);
     }

@@ -71,31 +71,45 @@ impl FromStr for Addr {
     /// Reads `shelf.slot`, each part decimal, hexadecimal (`0x…`) or octal (`0…`) as everywhere in the ctl language.
     fn from_str(text: &str) -> Result<Addr, Malformed> {
         let (shelf, slot) = text.split_once('.').ok_or(Malformed)?;
-        let shelf = u16::try_from(number(shelf)?).map_err(|_| Malformed)?;
-        let slot = u8::try_from(number(slot)?).map_err(|_| Malformed)?;
+        let part = |text| number(text).map_err(|_| Malformed);
+        let shelf = u16::try_from(part(shelf)?).map_err(|_| Malformed)?;
+        let slot = u8::try_from(part(slot)?).map_err(|_| Malformed)?;
         Ok(Addr::new(shelf, slot))
     }
 }
 
-/// An unsigned number as `strtoul` with base 0 reads it, without its blanks and signs.
-fn number(text: &str) -> Result<u32, Malformed> {
+/// Why a text is no number: see [`number`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadNumber {
+    /// It is empty, or has a sign, a blank or a digit that its base does not have.
+    Foreign,
+    /// It is above 2^64-1.
+    TooLarge,
+}
+
+/// An unsigned number as `strtoull` with base 0 reads it: `0x…` is hexadecimal, `0…` octal, everything else decimal. Blanks
+/// and signs are refused.
+pub fn number(text: &str) -> Result<u64, BadNumber> {
     let (digits, radix) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&text[2..], 16),
         [b'0', _, ..] => (&text[1..], 8),
         _ => (text, 10),
     };
-    // `from_str_radix` takes a sign.
-    if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(Malformed);
+    // `from_str_radix` would take a sign.
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return Err(BadNumber::Foreign);
     }
-    u32::from_str_radix(digits, radix).map_err(|_| Malformed)
+    u64::from_str_radix(digits, radix).map_err(|_| BadNumber::TooLarge)
 }
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mac(pub [u8; 6]);
+pub struct Mac(pub [u8; Mac::LEN]);
 
 impl Mac {
+    /// Bytes of an address.
+    pub const LEN: usize = 6;
+
     /// Every station of the network.
     pub const BROADCAST: Mac = Mac([0xff; 6]);
 
@@ -220,6 +234,8 @@ mod tests {
             assert_eq!(text.parse(), Ok(Addr::new(shelf, slot)), "{text}");
         }
         assert_eq!(Addr::new(65535, 255).to_string(), "65535.255");
+        assert_eq!(number("0xffffffffffffffff"), Ok(u64::MAX));
+        assert_eq!(number("18446744073709551616"), Err(BadNumber::TooLarge));
         for text in [
             "", ".", "1", "1.", ".1", "1.256", "65536.0", "1.0.0", "+1.0", "-1.0", " 1.0", "08.0", "0x.1",
             "é.1", "0é.1",

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::{CtlError, Switch};
+use crate::wire::{self, BadNumber};
 
 /// Longest name of a partition, in bytes: what devsd allows, so that a table can move between the two.
 pub const PART_NAME_MAX: usize = 27;
@@ -93,16 +94,10 @@ pub fn shown(word: &str) -> String {
 /// An unsigned number as strtoull reads it with base 0: `0x…` hexadecimal, `0…` octal, else decimal. A sign, a
 /// stray character or a value above 2^64-1 is refused.
 pub fn number(word: &str) -> Result<u64, String> {
-    let (digits, radix) = match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
-        Some(hex) => (hex, 16),
-        None if word.len() > 1 && word.starts_with('0') => (&word[1..], 8),
-        None => (word, 10),
-    };
-    // from_str_radix would take a leading plus sign.
-    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
-        return Err(format!("{} is not a number", shown(word)));
-    }
-    u64::from_str_radix(digits, radix).map_err(|_| format!("{} is too large", shown(word)))
+    wire::number(word).map_err(|why| match why {
+        BadNumber::Foreign => format!("{} is not a number", shown(word)),
+        BadNumber::TooLarge => format!("{} is too large", shown(word)),
+    })
 }
 
 /// A number within bounds.
