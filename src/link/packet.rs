@@ -59,7 +59,6 @@ pub struct PacketLink {
     max_frame: AtomicUsize,
     drops: AtomicU64,
     truncated: AtomicU64,
-    receive_buffer: usize,
 }
 
 impl PacketLink {
@@ -96,7 +95,6 @@ impl PacketLink {
             max_frame: AtomicUsize::new(0),
             drops: AtomicU64::new(0),
             truncated: AtomicU64::new(0),
-            receive_buffer: socket.recv_buffer_size()?,
             socket,
         };
         link.bind(found.index)?;
@@ -109,11 +107,6 @@ impl PacketLink {
     /// Frames that were larger than a slot, and so dropped. The slots have grown since.
     pub fn truncated(&self) -> u64 {
         self.truncated.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of receive buffer the kernel granted, as it counts them (twice what was asked).
-    pub fn receive_buffer(&self) -> usize {
-        self.receive_buffer
     }
 
     fn bind(&self, index: u32) -> io::Result<()> {

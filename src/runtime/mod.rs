@@ -45,7 +45,7 @@ use self::wishes::Wishes;
 use crate::engine::{Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, Time, Transmit};
 use crate::link::watch::LinkWatch;
 use crate::link::{BATCH, FEW, OutFrame};
-use crate::wire::{Addr, Mac};
+use crate::wire::Addr;
 
 /// What travels with a request: called with the outcome, exactly once, with nothing locked.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
@@ -484,14 +484,6 @@ impl Runtime {
         if let Some(observer) = self.observer.get() {
             observer.changed(&unit, Change::Appeared);
         }
-    }
-
-    /// The MACs that frames leave with: what a mask or a reservation must name so as not to lock us out.
-    pub fn own_macs(&self) -> Vec<Mac> {
-        let mut macs: Vec<Mac> = self.nets.all().iter().map(|n| n.link.mac()).collect();
-        macs.sort_unstable_by_key(|m| m.0);
-        macs.dedup();
-        macs
     }
 }
 

@@ -50,14 +50,8 @@ pub mod cmd {
     pub const READ_DMA: u8 = 0xc8;
     /// WRITE DMA, 28-bit.
     pub const WRITE_DMA: u8 = 0xca;
-    /// STANDBY IMMEDIATE.
-    pub const STANDBY_IMMEDIATE: u8 = 0xe0;
-    /// IDLE IMMEDIATE.
-    pub const IDLE_IMMEDIATE: u8 = 0xe1;
     /// CHECK POWER MODE; the answer is in the count register.
     pub const CHECK_POWER: u8 = 0xe5;
-    /// SLEEP.
-    pub const SLEEP: u8 = 0xe6;
     /// FLUSH CACHE. vblade accepts it and does nothing.
     pub const FLUSH: u8 = 0xe7;
     /// FLUSH CACHE EXT.
@@ -122,20 +116,12 @@ pub mod status {
 
 /// Bits of the error register.
 pub mod error {
-    /// Checksum failure on the cable.
-    pub const ICRC: u8 = 0x80;
     /// The medium cannot be read there.
     pub const UNC: u8 = 0x40;
-    /// Medium changed.
-    pub const MC: u8 = 0x20;
     /// No such sector.
     pub const IDNF: u8 = 0x10;
-    /// Medium change requested.
-    pub const MCR: u8 = 0x08;
     /// Aborted: the device does not do this.
     pub const ABRT: u8 = 0x04;
-    /// No medium.
-    pub const NM: u8 = 0x02;
 }
 
 /// The device register of a 28-bit command that moves no sectors: two bits that old disks want set.

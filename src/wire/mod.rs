@@ -49,12 +49,6 @@ pub const MIN_FRAME: usize = 60;
 /// The protocol version of every request; what a response carries is not checked (vblade announces with 0).
 pub const VERSION: u8 = 1;
 
-/// The most data one ATA frame can carry, in bytes: the sector count is one byte.
-pub const MAX_FRAME_DATA: usize = u8::MAX as usize * SECTOR;
-
-/// The longest frame of the protocol, in bytes: headers and [`MAX_FRAME_DATA`].
-pub const MAX_FRAME: usize = DATA_OFFSET + MAX_FRAME_DATA;
-
 /// The bytes (or the text) do not have the form that was asked for. There is nothing to explain: who counts it has the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Malformed;

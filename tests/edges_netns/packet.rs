@@ -215,7 +215,7 @@ fn frames_lost_for_want_of_buffer_are_counted() {
         while a.drops() == 0 {
             send_all(&*b, &frames);
             sent += frames.len() as u64;
-            assert!(sent < 1_000_000, "a buffer of {} never overflows", a.receive_buffer());
+            assert!(sent < 1_000_000, "the receive buffer never overflows");
         }
         a.wake();
         let mut batch = Batch::new(60);

@@ -8,7 +8,7 @@ const OTHER: &str = "02:00:00:00:00:77";
 
 /// The address by which a host reaches the target.
 fn own(bed: &Bed) -> String {
-    bed.runtime.own_macs()[0].to_string()
+    bed.runtime.netlinks()[0].mac.to_string()
 }
 
 #[test]
