@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aoefs::app::backend::Ground;
+use aoefs::app::backend::Backend;
 use aoefs::app::configfile::{self, ConfigFile};
 use aoefs::app::serve::{Stage, serve};
 use aoefs::cli::{self, Action, Config, MountOptions, Network, Options};
@@ -81,7 +81,7 @@ fn run(
     let unmounter = Unmounter::start(&place)
         .map_err(|error| Failure::start(format!("cannot fork: {error}; see ulimit -u")))?;
     let unmounter = Arc::new(unmounter);
-    let ground = Ground::open(&options)?;
+    let backend = Backend::open(&options)?;
     let dead = place.clear().map_err(refused)?;
     if dead > 0 {
         log::info!("{}: detached the mount of an aoefs that is gone", place.path().display());
@@ -98,7 +98,7 @@ fn run(
     let served = match unmounter.mounted(&mount) {
         Ok(()) => {
             let unmounter = unmounter.clone();
-            serve(Stage { options, config, ground, mounted, unmounter, signals }, ready)
+            serve(Stage { options, config, backend, mounted, unmounter, signals }, ready)
         }
         Err(error) => Err(Failure::start(format!("the unmounter is gone: {error}; start again"))),
     };

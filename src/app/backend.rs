@@ -12,8 +12,8 @@ use crate::link::watch;
 use crate::target::{FileImage, Image, MemoryImage, Open, OpenError};
 use crate::wire::SECTOR;
 
-/// Interfaces to use, or the disk of the demo.
-pub enum Ground {
+/// What the file system stands on: interfaces, or the disk of the demo.
+pub enum Backend {
     /// These, opened and bound; with `follow`, also those that come up or appear later.
     Links {
         /// One for each interface that is usable now.
@@ -25,16 +25,16 @@ pub enum Ground {
     Demo(Box<dyn Image>),
 }
 
-impl fmt::Debug for Ground {
+impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ground::Links { links, follow } => write!(f, "{} links, follow {follow}", links.len()),
-            Ground::Demo(image) => write!(f, "demo of {} sectors", image.sectors()),
+            Backend::Links { links, follow } => write!(f, "{} links, follow {follow}", links.len()),
+            Backend::Demo(image) => write!(f, "demo of {} sectors", image.sectors()),
         }
     }
 }
 
-impl Ground {
+impl Backend {
     /// Opens what the options name.
     pub fn open(options: &Options) -> Result<Self, Failure> {
         match &options.network {
@@ -43,15 +43,15 @@ impl Ground {
                     may_send()?;
                 }
                 let links = names.iter().map(|name| link(name)).collect::<Result<_, _>>()?;
-                Ok(Ground::Links { links, follow: false })
+                Ok(Backend::Links { links, follow: false })
             }
             Network::All => {
                 may_send()?;
-                Ok(Ground::Links { links: all_links()?, follow: true })
+                Ok(Backend::Links { links: all_links()?, follow: true })
             }
             Network::Demo(bytes) => {
                 let image = MemoryImage::new(bytes / SECTOR as u64);
-                Ok(Ground::Demo(match options.mount.read_only {
+                Ok(Backend::Demo(match options.mount.read_only {
                     true => Box::new(image.into_read_only()),
                     false => Box::new(image),
                 }))
@@ -59,7 +59,7 @@ impl Ground {
             Network::DemoImage(path) => {
                 let how = Open { read_only: options.mount.read_only, ..Open::default() };
                 match FileImage::open(path, &how) {
-                    Ok(image) => Ok(Ground::Demo(Box::new(image))),
+                    Ok(image) => Ok(Backend::Demo(Box::new(image))),
                     Err(OpenError::Missing(path)) => Err(Failure::start(format!(
                         "--demo-image {0}: no such file; make one with: truncate -s 64M {0}",
                         path.display()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
-use crate::app::backend::Ground;
+use crate::app::backend::Backend;
 use crate::app::configfile::{self, ConfigFile};
 use crate::bug;
 use crate::cli::Options;
@@ -47,7 +47,7 @@ pub struct Stage {
     /// What the configuration file says; its wrong lines have been reported.
     pub config: ConfigFile,
     /// Opened interfaces, or the demo's disk.
-    pub ground: Ground,
+    pub backend: Backend,
     /// The mount, and the descriptor for `Session::from_fd`.
     pub mounted: Mounted,
     /// Knows the mount already.
@@ -59,7 +59,7 @@ pub struct Stage {
 /// Serves until the mount is gone. An error before `ready` becomes the one line on stderr, and whatever is mounted is
 /// unmounted by the caller.
 pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
-    let Stage { options, config, ground, mounted, unmounter, signals } = stage;
+    let Stage { options, config, backend, mounted, unmounter, signals } = stage;
     let runtime = Runtime::new(options.mount.max_targets);
     let startup = Arc::new(Startup::new(&options, config));
     let settings = Settings {
@@ -79,21 +79,21 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     // Capabilities belong to threads: they are dropped before there is a second one. And after INIT: who lacks CAP_SYS_ADMIN
     // then gets no more requests in the background than `max_user_bgreq` allows, which one target's users could fill.
     let programs = if mounted.mount.by_helper() { Programs::Setuid } else { Programs::Plain };
-    note(match ground {
-        Ground::Links { .. } => privilege::drop_privileges(programs),
-        Ground::Demo(_) => privilege::drop_all_privileges(programs),
+    note(match backend {
+        Backend::Links { .. } => privilege::drop_privileges(programs),
+        Backend::Demo(_) => privilege::drop_all_privileges(programs),
     });
     logging::start()
         .map_err(|error| Failure::start(format!("cannot start a thread: {error}; see ulimit -u")))?;
     if let Err(error) = mounted.mount.set_read_ahead(options.mount.kernel_read_ahead()) {
         // The demo is for those who have no privilege.
-        let level = if matches!(ground, Ground::Demo(_)) { log::Level::Debug } else { log::Level::Warn };
+        let level = if matches!(backend, Backend::Demo(_)) { log::Level::Debug } else { log::Level::Warn };
         log::log!(level, "the kernel's read-ahead stays small: {error}; buffered reads will be slow");
     }
     let reader = Arc::new(Reader { runtime: runtime.clone(), core: core.clone(), startup });
     let service = Arc::new(Attendant::new(reader.clone()));
     stop::spawn(signals, unmounter, options.mount.stop, service.clone()).map_err(cannot("start a thread"))?;
-    let _target = ground_up(&runtime, ground).map_err(cannot("start a thread"))?;
+    let _target = attach_backend(&runtime, backend).map_err(cannot("start a thread"))?;
     reader.run_top();
     // The kernel's questions are answered from here on, also while targets are awaited.
     let serving = thread::Builder::new().name("session".into()).spawn(move || session.run());
@@ -134,9 +134,9 @@ fn ended(serving: thread::JoinHandle<std::io::Result<()>>) -> Result<(), Failure
 }
 
 /// Puts the runtime on what it stands on. The demo's target is served for as long as the answer lives.
-fn ground_up(runtime: &Arc<Runtime>, ground: Ground) -> std::io::Result<Option<Server>> {
-    match ground {
-        Ground::Links { links, follow } => {
+fn attach_backend(runtime: &Arc<Runtime>, backend: Backend) -> std::io::Result<Option<Server>> {
+    match backend {
+        Backend::Links { links, follow } => {
             for link in links {
                 // A name given twice is bound once.
                 let _ = runtime.attach(Arc::new(link));
@@ -145,7 +145,7 @@ fn ground_up(runtime: &Arc<Runtime>, ground: Ground) -> std::io::Result<Option<S
             runtime.start(true, follow)?;
             Ok(None)
         }
-        Ground::Demo(image) => {
+        Backend::Demo(image) => {
             runtime.start(false, false)?;
             let (near, far) = loopback::pair("demo", "target", DEMO_MTU);
             let export = Export::new(TargetConfig::new(DEMO, "demo"), image);
