@@ -123,8 +123,8 @@ where
 /// How long --wait waits, in seconds: a target that is there answers in one; this is a switch that learns its ports.
 const WAIT_TIMEOUT: u64 = 30;
 
-/// The longest that --wait may wait: a day, in seconds. More is a typing error.
-const WAIT_TIMEOUT_MAX: u64 = 86_400;
+/// The longest that anything on the command line may take: a day, in seconds. More is a typing error.
+const DAY: u64 = 86_400;
 
 /// What the demo has when nobody says: enough for a file system of every kind but xfs.
 const DEMO_SIZE: &str = "64M";
@@ -179,7 +179,7 @@ pub fn command() -> Command {
             Arg::new("wait-timeout")
                 .long("wait-timeout")
                 .value_name("SECS")
-                .value_parser(value_parser!(u64).range(1..=WAIT_TIMEOUT_MAX))
+                .value_parser(value_parser!(u64).range(1..=DAY))
                 .help("How long --wait waits; then exit code 1 [default: 30]"),
         )
         .arg(

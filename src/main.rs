@@ -16,6 +16,7 @@ use aoefs::daemon::panics;
 use aoefs::daemon::privilege;
 use aoefs::daemon::signals::Signals;
 use aoefs::daemon::unmounter::Unmounter;
+use aoefs::engine::DEADLINE;
 use aoefs::failure::Failure;
 use aoefs::fs::session::REPLIES;
 use aoefs::mount::{self, MountError, MountSpec, Place, timeout};
@@ -145,9 +146,6 @@ fn clamp_deadline(options: &mut MountOptions, longest: Option<Duration>) {
         options.deadline = Some(longest);
     }
 }
-
-/// The engine's default deadline for one request, docs/design.md#deadlines.
-const DEADLINE: Duration = Duration::from_secs(180);
 
 fn refused(error: MountError) -> Failure {
     Failure::start(error.to_string())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::unistd::{Group, User};
 
+use super::DAY;
 use crate::failure::Failure;
 
 /// The values of the mount options.
@@ -42,9 +43,6 @@ const READAHEAD_KIB_MAX: u64 = 1 << 20;
 
 /// How long a busy mount is kept after SIGTERM: seconds. Long enough for a script that unmounts what is on top.
 const STOP: u64 = 10;
-
-/// The longest that stopping, or a request, may take: a day, in seconds. More is a typing error.
-const DAY: u64 = 86_400;
 
 /// As many targets as are known at once if nobody says otherwise. A segment full of forged announcements ends there.
 const MAX_TARGETS: usize = 4096;

@@ -25,7 +25,7 @@ mod window;
 
 pub use ahead::{AGE, WINDOW};
 pub use buffer::{AHEAD_MAX, Buf, Data, Pool, WriteBuf};
-pub use device::{Birth, Device, REQUESTS_MAX, Sink, Verdict};
+pub use device::{Birth, DEADLINE, Device, REQUESTS_MAX, Sink, Verdict};
 pub use discovery::{Discovery, Found};
 pub use event::{Cause, Event, Identity, Reason};
 pub use flight::TagSpace;
