@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::buffer::{Buf, Data, Lease, Pool};
-use super::flight::ReqId;
-use super::request::Stream;
+use super::ids::{ReqId, Stream};
 use super::time::Time;
 use crate::wire::SECTOR;
 

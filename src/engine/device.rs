@@ -28,34 +28,20 @@ use slab::Slab;
 
 use super::ahead::Ahead;
 use super::buffer::Pool;
-use super::event::{Event, Identity, Reason};
-use super::flight::{Flight, FrameId, ReqId, TagSpace};
+use super::event::{Event, Reason};
+use super::flight::{Flight, TagSpace};
 use super::flushing::Flushing;
+use super::ids::{FrameId, Identity, NetId, ReqId};
+use super::limits::{ALARMS, DEADLINE, FRAMES_MAX, READS};
 use super::locks::Locks;
 use super::partition::Partitions;
-use super::path::{NetId, Path};
+use super::path::{Path, Trust};
 use super::request::{Outcome, Req};
 use super::rtt::Rtt;
 use super::stats::Stats;
 use super::time::Time;
 use super::transmit::Transmit;
 use crate::wire::{Addr, IDENTIFY_LEN, Identify, Mac};
-
-/// Without a valid frame from a target for this long it may have been replaced behind our back: IDENTIFY goes
-/// before any write. A machine needs longer than this to restart, and a busy target is never silent so long.
-const SILENCE: Duration = Duration::from_secs(1);
-/// What one request may take unless the operator says otherwise: the kernel driver's aoe_deadsecs. A server
-/// reboots within it, and a file system on top survives.
-pub const DEADLINE: Duration = Duration::from_secs(180);
-/// Requests of one target that may wait at a time: some of what is done looks at each of them, and each takes memory. More
-/// than the users of a mount that works ever have.
-pub const REQUESTS_MAX: usize = 16_384;
-/// What a word that asks the target (config, mask, reserve) may take.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
-/// Frames outstanding at most, whatever the target advertises: devaoe's and the kernel's limit.
-const FRAMES_MAX: u32 = 128;
-/// Netlinks × MACs that one target is known by.
-const PATHS_MAX: usize = 36;
 
 /// What the engine wants done.
 #[derive(Debug)]
@@ -156,11 +142,6 @@ struct Lane {
     streak: u32,
 }
 
-/// The lanes: what somebody waits for, and what is read ahead.
-pub(super) const READS: usize = 0;
-pub(super) const WRITES: usize = 1;
-pub(super) const BEHIND: usize = 2;
-
 /// One target. `R` travels with each request and comes back with its outcome.
 #[derive(Debug)]
 pub struct Device<R> {
@@ -242,14 +223,13 @@ pub struct Device<R> {
 impl<R> Device<R> {
     /// A target that has just answered config query and IDENTIFY.
     pub fn new(birth: Birth, now: Time) -> Device<R> {
-        let path =
-            Path::new(birth.net, birth.mac, birth.mtu, birth.advertised, super::path::Trust::Active, now);
+        let path = Path::new(birth.net, birth.mac, birth.mtu, birth.advertised, Trust::Active, now);
         Device {
             addr: birth.addr,
             state: State::Up,
             confidence: Confidence::Confirmed,
             generation: 1,
-            identity: identity::of(&birth.identify),
+            identity: Identity::from(&birth.identify),
             flushing: Flushing::new(birth.identify.flush),
             info: birth.identify,
             ident: birth.ident,
@@ -279,7 +259,7 @@ impl<R> Device<R> {
             identify_at: Time::default(),
             holders_at: Time::default(),
             announced: false,
-            credit: identity::ALARMS,
+            credit: ALARMS,
             credit_at: now,
             grow: false,
             larger: None,

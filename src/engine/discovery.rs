@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::device::Birth;
 use super::flight::TagSpace;
-use super::path::NetId;
+use super::ids::NetId;
 use super::time::Time;
 use super::transmit::{Payload, Transmit, padded};
 use crate::wire::{Addr, Ata, CONFIG_LEN, Command, Config, Header, IDENTIFY_LEN, Identify, Mac, Tag, Verb};

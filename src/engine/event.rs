@@ -2,26 +2,10 @@
 
 use std::fmt;
 
-use super::path::NetId;
+use super::ids::{Identity, NetId};
+use super::limits::REQUESTS_MAX;
 use super::stats::Op;
-use crate::wire::{Mac, Sector, Text, Unusable};
-
-/// Who a disk is: its serial, its model and its size. Firmware may change under a disk that stays the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Identity {
-    /// Serial number.
-    pub serial: Text<20>,
-    /// Model.
-    pub model: Text<40>,
-    /// Sectors.
-    pub sectors: u64,
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} / {} / {} sectors", self.model, self.serial, self.sectors)
-    }
-}
+use crate::wire::{Mac, Sector, Unusable};
 
 /// Why a target is down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,7 +69,7 @@ impl fmt::Display for Cause {
             Cause::FailIo => f.write_str("failio"),
             Cause::TooLarge => f.write_str("too large for one frame"),
             Cause::Short => f.write_str("answered without its data"),
-            Cause::Crowded => write!(f, "{} requests wait for this target already", super::REQUESTS_MAX),
+            Cause::Crowded => write!(f, "{REQUESTS_MAX} requests wait for this target already"),
             Cause::Memory => f.write_str("writes that wait hold too much memory already"),
         }
     }

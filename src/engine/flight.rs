@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::ids::{FrameId, PathId, ReqId};
 use super::locks::LockId;
-use super::path::PathId;
+use super::path::Place;
 use super::stats::Op;
 use super::time::Time;
 use crate::wire::{Sector, Tag};
@@ -24,20 +25,6 @@ const LATELY: u32 = 1 << 16;
 /// Strays that are remembered at once, and how long: twice the longest timeout.
 const STRAYS_MAX: usize = 4096;
 const STRAY_LIFE: Duration = Duration::from_secs(16);
-
-/// A frame's place in its flight.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct FrameId(u32);
-
-impl FrameId {
-    #[cfg(test)]
-    pub(super) fn for_test(n: u32) -> FrameId {
-        FrameId(n)
-    }
-}
-
-/// A request's place in its device.
-pub type ReqId = usize;
 
 /// What a frame does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,17 +103,6 @@ impl Work {
     pub fn slow(self) -> bool {
         matches!(self, Work::Flush { .. } | Work::Raw { .. } | Work::Trim { .. })
     }
-}
-
-/// How a copy counts in its path.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// Outside the window.
-    Outside,
-    /// In the window, but not overtaken by what is answered faster.
-    Unordered,
-    /// In the window and in the order of departures.
-    Ordered(u64),
 }
 
 /// One transmission of a frame.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::limits::PLAIN;
 use super::time::Time;
 
 /// Copies lost in a row before their size is doubted.
@@ -17,9 +18,6 @@ const PASSED: u32 = 3;
 /// First and last distance of the probes for the next size up. The first comes soon: bad luck may look like a black hole.
 const CLIMB_FIRST: Duration = Duration::from_secs(1);
 const CLIMB_LAST: Duration = Duration::from_secs(40);
-/// Sectors that fit every Ethernet frame (1500 bytes). A black hole is nearly always one for what is larger than that, and
-/// halving towards it would take a few timeouts a step.
-pub(super) const PLAIN: u8 = 2;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -97,6 +95,8 @@ impl Ladder {
         if (self.lost < LOST && expiries < SAME) || self.passed < PASSED {
             return false;
         }
+        // A path that loses large frames nearly always carries plain ones. Halving towards those would take a few
+        // timeouts a step.
         self.cut(if self.lost_size > PLAIN { PLAIN } else { 1 }, now);
         true
     }

@@ -6,22 +6,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::Identity;
-use super::flight::{FrameId, Place};
+use super::ids::{FrameId, Identity, NetId};
 use super::ladder::Ladder;
 use super::rtt::Rtt;
 use super::stats::Histogram;
 use super::time::Time;
 use super::window::Window;
 use crate::wire::{Mac, Unusable};
-
-/// Which netlink; never reused while the process lives.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct NetId(pub u16);
-
-/// A path's place in its device.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct PathId(pub(super) u8);
 
 /// Younger copies of the same path that must be answered before an older one counts as overtaken (TCP's three).
 const OVERTAKEN: u32 = 3;
@@ -80,6 +71,17 @@ pub struct PathStats {
     /// Round trips of frames that read, wrote and flushed, in the order of `Op::ALL`: from the departure of a copy to
     /// the first answer to it. A request's latency also has the waiting here; the difference is the queue.
     pub trips: [Histogram; 3],
+}
+
+/// How a copy counts in its path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Outside the window.
+    Outside,
+    /// In the window, but not overtaken by what is answered faster.
+    Unordered,
+    /// In the window and in the order of departures.
+    Ordered(u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -399,18 +401,17 @@ mod tests {
     fn three_younger_answers_overtake_soon_and_one_later() {
         let mut p = path();
         p.rtt.sample(Time(0), Duration::from_micros(100));
-        let seqs: Vec<Place> =
-            (0..5).map(|i| p.depart(FrameId::for_test(i), true, Time(u64::from(i)))).collect();
+        let seqs: Vec<Place> = (0..5).map(|i| p.depart(FrameId(i), true, Time(u64::from(i)))).collect();
         assert_eq!(p.overtaken(Time(9000)), None, "nothing says that it is lost");
         p.arrive(seqs[1], 16);
         p.arrive(seqs[2], 16);
         // A round trip and a quarter, one more, four deviations of 50 µs, and FEW.
         assert_eq!(p.overtaken_at(), Some(Time(125 + 100 + 200 + 500 + 1)));
         assert_eq!(p.overtaken(Time(900)), None);
-        assert_eq!(p.overtaken(Time(1000)), Some(FrameId::for_test(0)));
+        assert_eq!(p.overtaken(Time(1000)), Some(FrameId(0)));
         p.arrive(seqs[3], 16);
         assert_eq!(p.overtaken(Time(50)), None, "younger than a round trip");
-        assert_eq!(p.overtaken(Time(130)), Some(FrameId::for_test(0)));
+        assert_eq!(p.overtaken(Time(130)), Some(FrameId(0)));
         p.lose(seqs[0], true);
         assert_eq!(p.overtaken(Time(9000)), None, "frame 4 has nothing younger");
         p.arrive(seqs[4], 16);
@@ -423,15 +424,15 @@ mod tests {
         let mut p = path();
         p.rtt.sample(Time(0), Duration::from_micros(100));
         // Above what early loss leaves.
-        let first: Vec<Place> = (100..116).map(|i| p.depart(FrameId::for_test(i), true, Time(0))).collect();
+        let first: Vec<Place> = (100..116).map(|i| p.depart(FrameId(i), true, Time(0))).collect();
         for place in first {
             p.arrive(place, 16);
         }
         let size = p.window.size();
         assert_eq!(size, 16);
-        let old = p.depart(FrameId::for_test(0), true, Time(0));
+        let old = p.depart(FrameId(0), true, Time(0));
         for i in 1..4 {
-            let seq = p.depart(FrameId::for_test(i), true, Time(0));
+            let seq = p.depart(FrameId(i), true, Time(0));
             p.arrive(seq, 16);
         }
         assert!(p.overtaken(Time(130)).is_some());
@@ -442,9 +443,9 @@ mod tests {
         assert_eq!(p.window.size(), size / 2, "a probe says nothing about what was given up");
         p.late(old);
         assert_eq!(p.window.size(), size);
-        let old = p.depart(FrameId::for_test(4), true, Time(1000));
+        let old = p.depart(FrameId(4), true, Time(1000));
         for i in 5..8 {
-            let seq = p.depart(FrameId::for_test(i), true, Time(1000));
+            let seq = p.depart(FrameId(i), true, Time(1000));
             p.arrive(seq, 16);
         }
         assert_eq!(p.overtaken(Time(1130)), None, "it waits longer now");
@@ -460,7 +461,7 @@ mod tests {
         let mut p = path();
         assert_eq!(p.tail_at(0), None, "nothing flies");
         p.rtt.sample(Time(0), Duration::from_micros(100));
-        let place = p.depart(FrameId::for_test(0), true, Time(0));
+        let place = p.depart(FrameId(0), true, Time(0));
         // Two round trips and four deviations of 50 µs.
         assert_eq!(p.tail_at(0), Some(Time(400 + 5000)));
         assert_eq!(p.tail_at(TAILS), None, "then it is the timer's");
@@ -469,14 +470,14 @@ mod tests {
         p.heard(Time(6000));
         assert_eq!(p.tail_at(0), Some(Time(6000 + 2 * (400 + 1000))), "an answer to something else");
         p.arrive(place, 8);
-        p.depart(FrameId::for_test(1), true, Time(2_000_000));
+        p.depart(FrameId(1), true, Time(2_000_000));
         assert_eq!(p.tail_at(0), Some(Time(2_000_000 + 400 + 5000)), "calm again");
     }
 
     #[test]
     fn settling_twice_counts_once() {
         let mut p = path();
-        let seq = p.depart(FrameId::for_test(7), true, Time(0));
+        let seq = p.depart(FrameId(7), true, Time(0));
         p.lose(seq, false);
         p.arrive(seq, 16);
         p.cancel(seq);

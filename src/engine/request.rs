@@ -6,9 +6,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::buffer::{Buf, Data, Lease, WriteBuf};
-use super::device::{BEHIND, READS, WRITES};
 use super::event::Cause;
-use super::flight::{ReqId, Work};
+use super::flight::Work;
+use super::ids::{ReqId, Stream};
+use super::limits::{BEHIND, READS, WRITES};
 use super::locks::{self, LockId};
 use super::partition::PartId;
 use super::stats::Op;
@@ -23,10 +24,6 @@ pub struct Handle {
     /// A partition, or the whole disk.
     pub part: Option<PartId>,
 }
-
-/// A reader that may be read ahead of: one open file. The number is never another's.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Stream(pub u64);
 
 /// What is asked. Offsets and lengths are bytes within the disk or the handle's partition.
 #[derive(Debug)]

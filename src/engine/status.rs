@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::path::{NetId, PathStats, Trust};
+use super::ids::NetId;
+use super::path::{PathStats, Trust};
 use super::stats::Stats;
 use crate::wire::{Mac, Text};
 

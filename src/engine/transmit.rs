@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::buffer::Buf;
-use super::path::NetId;
+use super::ids::NetId;
 use crate::wire::{Addr, Ata, Command, DATA_OFFSET, HEADER_LEN, Header, MIN_FRAME, Mac, SECTOR, Tag};
 
 /// Room for everything of a frame but its data, padding of small frames included.

@@ -2,12 +2,11 @@
 //!
 //! The window does not know the target's advertised buffers; the device keeps the sum over all paths below those.
 
+use super::limits::FRAMES_MAX;
+
 /// Frames a path starts with. An advertised buffer count is a hope (vblade's 16 are 15 at MTU 4132), so a new path
 /// starts below the smallest that is common and doubles a round trip.
 const FIRST: u32 = 8;
-/// No path ever has more frames outstanding (docs/design.md#paths-and-windows).
-pub const MAX: u32 = 128;
-
 /// Loss that is noticed by younger answers does not halve the window below this: with fewer frames outstanding the next loss
 /// would be noticed by the timer only, which costs a hundred round trips on a LAN.
 const LEAST_EARLY: u32 = 6;
@@ -28,7 +27,7 @@ pub struct Window {
 
 impl Default for Window {
     fn default() -> Window {
-        Window { size: FIRST, threshold: MAX, credit: 0, inflight: 0, recovered_at: 0, before: None }
+        Window { size: FIRST, threshold: FRAMES_MAX, credit: 0, inflight: 0, recovered_at: 0, before: None }
     }
 }
 
@@ -64,7 +63,7 @@ impl Window {
         // A window that nobody fills says nothing about what the path could carry.
         let filled = 2 * self.inflight >= self.size;
         self.released();
-        if !filled || self.size >= limit.min(MAX) {
+        if !filled || self.size >= limit.min(FRAMES_MAX) {
             return;
         }
         if self.size < self.threshold {
@@ -103,7 +102,7 @@ impl Window {
     /// The target or the link came back: what was learnt about loss is void.
     pub fn restart(&mut self) {
         self.size = self.size.max(FIRST);
-        self.threshold = MAX;
+        self.threshold = FRAMES_MAX;
         self.credit = 0;
     }
 }

@@ -8,12 +8,13 @@
 
 use std::ops::Range;
 
-use super::{Device, READS, SILENCE, Sink, State};
+use super::{Device, Sink, State};
 use crate::engine::Data;
 use crate::engine::ahead::Found;
 use crate::engine::buffer::{Lease, Purpose};
-use crate::engine::flight::ReqId;
-use crate::engine::request::{For, Handle, Job, Outcome, Output, Span, Stream};
+use crate::engine::ids::{ReqId, Stream};
+use crate::engine::limits::{READS, SILENCE};
+use crate::engine::request::{For, Handle, Job, Outcome, Output, Span};
 use crate::engine::time::Time;
 use crate::wire::{SECTOR, Sector};
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Device, Sink};
 use crate::engine::event::Event;
-use crate::engine::flight::{Copy, FrameId, Work};
-use crate::engine::path::{NetId, PathId};
+use crate::engine::flight::{Copy, Work};
+use crate::engine::ids::{FrameId, NetId, PathId};
 use crate::engine::request::{Error, Job, Output, Reservation};
 use crate::engine::time::Time;
 use crate::wire::{Command, Config, Header, Mac, Mask, MaskError, MaskVerb, Refusal, Reserve, Sector, Verb};

@@ -2,8 +2,9 @@
 
 use super::{Device, Sink};
 use crate::engine::event::{Cause, Event};
-use crate::engine::flight::{Copy, FrameId, ReqId, Work};
+use crate::engine::flight::{Copy, Work};
 use crate::engine::flushing::{Next, Refused};
+use crate::engine::ids::{FrameId, ReqId};
 use crate::engine::request::{Error, Job};
 use crate::engine::time::Time;
 use crate::wire::{FlushKind, Sector};

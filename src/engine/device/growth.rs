@@ -6,7 +6,9 @@
 //! word does not come within the deadline, counted from the first such answer. Under nofail it waits for ever.
 
 use super::{Confidence, Device, Sink};
-use crate::engine::event::{Event, Identity};
+use crate::engine::event::Event;
+use crate::engine::ids::Identity;
+use crate::engine::limits::ASK_AGAIN;
 use crate::engine::time::Time;
 
 /// What answers is larger than the disk that we know, and nobody has said that it is that one.
@@ -41,7 +43,7 @@ impl<R> Device<R> {
         self.larger = Some(Larger { since, sectors: who.sectors, over: false });
         self.lose_confidence(Confidence::Suspect(now), None, sink);
         // While somebody waits it is asked again, for it may become what it was.
-        self.ask_after = now + super::identity::ASK_AGAIN;
+        self.ask_after = now + ASK_AGAIN;
         self.arm(since + self.deadline);
         true
     }

@@ -7,18 +7,16 @@
 use std::time::Duration;
 
 use super::{Confidence, Device, Sink, State};
-use crate::engine::event::{Cause, Event, Identity, Reason};
-use crate::engine::flight::{FrameId, ReqId, Work};
+use crate::engine::event::{Cause, Event, Reason};
+use crate::engine::flight::Work;
 use crate::engine::flushing::Flushing;
-use crate::engine::path::{NetId, Path, PathId, Trust};
+use crate::engine::ids::{FrameId, Identity, NetId, PathId, ReqId};
+use crate::engine::limits::{ALARMS, ASK_AGAIN, REDO_MAX};
+use crate::engine::path::{Path, Trust};
 use crate::engine::request::{Answered, Error};
 use crate::engine::time::Time;
 use crate::wire::{Identify, Mac, Sector, Unusable};
 
-/// While somebody waits, a target that does not answer is asked this often: it is back within a second of its return.
-pub(super) const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Announcements that are believed at once; anybody on the segment can forge them.
-pub(super) const ALARMS: u32 = 3;
 /// How often one more is believed, and how often at most IDENTIFY goes out because of them.
 const ALARM_EVERY: Duration = Duration::from_secs(3);
 const IDENTIFY_EVERY: Duration = Duration::from_secs(1);
@@ -33,11 +31,6 @@ const UNANSWERED: u8 = 3;
 /// How often what was answered before the disk was asked who it is is asked for again. A target with one buffer loses IDENTIFY to a
 /// write each time: it must not answer for ever.
 const ASKED_MAX: u8 = 16;
-
-/// Who a disk is.
-pub(super) fn of(identify: &Identify) -> Identity {
-    Identity { serial: identify.serial, model: identify.model, sectors: identify.sectors }
-}
 
 impl<R> Device<R> {
     /// Must nothing be answered, and no write leave, until the disk has shown its identity?
@@ -313,7 +306,7 @@ impl<R> Device<R> {
     pub(super) fn identified(&mut self, now: Time, path: PathId, sent: Time, raw: &[u8], sink: &mut Sink<R>) {
         let proving = self.path(path).is_some_and(|p| p.trust == Trust::Proving);
         let parsed = Identify::parse(raw);
-        if !self.believed(now, path, parsed.map(|identify| of(&identify)), sink) {
+        if !self.believed(now, path, parsed.map(|identify| Identity::from(&identify)), sink) {
             return;
         }
         let identify = match parsed {
@@ -329,7 +322,7 @@ impl<R> Device<R> {
                 return;
             }
         };
-        let who = of(&identify);
+        let who = Identity::from(&identify);
         let same = who == self.identity;
         let larger = self.is_larger(&who);
         let grown = self.grow && larger;
@@ -369,7 +362,7 @@ impl<R> Device<R> {
         if let Some(p) = self.path_mut(path) {
             p.odd = None;
         }
-        self.identity = of(&identify);
+        self.identity = Identity::from(&identify);
         self.info = identify;
         self.ident.copy_from_slice(raw);
     }
@@ -449,7 +442,7 @@ impl<R> Device<R> {
         // A slow target is silent before each answer: that alone must not make it answer for ever.
         let again = |came: Time, redone: u8| match () {
             () if came < asked => redone < ASKED_MAX,
-            () => came < silent_until && redone < super::receive::REDO_MAX,
+            () => came < silent_until && redone < REDO_MAX,
         };
         let unsure: Vec<ReqId> = self
             .reqs

@@ -1,10 +1,12 @@
 //! What may leave now, by which path, and as which bytes.
 
-use super::{BEHIND, Device, Lane, READS, SILENCE, Sink, State, WRITES};
+use super::{Device, Lane, Sink, State};
 use crate::engine::event::{Cause, Event};
-use crate::engine::flight::{Frame, FrameId, Place, ReqId, Work};
+use crate::engine::flight::{Frame, Work};
+use crate::engine::ids::{FrameId, PathId, ReqId};
 use crate::engine::ladder::SAME;
-use crate::engine::path::{Path, PathId, Trust};
+use crate::engine::limits::{ASK_AGAIN, BEHIND, PLAIN, READS, SILENCE, WRITES};
+use crate::engine::path::{Path, Place, Trust};
 use crate::engine::request::{Bytes, Error, Job, Req, Reservation};
 use crate::engine::time::Time;
 use crate::engine::transmit::{Payload, Transmit, padded};
@@ -21,8 +23,6 @@ const STREAK: u32 = 16;
 /// else every request would wait for its slowest frame.
 const SLOWER: u32 = 4;
 const SLOWER_BY: std::time::Duration = std::time::Duration::from_millis(1);
-/// Sectors a frame that need no jumbo frames: 1 KiB.
-const PLAIN: u8 = 2;
 /// Copies of a frame that expired before it leaves sector by sector. From [`SAME`] on it leaves in pieces of [`PLAIN`].
 const SINGLE: u8 = SAME + 2;
 
@@ -346,7 +346,7 @@ impl<R> Device<R> {
             patience = patience.max(slow);
         } else if matches!(work, Work::Identify { .. }) && waited_for {
             // Somebody waits for the target to return: ask at least once a second.
-            patience = patience.min(super::identity::ASK_AGAIN);
+            patience = patience.min(ASK_AGAIN);
         }
         path.stats.sent += 1;
         path.stats.resent += u64::from(again);
@@ -378,7 +378,7 @@ impl<R> Device<R> {
             Some(path) => self.launch(id, path, now, sink),
             None => {
                 // Try again when a path comes back, or give up with the request.
-                let due = now + super::identity::ASK_AGAIN;
+                let due = now + ASK_AGAIN;
                 if let Some(f) = self.flight.get_mut(id) {
                     f.due = due;
                 }

@@ -1,9 +1,11 @@
 //! The ways to the target: how they are found, proven, lost, and what the target says of its limits.
 
-use super::{Device, PATHS_MAX, Sink, State};
+use super::{Device, Sink, State};
 use crate::engine::event::{Event, Reason};
-use crate::engine::flight::{FrameId, Work};
-use crate::engine::path::{NetId, Path, PathId, Trust};
+use crate::engine::flight::{Frame, Work};
+use crate::engine::ids::{FrameId, NetId, PathId};
+use crate::engine::limits::PATHS_MAX;
+use crate::engine::path::{Path, Trust};
 use crate::engine::time::Time;
 use crate::wire::{Config, Mac, Sector};
 
@@ -221,7 +223,7 @@ impl<R> Device<R> {
 
     /// Asks for the limits over one path.
     pub(super) fn query(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) {
-        let asked = |(_, f): (FrameId, &crate::engine::flight::Frame)| f.work == Work::Query { path };
+        let asked = |(_, f): (FrameId, &Frame)| f.work == Work::Query { path };
         if !self.flight.iter().any(asked) && self.path(path).is_some_and(|p| p.up) {
             let id = self.flight.create(Work::Query { path }, Sector(0), 0);
             self.launch(id, path, now, sink);
@@ -238,7 +240,7 @@ impl<R> Device<R> {
             p.probing = Some(most);
         }
         let sectors = sectors.min(most);
-        let asked = |(_, f): (FrameId, &crate::engine::flight::Frame)| f.work == Work::Probe { path };
+        let asked = |(_, f): (FrameId, &Frame)| f.work == Work::Probe { path };
         if !self.flight.iter().any(asked) && self.path(path).is_some_and(|p| p.up) {
             let id = self.flight.create(Work::Probe { path }, Sector(0), sectors);
             self.launch(id, path, now, sink);

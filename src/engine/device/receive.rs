@@ -2,11 +2,12 @@
 
 use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
-use crate::engine::flight::{Copy, FrameId, Owner, Place, ReqId, Work};
+use crate::engine::flight::{Copy, Owner, Work};
 use crate::engine::flushing::{Refused, is_echo};
-use crate::engine::ladder;
+use crate::engine::ids::{FrameId, NetId, PathId, ReqId};
+use crate::engine::limits::{ASK_AGAIN, PLAIN, REDO_MAX, SILENCE};
 use crate::engine::locks::SECTORS_END;
-use crate::engine::path::{NetId, PathId, TAILS, Trust};
+use crate::engine::path::{Place, TAILS, Trust};
 use crate::engine::request::{Answered, Error, Job, Req};
 use crate::engine::time::Time;
 use crate::wire::{
@@ -18,9 +19,6 @@ const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(1);
 /// But no longer than this: one target that was stopped for a minute and then answered must not make every later overlap
 /// wait past its deadline. Four of the longest timeouts.
 const QUARANTINE_MAX: std::time::Duration = std::time::Duration::from_secs(32);
-
-/// How often answers that came in doubt are asked for again. More would never end with a target that takes seconds each time.
-pub(super) const REDO_MAX: u8 = 3;
 
 /// Answers without their data after which a raw command is believed to bring none.
 const SHORT_MAX: u8 = 3;
@@ -182,7 +180,7 @@ impl<R> Device<R> {
         // What a MAC says that has not proven itself is no sign of life of the disk that we know.
         let proven = copy.path.and_then(|id| self.path(id)).is_none_or(|p| p.trust != Trust::Proving);
         if proven {
-            let silent = now.since(self.last_heard) > super::SILENCE;
+            let silent = now.since(self.last_heard) > SILENCE;
             if silent {
                 self.silent_until = now;
             }
@@ -269,7 +267,7 @@ impl<R> Device<R> {
         {
             path.lose(copy.place, early);
             if matches!(work, Work::Read { .. } | Work::Write { .. }) {
-                if count > ladder::PLAIN {
+                if count > PLAIN {
                     sink.events.push(Event::LostJumbo(path.net, path.mac));
                 }
                 let down = self.path_mut(path_id).is_some_and(|p| p.ladder.lost(count, expiries, now));
@@ -546,7 +544,7 @@ impl<R> Device<R> {
                 self.refuse_path(path, now, sink);
             }
             Said::Failed(..) | Said::Refused(_) => {
-                self.ask_after = now + super::identity::ASK_AGAIN;
+                self.ask_after = now + ASK_AGAIN;
                 self.disarm(sink);
             }
         }

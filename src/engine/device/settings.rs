@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::{DEADLINE, Device, State};
+use super::{Device, State};
 use crate::engine::Error;
-use crate::engine::event::{Identity, Reason};
+use crate::engine::event::Reason;
+use crate::engine::ids::Identity;
+use crate::engine::limits::{DEADLINE, FRAMES_MAX};
 use crate::engine::partition::{PartError, PartId, Partition, Refusal, Scanned};
 use crate::engine::request::Handle;
 use crate::engine::status::{FlushState, PathStatus, Status};
@@ -227,7 +229,7 @@ impl<R> Device<R> {
             nopen: self.nopen,
             nout: self.inflight(),
             nmaxout: window.min(self.limit()),
-            nframes: u32::from(self.buffers).clamp(1, super::FRAMES_MAX),
+            nframes: u32::from(self.buffers).clamp(1, FRAMES_MAX),
             maxbcnt: usize::from(sectors) * SECTOR,
             maxmtu: self.mtu_cap.map_or(mtu, |cap| cap.min(mtu)),
             fw: self.fw,

@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Device, REQUESTS_MAX, Sink, State};
+use super::{Device, Sink, State};
 use crate::engine::buffer::{Buf, Lease, Purpose};
 use crate::engine::event::{Cause, Event};
-use crate::engine::flight::{FrameId, ReqId, Work};
+use crate::engine::flight::Work;
+use crate::engine::ids::{FrameId, ReqId};
+use crate::engine::limits::REQUESTS_MAX;
 use crate::engine::request::{Bytes, Error, For, Io, Job, Outcome, Output, Raw, Req, Request, Span};
 use crate::engine::stats::Op;
 use crate::engine::time::Time;

@@ -1,10 +1,12 @@
 //! What is due: copies that expired, requests out of time, quarantines that end, probes.
 
-use super::{COMMAND_DEADLINE, Device, Sink, State};
+use super::{Device, Sink, State};
 use crate::engine::event::{Cause, Event, Reason};
-use crate::engine::flight::{FrameId, ReqId, Work};
+use crate::engine::flight::Work;
+use crate::engine::ids::{FrameId, PathId, ReqId};
 use crate::engine::ladder::below;
-use crate::engine::path::{PathId, Trust};
+use crate::engine::limits::COMMAND_DEADLINE;
+use crate::engine::path::Trust;
 use crate::engine::request::{Error, Job, Req};
 use crate::engine::time::Time;
 

@@ -1,0 +1,37 @@
+//! Limits that more than one file of the engine keeps to. What only one file needs stands there.
+
+use std::time::Duration;
+
+/// What one request may take unless the operator says otherwise: the kernel driver's aoe_deadsecs. A server
+/// reboots within it, and a file system on top survives.
+pub const DEADLINE: Duration = Duration::from_secs(180);
+/// What a command that asks the target (config, mask, reserve) may take.
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
+/// Without a valid frame from a target for this long it may have been replaced behind our back: IDENTIFY goes
+/// before any write. A machine needs longer than this to restart, and a busy target is never silent so long.
+pub const SILENCE: Duration = Duration::from_secs(1);
+/// While somebody waits, a target that does not answer is asked this often: it is back within a second of its return.
+pub const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Announcements that are believed at once; anybody on the segment can forge them.
+pub const ALARMS: u32 = 3;
+/// How often answers that came in doubt are asked for again. With more, a request to a target that takes seconds
+/// for each answer would never end.
+pub const REDO_MAX: u8 = 3;
+/// Requests of one target that may wait at a time: some of the work looks at each of them, and each takes memory.
+/// More than the users of a mount that works ever have.
+pub const REQUESTS_MAX: usize = 16_384;
+/// Frames outstanding at most, over one path and over all, whatever the target advertises: the limit of devaoe and
+/// of the kernel's driver (docs/design.md#paths-and-windows).
+pub const FRAMES_MAX: u32 = 128;
+/// Netlinks × MACs that one target is known by.
+pub const PATHS_MAX: usize = 36;
+/// Sectors a frame that every Ethernet frame carries (1500 bytes), and that need no jumbo frames: 1 KiB.
+pub const PLAIN: u8 = 2;
+
+/// The lanes in which work waits to leave: two for requests that somebody waits for, and [`BEHIND`] for what is read
+/// ahead. A request or a frame knows which one is its own, and the device keeps them.
+pub const READS: usize = 0;
+/// See [`READS`].
+pub const WRITES: usize = 1;
+/// See [`READS`].
+pub const BEHIND: usize = 2;
