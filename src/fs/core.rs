@@ -163,7 +163,7 @@ impl Core {
     }
 
     /// The thread that has made a request receives answers until there is another one. See [`Runtime::attend`].
-    pub fn attend(&self, deputy: &mut Deputy) {
+    pub fn attend(&self, deputy: &Deputy) {
         self.runtime.attend(deputy);
     }
 
