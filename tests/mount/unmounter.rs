@@ -9,8 +9,8 @@ use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
+use crate::bed::room::{Room, SOON, running, state, this_program};
 use crate::bed::{Daemon, proc, until};
-use crate::room::{Room, SOON, running, state, this_program};
 
 crate::tests![
     kill_9_takes_the_mount_away,
@@ -46,7 +46,7 @@ fn kill_9_takes_a_busy_mount_away() {
 
 /// A daemon one of whose threads waits for the daemon's own reply: kill -9 alone ends neither that thread nor the wait of
 /// its users.
-fn stuck_daemon(room: &Room) -> (crate::room::Daemoned, std::thread::JoinHandle<std::io::Error>) {
+fn stuck_daemon(room: &Room) -> (crate::bed::room::Daemoned, std::thread::JoinHandle<std::io::Error>) {
     let point = room.point();
     let argv = [&this_program(), "--daemon", point.to_str().unwrap(), "1", "test", "", "hold"];
     let daemon = room.started(&argv);
@@ -71,7 +71,7 @@ fn has_a_stuck_thread(pid: u32) -> bool {
     std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.flatten().any(waits))
 }
 
-fn freed(daemon: &crate::room::Daemoned, user: std::thread::JoinHandle<std::io::Error>) {
+fn freed(daemon: &crate::bed::room::Daemoned, user: std::thread::JoinHandle<std::io::Error>) {
     daemon.daemon.kill9();
     until("the unmounter is gone", SOON, || !running(daemon.unmounter()));
     until("its user is freed", SOON, || user.is_finished());

@@ -5,11 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what failed by panicking")]
 
-#[path = "edges_netns/bed.rs"]
 mod bed;
-
-#[path = "edges_netns/packet.rs"]
 mod packet;
-
-#[path = "edges_netns/watch.rs"]
 mod watch;

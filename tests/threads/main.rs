@@ -16,7 +16,6 @@ use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::wire::{Addr, Mac};
 use parking_lot::Mutex;
 
-#[path = "threads/deputy.rs"]
 mod deputy;
 
 /// Requests must not hang: everything here ends within this.
