@@ -17,6 +17,7 @@ use aoefs::wire::{Addr, Mac};
 use parking_lot::Mutex;
 
 mod deputy;
+mod target;
 
 /// Requests must not hang: everything here ends within this.
 const PATIENCE: Duration = Duration::from_secs(60);
