@@ -23,20 +23,33 @@ use crate::engine::{Device, Error, Handle, Io, Outcome, Pool, Request, Stream};
 use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit, UnitId};
 use crate::wire::Addr;
 
+#[path = "context/change.rs"]
 mod change;
+#[path = "file/ctl/unit.rs"]
 mod command;
+#[path = "file/config.rs"]
 mod config;
+#[path = "file/disk/copy.rs"]
 mod copy;
+#[path = "file/disk.rs"]
 mod disk;
+#[path = "file/disk/allocate.rs"]
 mod fallocate;
+#[path = "file.rs"]
 mod files;
+#[path = "file/list.rs"]
 mod lists;
 mod names;
 mod opening;
+#[path = "file/ctl/partscan.rs"]
 mod partscan;
+#[path = "context/pending.rs"]
 mod pending;
+#[path = "file/raw.rs"]
 mod raw;
+#[path = "status.rs"]
 mod status;
+#[path = "file/disk/zero.rs"]
 mod zero;
 
 pub use copy::At;

@@ -16,7 +16,9 @@ use crate::engine;
 use crate::runtime::{Unit, events};
 use crate::wire::Addr;
 
+#[path = "kept.rs"]
 mod page;
+#[path = "file/disk/truncation.rs"]
 mod truncation;
 
 pub use page::{Kept, Page};
