@@ -3,13 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::text::{Cap, DevlinkPage, FlushLine, NetLine, PartLine, PathLine, TargetLine, TopPage, UnitPage};
 use crate::engine::{FlushState, NetId, PathStatus, Status, Trust};
-use crate::fs::text::{
-    Cap, DevlinkPage, FlushLine, NetLine, PartLine, PathLine, TargetLine, TopPage, UnitPage,
-};
-use crate::runtime::{NetlinkStatus, Unit};
-
-use super::Core;
+use crate::runtime::{NetlinkStatus, Runtime, Unit};
 
 /// Frames of more data than this, in bytes, need `jumbo`.
 const SMALL: usize = 1024;
@@ -79,96 +75,95 @@ fn flags(status: &Status, uncached: bool) -> Vec<&'static str> {
     UnitPage::FLAGS.into_iter().zip(set).filter(|(_, set)| *set).map(|(flag, _)| flag).collect()
 }
 
-impl Core {
-    /// How many files a target's `devlink` has.
-    pub(super) fn devlinks(&self, unit: &Arc<Unit>) -> u8 {
-        let paths = self.runtime.look(unit, |device| device.paths());
-        u8::try_from(nets(&paths).len()).unwrap_or(u8::MAX)
-    }
+/// How many files a target's `devlink` has.
+pub fn devlinks(runtime: &Runtime, unit: &Unit) -> u8 {
+    let paths = runtime.look(unit, |device| device.paths());
+    u8::try_from(nets(&paths).len()).unwrap_or(u8::MAX)
+}
 
-    pub(super) fn unit_page(&self, unit: &Unit) -> UnitPage {
-        let (status, parts) = self.runtime.look(unit, |device| {
-            let parts = device.partitions().map(|part| PartLine {
-                name: part.name.clone(),
-                start: part.start,
-                end: part.end,
-            });
-            (device.status(), parts.collect())
+/// The text of a target's `ctl`. `uncached`: what the mount says where the target's own switch was never set.
+pub fn unit(runtime: &Runtime, unit: &Unit, uncached: bool) -> String {
+    let (status, parts) = runtime.look(unit, |device| {
+        let parts = device.partitions().map(|part| PartLine {
+            name: part.name.clone(),
+            start: part.start,
+            end: part.end,
         });
-        UnitPage {
+        (device.status(), parts.collect())
+    });
+    UnitPage {
+        state: state(status.up),
+        nopen: status.nopen.into(),
+        nout: status.nout.into(),
+        nmaxout: status.nmaxout.into(),
+        nframes: status.nframes.into(),
+        maxbcnt: status.maxbcnt as u64,
+        maxmtu: status.maxmtu as u64,
+        fw: status.fw,
+        model: status.model.to_string(),
+        serial: status.serial.to_string(),
+        firmware: status.firmware.to_string(),
+        flags: flags(&status, uncached),
+        sectors: status.sectors,
+        shown: status.size / crate::wire::SECTOR as u64,
+        parts,
+        flush: match status.flush {
+            FlushState::None => FlushLine::None,
+            FlushState::Flush => FlushLine::Yes,
+            FlushState::FlushExt => FlushLine::Ext,
+        },
+        deadline: status.deadline.as_secs(),
+        caps: [
+            Cap(status.mtu_cap.map(|cap| cap as u64)),
+            Cap(status.maxbno.map(u64::from)),
+            Cap(status.maxout.map(u64::from)),
+        ],
+        requests: status.requests as u64,
+    }
+    .to_string()
+}
+
+/// The text of the top `ctl`.
+pub fn top(runtime: &Runtime) -> String {
+    let netlinks = runtime.netlinks();
+    let name = |id: NetId| {
+        netlinks.iter().find(|net| net.id == id).map_or_else(|| format!("if{}", id.0), |net| net.name.clone())
+    };
+    let target = |unit: &Arc<Unit>| {
+        let (status, paths) = runtime.look(unit, |device| (device.status(), device.paths()));
+        TargetLine {
+            addr: unit.addr,
+            bytes: status.size,
+            interfaces: nets(&paths).into_iter().map(name).collect(),
+            payload: status.maxbcnt as u64,
             state: state(status.up),
-            nopen: status.nopen.into(),
-            nout: status.nout.into(),
-            nmaxout: status.nmaxout.into(),
-            nframes: status.nframes.into(),
-            maxbcnt: status.maxbcnt as u64,
-            maxmtu: status.maxmtu as u64,
-            fw: status.fw,
-            model: status.model.to_string(),
-            serial: status.serial.to_string(),
-            firmware: status.firmware.to_string(),
-            flags: flags(&status, self.settings.uncached),
-            sectors: status.sectors,
-            shown: status.size / crate::wire::SECTOR as u64,
-            parts,
-            flush: match status.flush {
-                FlushState::None => FlushLine::None,
-                FlushState::Flush => FlushLine::Yes,
-                FlushState::FlushExt => FlushLine::Ext,
-            },
-            deadline: status.deadline.as_secs(),
-            caps: [
-                Cap(status.mtu_cap.map(|cap| cap as u64)),
-                Cap(status.maxbno.map(u64::from)),
-                Cap(status.maxout.map(u64::from)),
-            ],
-            requests: status.requests as u64,
         }
+    };
+    let on = |switch: &AtomicBool| switch.load(Ordering::Relaxed);
+    let switches = &runtime.switches;
+    TopPage {
+        debug: on(&switches.debug),
+        autodiscover: on(&switches.autodiscover),
+        rediscover: on(&switches.rediscover),
+        nets: netlinks.iter().map(net_line).collect(),
+        targets: runtime.units().iter().map(target).collect(),
+        candidates: runtime.candidates() as u64,
     }
+    .to_string()
+}
 
-    pub(super) fn top_page(&self) -> TopPage {
-        let netlinks = self.runtime.netlinks();
-        let name = |id: NetId| {
-            netlinks
-                .iter()
-                .find(|net| net.id == id)
-                .map_or_else(|| format!("if{}", id.0), |net| net.name.clone())
-        };
-        let target = |unit: &Arc<Unit>| {
-            let (status, paths) = self.runtime.look(unit, |device| (device.status(), device.paths()));
-            TargetLine {
-                addr: unit.addr,
-                bytes: status.size,
-                interfaces: nets(&paths).into_iter().map(name).collect(),
-                payload: status.maxbcnt as u64,
-                state: state(status.up),
-            }
-        };
-        let on = |switch: &AtomicBool| switch.load(Ordering::Relaxed);
-        let switches = &self.runtime.switches;
-        TopPage {
-            debug: on(&switches.debug),
-            autodiscover: on(&switches.autodiscover),
-            rediscover: on(&switches.rediscover),
-            nets: netlinks.iter().map(net_line).collect(),
-            targets: self.runtime.units().iter().map(target).collect(),
-            candidates: self.runtime.candidates() as u64,
-        }
-    }
-
-    /// `devlink/n`, if the target still has so many.
-    pub(super) fn devlink_page(&self, unit: &Unit, n: u8) -> Option<DevlinkPage> {
-        let (up, jumbo, paths) =
-            self.runtime.look(unit, |device| (device.is_up(), device.jumbo(), device.paths()));
-        let id = *nets(&paths).get(usize::from(n))?;
-        let netlinks = self.runtime.netlinks();
-        let net = netlinks.iter().find(|net| net.id == id).map(net_line).unwrap_or_default();
-        let paths: Vec<&PathStatus> = paths.iter().filter(|path| path.net == id).collect();
-        Some(DevlinkPage {
-            up: up && paths.iter().any(|path| path.up && path.trust == Trust::Active),
-            jumbo: jumbo && paths.iter().any(|path| usize::from(path.sectors) * crate::wire::SECTOR > SMALL),
-            net,
-            paths: paths.into_iter().map(path_line).collect(),
-        })
-    }
+/// The text of `devlink/n`, if the target still has so many.
+pub fn devlink(runtime: &Runtime, unit: &Unit, n: u8) -> Option<String> {
+    let (up, jumbo, paths) = runtime.look(unit, |device| (device.is_up(), device.jumbo(), device.paths()));
+    let id = *nets(&paths).get(usize::from(n))?;
+    let netlinks = runtime.netlinks();
+    let net = netlinks.iter().find(|net| net.id == id).map(net_line).unwrap_or_default();
+    let paths: Vec<&PathStatus> = paths.iter().filter(|path| path.net == id).collect();
+    let page = DevlinkPage {
+        up: up && paths.iter().any(|path| path.up && path.trust == Trust::Active),
+        jumbo: jumbo && paths.iter().any(|path| usize::from(path.sectors) * crate::wire::SECTOR > SMALL),
+        net,
+        paths: paths.into_iter().map(path_line).collect(),
+    };
+    Some(page.to_string())
 }
