@@ -1,16 +1,20 @@
 //! The FUSE face: translation only.
 
+mod context;
 pub mod core;
 pub mod ctl;
 pub mod errno;
+mod file;
 pub mod handlers;
-pub mod handles;
+mod handles;
+mod kept;
 pub mod lists;
 pub mod metrics;
 pub mod notify;
 pub mod raw;
 pub mod session;
 pub mod stats;
+mod status;
 pub mod text;
 pub mod tree;
 pub mod worker;
