@@ -20,12 +20,12 @@ crate::tests![
     sync_d6_kinds_of_flush,
     sector_w4_read_modify_write_fails_whole,
     sector_w1_certain_interleaving,
-    return_l5_slow_target(120),
-    integrity_t4_late_answers_complete_nothing_else,
-    bound_t9_window_follows_the_advertised_buffers,
+    return_l5_slow_target(120, beside),
+    integrity_t4_late_answers_complete_nothing_else(beside),
+    bound_t9_window_follows_the_advertised_buffers(beside),
     once_l4_window_of_one_and_an_error_on_the_last_frame,
     integrity_x6_ten_answers_or_the_wrong_one,
-    deadline_x7_answers_identify_but_no_io,
+    deadline_x7_answers_identify_but_no_io(beside),
     fallocate_punches_where_trim_zeroes,
 ];
 

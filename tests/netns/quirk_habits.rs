@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 crate::tests![
-    quirk_buffers_of_0_1_3_and_1024,
+    quirk_buffers_of_0_1_3_and_1024(beside),
     quirk_overflowing_queue_drops_silently(120),
     quirk_one_thread_that_waits_for_its_disk(120),
-    quirk_ends_with_its_link,
+    quirk_ends_with_its_link(beside),
     quirk_ends_of_an_answer_above_its_mtu,
     quirk_duplicates_are_executed(120),
     quirk_requests_are_reordered(120),
