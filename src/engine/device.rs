@@ -21,8 +21,6 @@ mod sleep;
 mod submit;
 mod sweep;
 
-use std::collections::VecDeque;
-
 use slab::Slab;
 
 use super::ahead::Ahead;
@@ -31,7 +29,8 @@ use super::event::{Event, Reason};
 use super::flight::{Flight, TagSpace};
 use super::flushing::Flushing;
 use super::ids::{FrameId, Identity, NetId, ReqId};
-use super::limits::{ALARMS, READS};
+use super::lanes::Lanes;
+use super::limits::ALARMS;
 use super::locks::Locks;
 use super::partition::Partitions;
 use super::path::{Path, Trust};
@@ -131,17 +130,6 @@ enum Confidence {
     Suspect(Time),
 }
 
-/// Work that waits to leave, in two lanes so that neither reads nor writes starve, and a third for what nobody waits for.
-#[derive(Debug, Default)]
-struct Lane {
-    /// Frames to send (again), before anything new.
-    again: VecDeque<FrameId>,
-    /// Requests with frames that have not been issued.
-    ready: VecDeque<ReqId>,
-    /// Frames issued for the request at the front since it came there.
-    streak: u32,
-}
-
 /// One target. `R` travels with each request and comes back with its outcome.
 #[derive(Debug)]
 pub struct Device<R> {
@@ -175,11 +163,8 @@ pub struct Device<R> {
     reqs: Slab<Req<R>>,
     /// Bytes of the writes among them.
     writing: usize,
-    lanes: [Lane; 3],
-    turn: usize,
+    lanes: Lanes,
     held: Vec<ReqId>,
-    /// Frames that may not be sent a second time until a quarantine ends.
-    parked: Vec<FrameId>,
     locks: Locks,
     partitions: Partitions,
     ahead: Ahead,
@@ -241,10 +226,8 @@ impl<R> Device<R> {
             ask_after: now,
             reqs: Slab::new(),
             writing: 0,
-            lanes: Default::default(),
-            turn: READS,
+            lanes: Lanes::default(),
             held: Vec::new(),
-            parked: Vec::new(),
             locks: Locks::default(),
             partitions: Partitions::default(),
             ahead: Ahead::default(),

@@ -27,11 +27,3 @@ pub const FRAMES_MAX: u32 = 128;
 pub const PATHS_MAX: usize = 36;
 /// Sectors a frame that every Ethernet frame carries (1500 bytes), and that need no jumbo frames: 1 KiB.
 pub const PLAIN: u8 = 2;
-
-/// The lanes in which work waits to leave: two for requests that somebody waits for, and [`BEHIND`] for what is read
-/// ahead. A request or a frame knows which one is its own, and the device keeps them.
-pub const READS: usize = 0;
-/// See [`READS`].
-pub const WRITES: usize = 1;
-/// See [`READS`].
-pub const BEHIND: usize = 2;

@@ -13,6 +13,7 @@ mod flight;
 mod flushing;
 mod ids;
 mod ladder;
+mod lanes;
 mod limits;
 mod locks;
 mod partition;

@@ -13,7 +13,8 @@ use crate::engine::Data;
 use crate::engine::ahead::Found;
 use crate::engine::buffer::{Lease, Purpose};
 use crate::engine::ids::{ReqId, Stream};
-use crate::engine::limits::{READS, SILENCE};
+use crate::engine::lanes::Lane;
+use crate::engine::limits::SILENCE;
 use crate::engine::request::{For, Handle, Job, Outcome, Output, Span};
 use crate::engine::time::Time;
 use crate::wire::{SECTOR, Sector};
@@ -89,7 +90,7 @@ impl<R> Device<R> {
             if let Some(req) = self.reqs.get_mut(id).filter(|r| r.behind) {
                 req.behind = false;
                 if req.queued {
-                    self.lanes[READS].ready.push_back(id);
+                    self.lanes.push_request(Lane::Reads, id);
                 }
             }
         }

@@ -1,11 +1,12 @@
 //! What may leave now, by which path, and as which bytes.
 
-use super::{Device, Lane, Sink, State};
+use super::{Device, Sink, State};
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Frame, Work};
 use crate::engine::ids::{FrameId, PathId, ReqId};
 use crate::engine::ladder::SAME;
-use crate::engine::limits::{ASK_AGAIN, BEHIND, PLAIN, READS, SILENCE, WRITES};
+use crate::engine::lanes::Lane;
+use crate::engine::limits::{ASK_AGAIN, PLAIN, SILENCE};
 use crate::engine::path::{Path, Place, Trust};
 use crate::engine::request::{Bytes, Error, Job, Req, Reservation};
 use crate::engine::time::Time;
@@ -15,9 +16,6 @@ use crate::wire::{
     RESERVE_LEN, Reserve, ReserveVerb, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, fill_trim,
 };
 
-/// Frames of one request before the next one in its lane has its turn, so that a small request does not wait
-/// for the whole of a large one.
-const STREAK: u32 = 16;
 /// A path joins in only while its round trip is at most this many times the fastest one's, and this much longer:
 /// else every request would wait for its slowest frame.
 const SLOWER: u32 = 4;
@@ -41,22 +39,18 @@ impl<R> Device<R> {
             self.keep_asking(now, sink);
             return;
         }
-        if self.has_writes() && !self.doubtful() && now.since(self.last_heard) > SILENCE {
-            self.doubt(now, None, sink);
-        }
-        if self.has_reads() && !self.doubtful() && now.since(self.last_heard) > SILENCE {
+        if self.lanes.any() && !self.doubtful() && now.since(self.last_heard) > SILENCE {
             self.doubt(now, None, sink);
         }
         let limit = self.limit();
         let mut idle = 0;
         let mut issued = false;
         while idle < 2 && self.inflight() < limit {
-            let lane = self.turn;
-            self.turn = 1 - lane;
+            let lane = self.lanes.next_turn();
             idle = if self.issue_one(lane, now, sink) { 0 } else { idle + 1 };
             issued |= idle == 0;
         }
-        while self.inflight() < limit && self.issue_one(BEHIND, now, sink) {
+        while self.inflight() < limit && self.issue_one(Lane::Behind, now, sink) {
             issued = true;
         }
         if issued {
@@ -66,46 +60,37 @@ impl<R> Device<R> {
         self.keep_asking(now, sink);
     }
 
-    fn has_writes(&self) -> bool {
-        !self.lanes[WRITES].ready.is_empty() || !self.lanes[WRITES].again.is_empty()
-    }
-
-    fn has_reads(&self) -> bool {
-        [READS, BEHIND].iter().any(|lane| !self.lanes[*lane].ready.is_empty())
-            || !self.lanes[READS].again.is_empty()
-    }
-
     /// A quarantine ended: there is room for one more, and what waited for that is sent again.
     fn unpark(&mut self) {
-        if self.parked.is_empty() || self.locks.full() {
+        if self.locks.full() {
             return;
         }
-        for id in std::mem::take(&mut self.parked) {
+        for id in self.lanes.unpark() {
             if let Some(frame) = self.flight.get(id).filter(|f| f.queued) {
-                self.lanes[lane_of(frame.work)].again.push_back(id);
+                self.lanes.push_frame(frame.work.lane(), id);
             }
         }
     }
 
     /// Sends one frame of a lane. False: nothing in it can leave now.
-    fn issue_one(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
-        if lane == WRITES && self.locks.crowded() {
+    fn issue_one(&mut self, lane: Lane, now: Time, sink: &mut Sink<R>) -> bool {
+        if lane == Lane::Writes && self.locks.crowded() {
             return false;
         }
         // What leaves together with IDENTIFY for a suspect may be answered by a disk that is gone again when IDENTIFY arrives. And of
         // several paths another one may lead to another disk than the one that will show its identity.
-        if self.suspect() || self.doubtful() && (lane == WRITES || self.paths.len() > 1) {
+        if self.suspect() || self.doubtful() && (lane == Lane::Writes || self.paths.len() > 1) {
             return false;
         }
         self.issue_again(lane, now, sink) || self.issue_new(lane, now, sink)
     }
 
-    fn issue_again(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
-        while let Some(&id) = self.lanes[lane].again.front() {
+    fn issue_again(&mut self, lane: Lane, now: Time, sink: &mut Sink<R>) -> bool {
+        while let Some(id) = self.lanes.first_frame(lane) {
             // A place in the lane may outlive its frame, and the frame's number may be another's by now, of the other lane.
-            let here = |f: &&Frame| f.queued && lane_of(f.work) == lane;
+            let here = |f: &&Frame| f.queued && f.work.lane() == lane;
             let Some(frame) = self.flight.get(id).filter(here) else {
-                self.lanes[lane].again.pop_front();
+                self.lanes.pop_frame(lane);
                 continue;
             };
             let (work, last, expiries) = (frame.work, frame.last().copied(), frame.expiries);
@@ -118,30 +103,29 @@ impl<R> Device<R> {
             }
             if work.modifies() && last.is_some() && self.locks.full() {
                 // A second copy leaves a range to be held back, and there is no room to note it down.
-                self.lanes[lane].again.pop_front();
-                self.parked.push(id);
+                self.lanes.park_frame(lane);
                 self.stats.held_back += 1;
                 continue;
             }
             let whole = self.whole(work);
             if !self.carries(whole) {
-                self.lanes[lane].again.pop_front();
+                self.lanes.pop_frame(lane);
                 self.too_large(work.request(), now, sink);
                 continue;
             }
             let Some(path) = self.choose(now, last.and_then(|c| c.path), whole) else { return false };
-            self.lanes[lane].again.pop_front();
+            self.lanes.pop_frame(lane);
             self.launch_in_pieces(id, path, now, sink);
             return true;
         }
         false
     }
 
-    fn issue_new(&mut self, lane: usize, now: Time, sink: &mut Sink<R>) -> bool {
-        while let Some(&id) = self.lanes[lane].ready.front() {
+    fn issue_new(&mut self, lane: Lane, now: Time, sink: &mut Sink<R>) -> bool {
+        while let Some(id) = self.lanes.first_request(lane) {
             let here = |r: &Req<R>| r.queued && r.lane() == lane;
             if !self.reqs.get(id).is_some_and(here) {
-                self.lanes[lane].ready.pop_front();
+                self.lanes.pop_request(lane);
                 continue;
             }
             let whole = self.reqs.get(id).map_or(0, Req::whole);
@@ -154,18 +138,9 @@ impl<R> Device<R> {
             let ext = self.flushing.kind() == FlushKind::FlushExt;
             let Some(req) = self.reqs.get_mut(id) else { return false };
             let work = req.next_work(id, most, ext);
-            let over = req.all_issued();
-            let Lane { ready, streak, .. } = &mut self.lanes[lane];
-            *streak += 1;
-            if over || work.is_none() {
-                req.queued = false;
-                ready.pop_front();
-                *streak = 0;
-            } else if *streak >= STREAK && lane != BEHIND {
-                // What is read ahead is wanted in the order in which it was begun.
-                ready.rotate_left(1);
-                *streak = 0;
-            }
+            let over = req.all_issued() || work.is_none();
+            req.queued = !over;
+            self.lanes.issued(lane, over);
             let Some((work, at, count)) = work else { continue };
             if let Job::Read { span, buf: buf @ None, .. } = &mut req.job {
                 // Memory is taken when the first frame leaves: what only waits costs none.
@@ -430,11 +405,6 @@ impl<R> Device<R> {
             sink.events.push(Event::FrameSize(p.net, p.mac, self.sectors(p)));
         }
     }
-}
-
-/// The lane in which a frame waits to be sent again.
-pub(super) fn lane_of(work: Work) -> usize {
-    if work.needs_trust() { WRITES } else { READS }
 }
 
 fn config(verb: Verb, string: &[u8]) -> Payload {

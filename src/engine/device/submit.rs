@@ -352,7 +352,7 @@ impl<R> Device<R> {
         let Some(req) = self.reqs.get_mut(id) else { return };
         if !req.queued {
             req.queued = true;
-            self.lanes[req.lane()].ready.push_back(id);
+            self.lanes.push_request(req.lane(), id);
         }
     }
 
@@ -373,8 +373,7 @@ impl<R> Device<R> {
             && !frame.queued
         {
             frame.queued = true;
-            let lane = super::issue::lane_of(frame.work);
-            self.lanes[lane].again.push_back(id);
+            self.lanes.push_frame(frame.work.lane(), id);
         }
     }
 
