@@ -34,6 +34,7 @@ use super::limits::ALARMS;
 use super::locks::Locks;
 use super::partition::Partitions;
 use super::path::{Path, Trust};
+use super::paths::Paths;
 use super::request::{Outcome, Req};
 use super::rtt::Rtt;
 use super::settings::Settings;
@@ -149,7 +150,7 @@ pub struct Device<R> {
     /// The target refused TRIM although it promised it.
     trim_refused: bool,
 
-    paths: Vec<Option<Path>>,
+    paths: Paths,
     flight: Flight,
     slow: Rtt,
     last_heard: Time,
@@ -217,7 +218,7 @@ impl<R> Device<R> {
             buffers: birth.buffers,
             retired: false,
             trim_refused: false,
-            paths: vec![Some(path)],
+            paths: Paths::new(path),
             flight: Flight::new(birth.space, birth.seed),
             slow: Rtt::default(),
             last_heard: now,
@@ -262,10 +263,6 @@ impl<R> Device<R> {
     /// Frames that may be outstanding, over all paths.
     fn limit(&self) -> u32 {
         self.settings.frames(u32::from(self.buffers))
-    }
-
-    fn inflight(&self) -> u32 {
-        self.paths.iter().flatten().map(|p| p.window.inflight()).sum()
     }
 
     /// The only place where the state changes.

@@ -18,6 +18,7 @@ mod limits;
 mod locks;
 mod partition;
 mod path;
+mod paths;
 mod request;
 mod rtt;
 mod settings;

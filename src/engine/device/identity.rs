@@ -89,13 +89,13 @@ impl<R> Device<R> {
             self.credit += 1;
             self.credit_at = self.credit_at + ALARM_EVERY;
         }
-        if self.path_by(net, mac).is_none() {
+        if self.paths.find(net, mac).is_none() {
             self.propose(now, (net, mac, mtu, advertised), false, sink);
             return;
         }
         // A MAC that has not proven itself has nothing to say of the disk that we know, and costs the others no credit.
         let proving = |p: &Path| p.trust == Trust::Proving;
-        if self.path_by(net, mac).and_then(|id| self.path(id)).is_some_and(proving) {
+        if self.paths.find(net, mac).and_then(|id| self.paths.get(id)).is_some_and(proving) {
             return;
         }
         if self.credit == 0 {
@@ -106,12 +106,12 @@ impl<R> Device<R> {
         }
         self.credit -= 1;
         self.distrust(now, "it announced itself", sink);
-        let announced = self.paths_of(mac);
-        let others = self.path_ids().any(|(id, p)| p.usable() && !announced.contains(&id));
+        let announced = self.paths.ids(|_, p| p.mac == mac);
+        let others = self.paths.iter().any(|(id, p)| p.usable() && !announced.contains(&id));
         for id in announced {
             self.query(id, now, sink);
             // That another path still leads to the disk says nothing about this one.
-            if others && let Some(p) = self.path_mut(id) {
+            if others && let Some(p) = self.paths.get_mut(id) {
                 p.trust = Trust::Proving;
                 self.reprove(id, now, sink);
             }
@@ -122,7 +122,7 @@ impl<R> Device<R> {
     /// The target answered another initiator of this host: no announcement, but a sign of life.
     pub fn overheard(&mut self, now: Time, net: NetId, mac: Mac, sink: &mut Sink<R>) {
         self.stats.unexpected += 1;
-        if self.state != State::Up && self.path_by(net, mac).is_some() {
+        if self.state != State::Up && self.paths.find(net, mac).is_some() {
             self.revive(now, sink);
         }
     }
@@ -214,8 +214,7 @@ impl<R> Device<R> {
         self.ahead_doubted = true;
         self.drop_confirming();
         self.ask(now, sink);
-        let paths: Vec<PathId> = self.path_ids().map(|(id, _)| id).collect();
-        for id in paths {
+        for id in self.paths.ids(|_, _| true) {
             self.query(id, now, sink);
         }
     }
@@ -257,12 +256,12 @@ impl<R> Device<R> {
             }
             return;
         }
-        if expiries < ATTEMPTS && self.path(path).is_some_and(|p| p.up) {
+        if expiries < ATTEMPTS && self.paths.get(path).is_some_and(|p| p.up) {
             self.launch(id, path, now, sink);
             return;
         }
         self.flight.settle(id, None, None, now);
-        if self.path(path).is_some_and(|p| p.trust == Trust::Proving) {
+        if self.paths.get(path).is_some_and(|p| p.trust == Trust::Proving) {
             self.remove_path(path, now, sink);
         }
     }
@@ -278,7 +277,7 @@ impl<R> Device<R> {
         sink: &mut Sink<R>,
     ) -> bool {
         let known = said == Ok(self.identity);
-        let Some(p) = self.path_mut(path) else { return known };
+        let Some(p) = self.paths.get_mut(path) else { return known };
         let before = std::mem::replace(&mut p.odd, (!known).then_some((said, now)));
         if known || before.is_some_and(|(before, _)| before == said) {
             return true;
@@ -304,7 +303,7 @@ impl<R> Device<R> {
 
     /// IDENTIFY was answered over `path`; that copy had left at `sent`.
     pub(super) fn identified(&mut self, now: Time, path: PathId, sent: Time, raw: &[u8], sink: &mut Sink<R>) {
-        let proving = self.path(path).is_some_and(|p| p.trust == Trust::Proving);
+        let proving = self.paths.get(path).is_some_and(|p| p.trust == Trust::Proving);
         let parsed = Identify::parse(raw);
         if !self.believed(now, path, parsed.map(|identify| Identity::from(&identify)), sink) {
             return;
@@ -326,7 +325,7 @@ impl<R> Device<R> {
         let same = who == self.identity;
         let larger = self.is_larger(&who);
         let grown = self.grow && larger;
-        if !same && !grown && !self.gone() && self.others_known(path) {
+        if !same && !grown && !self.gone() && self.paths.others_known(path) {
             // Somebody else under the same address, while the disk that we know may well be there.
             self.refuse_path(path, now, sink);
             return;
@@ -353,13 +352,8 @@ impl<R> Device<R> {
         self.state != State::Up || expiries >= UNANSWERED
     }
 
-    /// Is there another path that led to the disk that we know? Without one, whoever answers is the disk.
-    fn others_known(&self, path: PathId) -> bool {
-        self.path_ids().any(|(id, p)| id != path && p.trust != Trust::Proving)
-    }
-
     fn take_identify(&mut self, path: PathId, identify: Identify, raw: &[u8]) {
-        if let Some(p) = self.path_mut(path) {
+        if let Some(p) = self.paths.get_mut(path) {
             p.odd = None;
         }
         self.identity = Identity::from(&identify);
@@ -389,7 +383,7 @@ impl<R> Device<R> {
             self.grow = false;
             sink.events.push(Event::Identified(self.identity));
         }
-        if let Some(p) = self.path_mut(path)
+        if let Some(p) = self.paths.get_mut(path)
             && p.trust == Trust::Proving
         {
             p.trust = Trust::Active;
@@ -418,7 +412,7 @@ impl<R> Device<R> {
         let all: Vec<ReqId> =
             self.reqs.iter().filter(|(_, r)| r.granted && !r.waits).map(|(id, _)| id).collect();
         if !all.is_empty() {
-            self.forget_delays();
+            self.paths.restart();
         }
         for id in all {
             self.ask_anew(id, now);
@@ -516,13 +510,7 @@ impl<R> Device<R> {
             }
             self.line_up(id);
         }
-        self.forget_delays();
-    }
-
-    fn forget_delays(&mut self) {
-        for p in self.paths.iter_mut().flatten() {
-            p.restart();
-        }
+        self.paths.restart();
     }
 
     /// Another disk: what was asked of the old one must not reach it.
@@ -547,14 +535,13 @@ impl<R> Device<R> {
         self.confidence = Confidence::Confirmed;
         sink.events.push(Event::Replaced { was, is: self.identity });
         // The other paths led to the old disk; each must show that it leads to this one.
-        let others: Vec<PathId> = self.path_ids().map(|(id, _)| id).filter(|id| *id != path).collect();
-        for id in others {
-            if let Some(p) = self.path_mut(id) {
+        for id in self.paths.ids(|id, _| id != path) {
+            if let Some(p) = self.paths.get_mut(id) {
                 p.trust = Trust::Proving;
             }
             self.prove(id, now, sink);
         }
-        if let Some(p) = self.path_mut(path) {
+        if let Some(p) = self.paths.get_mut(path) {
             p.trust = Trust::Active;
             p.window.restart();
         }

@@ -219,15 +219,15 @@ impl<R> Device<R> {
 
     /// Everything that status pages show.
     pub fn status(&self) -> Status {
-        let paths = || self.paths.iter().flatten();
-        let sectors = paths().filter(|p| p.usable()).map(|p| self.sectors(p)).min();
-        let sectors = sectors.or_else(|| paths().map(|p| self.sectors(p)).min()).unwrap_or(0);
+        let paths = || self.paths.iter().map(|(_, p)| p);
+        let sectors = paths().filter(|p| p.usable()).map(|p| p.sectors(&self.settings)).min();
+        let sectors = sectors.or_else(|| paths().map(|p| p.sectors(&self.settings)).min()).unwrap_or(0);
         let mtu = paths().map(|p| p.mtu).min().unwrap_or(0);
         let window: u32 = paths().filter(|p| p.usable()).map(|p| p.window.size()).sum();
         Status {
             up: self.is_up(),
             nopen: self.nopen,
-            nout: self.inflight(),
+            nout: self.paths.inflight(),
             nmaxout: window.min(self.limit()),
             nframes: u32::from(self.buffers).clamp(1, FRAMES_MAX),
             maxbcnt: usize::from(sectors) * SECTOR,
@@ -265,8 +265,7 @@ impl<R> Device<R> {
     pub fn paths(&self) -> Vec<PathStatus> {
         self.paths
             .iter()
-            .flatten()
-            .map(|p| PathStatus {
+            .map(|(_, p)| PathStatus {
                 net: p.net,
                 mac: p.mac,
                 trust: p.trust,
@@ -276,7 +275,7 @@ impl<R> Device<R> {
                 timeout: p.rtt.timeout(),
                 window: p.window.size(),
                 inflight: p.window.inflight(),
-                sectors: self.sectors(p),
+                sectors: p.sectors(&self.settings),
                 advertised: p.advertised,
                 probed: p.probed,
                 mtu: p.mtu,

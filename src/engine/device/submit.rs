@@ -199,7 +199,7 @@ impl<R> Device<R> {
             let ata = Ata { command: status::DRDY | status::ERR, feature: error::IDNF, ..ata };
             return Ok(Prepared::Now(Output::Ata { ata, data: Vec::new() }));
         }
-        if !self.carries(sectors) || (!data.is_empty() && expect > 0) {
+        if !self.paths.carries(sectors, &self.settings) || (!data.is_empty() && expect > 0) {
             return Err(Error::Invalid);
         }
         ata.aflags &= !AFLAG_WRITE;

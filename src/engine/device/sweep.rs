@@ -133,7 +133,7 @@ impl<R> Device<R> {
                         self.doubt(now, Some("it does not answer"), sink);
                     }
                     if !work.slow()
-                        && let Some(path) = copy.path.and_then(|id| self.path_mut(id))
+                        && let Some(path) = copy.path.and_then(|id| self.paths.get_mut(id))
                     {
                         path.in_vain(expiries);
                     }
@@ -147,8 +147,8 @@ impl<R> Device<R> {
     /// A copy expired on this path. If the path is silent and others are not, its work moves.
     fn blame(&mut self, path_id: Option<PathId>, now: Time, sink: &mut Sink<R>) {
         let Some(path_id) = path_id else { return };
-        let others = self.path_ids().any(|(id, p)| id != path_id && p.usable());
-        let Some(path) = self.path_mut(path_id) else { return };
+        let others = self.paths.iter().any(|(id, p)| id != path_id && p.usable());
+        let Some(path) = self.paths.get_mut(path_id) else { return };
         let silent = path.expired();
         let doubtful = path.ladder.doubtful();
         if silent && others && path.trust == Trust::Active {
@@ -175,7 +175,7 @@ impl<R> Device<R> {
     fn probe_expired(&mut self, id: FrameId, path_id: PathId, now: Time, sink: &mut Sink<R>) {
         let count = self.flight.get(id).map_or(1, |f| f.count);
         self.flight.settle(id, None, None, now);
-        let Some(path) = self.path_mut(path_id) else { return };
+        let Some(path) = self.paths.get_mut(path_id) else { return };
         path.stats.expired += 1;
         if path.probing == Some(count) {
             let smaller = below(count);
@@ -187,8 +187,7 @@ impl<R> Device<R> {
     }
 
     fn sweep_paths(&mut self, now: Time, sink: &mut Sink<R>) {
-        let ids: Vec<PathId> = self.path_ids().map(|(id, _)| id).collect();
-        for id in ids {
+        for id in self.paths.ids(|_, _| true) {
             self.give_up_overtaken(id, now, sink);
             if let Some((frame, at)) = self.tail(id)
                 && at <= now
@@ -196,18 +195,18 @@ impl<R> Device<R> {
                 if let Some(f) = self.flight.get_mut(frame) {
                     f.tails += 1;
                 }
-                if let Some(p) = self.path_mut(id) {
+                if let Some(p) = self.paths.get_mut(id) {
                     p.tailed(now);
                 }
                 self.release_place(frame);
                 self.line_up(frame);
             }
             self.watch(id);
-            let Some(p) = self.path(id) else { continue };
-            let most = self.most_sectors(p);
+            let Some(p) = self.paths.get(id) else { continue };
+            let most = p.most_sectors(&self.settings);
             let (tainted, up) = (p.trust == Trust::Tainted, p.up);
             if tainted && p.probe_at <= now {
-                if let Some(p) = self.path_mut(id) {
+                if let Some(p) = self.paths.get_mut(id) {
                     p.probed(now);
                 }
                 if up {
@@ -215,7 +214,7 @@ impl<R> Device<R> {
                 }
             } else if !tainted && p.ladder.climb_at <= now {
                 let size = p.ladder.next_up(most);
-                if let Some(p) = self.path_mut(id) {
+                if let Some(p) = self.paths.get_mut(id) {
                     match size {
                         Some(_) => p.ladder.climbing(now),
                         None => p.ladder.climb_at = Time::NEVER,
@@ -225,7 +224,7 @@ impl<R> Device<R> {
                     self.send_probe(id, size, now, sink);
                 }
             }
-            if let Some(p) = self.path(id) {
+            if let Some(p) = self.paths.get(id) {
                 let due = if p.trust == Trust::Tainted { p.probe_at } else { p.ladder.climb_at };
                 self.arm(due);
             }
