@@ -25,12 +25,12 @@ use slab::Slab;
 
 use super::ahead::Ahead;
 use super::buffer::Pool;
+use super::doubt::Doubt;
 use super::event::{Event, Reason};
 use super::flight::{Flight, TagSpace};
 use super::flushing::Flushing;
 use super::ids::{FrameId, Identity, NetId, ReqId};
 use super::lanes::Lanes;
-use super::limits::ALARMS;
 use super::locks::Locks;
 use super::partition::Partitions;
 use super::path::{Path, Trust};
@@ -120,23 +120,12 @@ enum State {
     Down(Reason),
 }
 
-/// Is the disk still the disk?
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Confidence {
-    Confirmed,
-    /// It was silent: an IDENTIFY that left at or after this instant must match before writes leave or anything is answered.
-    Silent(Time),
-    /// Something says that it may be another: until such an IDENTIFY matches, no read leaves either, and then all that was
-    /// asked before is asked anew.
-    Suspect(Time),
-}
-
 /// One target. `R` travels with each request and comes back with its outcome.
 #[derive(Debug)]
 pub struct Device<R> {
     addr: Addr,
     state: State,
-    confidence: Confidence,
+    doubt: Doubt,
     generation: u32,
     identity: Identity,
     info: Identify,
@@ -153,11 +142,8 @@ pub struct Device<R> {
     paths: Paths,
     flight: Flight,
     slow: Rtt,
-    last_heard: Time,
     /// How long this machine had slept when something was last done here.
     slept: u64,
-    /// When silence last ended.
-    silent_until: Time,
     /// An IDENTIFY that was refused or made no sense is not followed by the next one before this.
     ask_after: Time,
 
@@ -180,9 +166,6 @@ pub struct Device<R> {
     holders_at: Time,
     /// It announced itself before that time: IDENTIFY is owed to it, whether anybody waits or not.
     announced: bool,
-    /// Announcements that may still be believed; refilled with time. See `announced`.
-    credit: u32,
-    credit_at: Time,
     /// The operator said `identify`, and the disk is being asked: a larger size is taken over.
     grow: bool,
     /// A larger disk answers, and waits for that word.
@@ -207,7 +190,7 @@ impl<R> Device<R> {
         Device {
             addr: birth.addr,
             state: State::Up,
-            confidence: Confidence::Confirmed,
+            doubt: Doubt::new(now),
             generation: 1,
             identity: Identity::from(&birth.identify),
             flushing: Flushing::new(birth.identify.flush),
@@ -221,9 +204,7 @@ impl<R> Device<R> {
             paths: Paths::new(path),
             flight: Flight::new(birth.space, birth.seed),
             slow: Rtt::default(),
-            last_heard: now,
             slept: 0,
-            silent_until: now,
             ask_after: now,
             reqs: Slab::new(),
             writing: 0,
@@ -237,8 +218,6 @@ impl<R> Device<R> {
             identify_at: Time::default(),
             holders_at: Time::default(),
             announced: false,
-            credit: ALARMS,
-            credit_at: now,
             grow: false,
             larger: None,
             missed: 0,

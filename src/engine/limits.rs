@@ -12,8 +12,6 @@ pub const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
 pub const SILENCE: Duration = Duration::from_secs(1);
 /// While somebody waits, a target that does not answer is asked this often: it is back within a second of its return.
 pub const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Announcements that are believed at once; anybody on the segment can forge them.
-pub const ALARMS: u32 = 3;
 /// How often answers that came in doubt are asked for again. With more, a request to a target that takes seconds
 /// for each answer would never end.
 pub const REDO_MAX: u8 = 3;

@@ -25,7 +25,7 @@ impl<R> Device<R> {
         let known = self.flushing.kind() == FlushKind::None;
         let mut flushing = self.flushing;
         let next = flushing.refused(ext, why);
-        let doubtful = self.doubtful();
+        let doubtful = !self.doubt.confirmed();
         if !doubtful {
             self.flushing = flushing;
         }

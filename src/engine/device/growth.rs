@@ -5,7 +5,8 @@
 //! were away: nothing leaves for it. It becomes stale only where another serial number or model or fewer sectors answer, or where the
 //! word does not come within the deadline, counted from the first such answer. Under nofail it waits for ever.
 
-use super::{Confidence, Device, Sink};
+use super::{Device, Sink};
+use crate::engine::doubt::Confidence;
 use crate::engine::event::Event;
 use crate::engine::ids::Identity;
 use crate::engine::limits::ASK_AGAIN;

@@ -6,19 +6,19 @@
 
 use std::time::Duration;
 
-use super::{Confidence, Device, Sink, State};
+use super::{Device, Sink, State};
+use crate::engine::doubt::Confidence;
 use crate::engine::event::{Cause, Event, Reason};
 use crate::engine::flight::Work;
 use crate::engine::flushing::Flushing;
 use crate::engine::ids::{FrameId, Identity, NetId, PathId, ReqId};
-use crate::engine::limits::{ALARMS, ASK_AGAIN, REDO_MAX};
+use crate::engine::limits::ASK_AGAIN;
 use crate::engine::path::{Path, Trust};
 use crate::engine::request::{Answered, Error};
 use crate::engine::time::Time;
 use crate::wire::{Identify, Mac, Sector, Unusable};
 
-/// How often one more is believed, and how often at most IDENTIFY goes out because of them.
-const ALARM_EVERY: Duration = Duration::from_secs(3);
+/// How often at most IDENTIFY goes out because of announcements.
 const IDENTIFY_EVERY: Duration = Duration::from_secs(1);
 /// A path that says something new again within this time is fickle: longer than it is left alone for, so that it stays so.
 const FICKLE: Duration = Duration::from_secs(1);
@@ -28,25 +28,10 @@ const ATTEMPTS: u8 = 5;
 /// IDENTIFYs in vain after which another disk is believed that answers at another MAC.
 const UNANSWERED: u8 = 3;
 
-/// How often what was answered before the disk was asked who it is is asked for again. A target with one buffer loses IDENTIFY to a
-/// write each time: it must not answer for ever.
-const ASKED_MAX: u8 = 16;
-
 impl<R> Device<R> {
-    /// Must nothing be answered, and no write leave, until the disk has shown its identity?
-    pub(super) fn doubtful(&self) -> bool {
-        self.confidence != Confidence::Confirmed
-    }
-
-    /// Is there more against it than silence? Whatever leaves together with IDENTIFY may be answered by another disk that is
-    /// gone again when IDENTIFY arrives.
-    pub(super) fn suspect(&self) -> bool {
-        matches!(self.confidence, Confidence::Suspect(_))
-    }
-
     /// It was silent, and the disk may be another from here on. `why` goes to the log; an idle pause is not worth a line.
-    pub(super) fn doubt(&mut self, now: Time, why: Option<&'static str>, sink: &mut Sink<R>) {
-        if !self.doubtful() {
+    pub(super) fn raise_doubt(&mut self, now: Time, why: Option<&'static str>, sink: &mut Sink<R>) {
+        if self.doubt.confirmed() {
             self.lose_confidence(Confidence::Silent(now), why, sink);
         }
     }
@@ -58,8 +43,8 @@ impl<R> Device<R> {
     }
 
     pub(super) fn lose_confidence(&mut self, to: Confidence, why: Option<&'static str>, sink: &mut Sink<R>) {
-        self.stats.confirmations += u64::from(!self.doubtful());
-        self.confidence = to;
+        self.stats.confirmations += u64::from(self.doubt.confirmed());
+        self.doubt.raise(to);
         self.ahead_doubted = true;
         // An IDENTIFY that left earlier proves nothing now.
         self.drop_confirming();
@@ -85,10 +70,6 @@ impl<R> Device<R> {
         advertised: u8,
         sink: &mut Sink<R>,
     ) {
-        while self.credit < ALARMS && now.since(self.credit_at) >= ALARM_EVERY {
-            self.credit += 1;
-            self.credit_at = self.credit_at + ALARM_EVERY;
-        }
         if self.paths.find(net, mac).is_none() {
             self.propose(now, (net, mac, mtu, advertised), false, sink);
             return;
@@ -98,13 +79,9 @@ impl<R> Device<R> {
         if self.paths.find(net, mac).and_then(|id| self.paths.get(id)).is_some_and(proving) {
             return;
         }
-        if self.credit == 0 {
+        if !self.doubt.alarm(now) {
             return;
         }
-        if self.credit == ALARMS {
-            self.credit_at = now;
-        }
-        self.credit -= 1;
         self.distrust(now, "it announced itself", sink);
         let announced = self.paths.ids(|_, p| p.mac == mac);
         let others = self.paths.iter().any(|(id, p)| p.usable() && !announced.contains(&id));
@@ -129,7 +106,7 @@ impl<R> Device<R> {
 
     /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down, and somebody waits; or the operator asked.
     pub(super) fn keep_asking(&mut self, now: Time, sink: &mut Sink<R>) {
-        let needed = self.doubtful() || self.state != State::Up || self.grow;
+        let needed = !self.doubt.confirmed() || self.state != State::Up || self.grow;
         if !needed || self.confirming.is_some() {
             return;
         }
@@ -330,9 +307,7 @@ impl<R> Device<R> {
             self.refuse_path(path, now, sink);
             return;
         }
-        if let Confidence::Silent(doubted) | Confidence::Suspect(doubted) = self.confidence
-            && sent < doubted
-        {
+        if self.doubt.since().is_some_and(|since| sent < since) {
             // It proves nothing now.
             if proving {
                 self.prove(path, now, sink);
@@ -372,7 +347,7 @@ impl<R> Device<R> {
         sink: &mut Sink<R>,
     ) {
         let was = self.identity.sectors;
-        self.last_heard = now;
+        self.doubt.identified(now);
         self.flushing.promise(identify.flush, self.grow);
         self.take_identify(path, identify, raw);
         self.larger = None;
@@ -390,12 +365,12 @@ impl<R> Device<R> {
             sink.events.push(Event::PathFound(p.net, p.mac));
             self.query(path, now, sink);
         }
-        let (Confidence::Silent(doubted) | Confidence::Suspect(doubted)) = self.confidence else {
+        let Some(doubted) = self.doubt.since() else {
             self.enter(State::Up, sink);
             return;
         };
-        let suspect = self.suspect();
-        self.confidence = Confidence::Confirmed;
+        let suspect = self.doubt.suspect();
+        self.doubt.end();
         sink.events.push(Event::Confirmed);
         self.enter(State::Up, sink);
         if suspect {
@@ -432,12 +407,6 @@ impl<R> Device<R> {
     /// Answers that came before the disk was asked who it is, which was in this doubt, or before silence, may have been another
     /// disk's that was here meanwhile: they are asked for again.
     fn redo_old_answers(&mut self, now: Time, asked: Time) {
-        let silent_until = self.silent_until;
-        // A slow target is silent before each answer: that alone must not make it answer for ever.
-        let again = |came: Time, redone: u8| match () {
-            () if came < asked => redone < ASKED_MAX,
-            () => came < silent_until && redone < REDO_MAX,
-        };
         let unsure: Vec<ReqId> = self
             .reqs
             .iter()
@@ -446,10 +415,10 @@ impl<R> Device<R> {
             .collect();
         for id in unsure {
             let Some(req) = self.reqs.get_mut(id) else { continue };
-            let unsure = req.unsure.take().is_some_and(|came| again(came, req.redone));
+            let unsure = req.unsure.take().is_some_and(|came| self.doubt.outdates(came, req.redone, asked));
             let parts: Vec<Answered> = std::mem::take(&mut req.doubted)
                 .into_iter()
-                .filter(|part| again(part.came, part.redone))
+                .filter(|part| self.doubt.outdates(part.came, part.redone, asked))
                 .collect();
             // What failed has no other frames left to wait for.
             if unsure || (req.failed.is_some() && !parts.is_empty()) {
@@ -516,7 +485,7 @@ impl<R> Device<R> {
     /// Another disk: what was asked of the old one must not reach it.
     fn replace(&mut self, now: Time, path: PathId, identify: Identify, raw: &[u8], sink: &mut Sink<R>) {
         let was = self.identity;
-        self.last_heard = now;
+        self.doubt.identified(now);
         let waiting: Vec<ReqId> =
             self.reqs.iter().filter(|(_, r)| !r.is_command()).map(|(id, _)| id).collect();
         for id in waiting {
@@ -532,7 +501,7 @@ impl<R> Device<R> {
         self.trim_refused = false;
         self.flushing = Flushing::new(identify.flush);
         self.take_identify(path, identify, raw);
-        self.confidence = Confidence::Confirmed;
+        self.doubt.end();
         sink.events.push(Event::Replaced { was, is: self.identity });
         // The other paths led to the old disk; each must show that it leads to this one.
         for id in self.paths.ids(|id, _| id != path) {
@@ -562,7 +531,7 @@ impl<R> Device<R> {
             self.fail(id, Error::Io, Cause::FailIo, now, sink);
         }
         self.enter(State::Down(Reason::FailIo), sink);
-        self.confidence = Confidence::Suspect(now);
+        self.doubt.raise(Confidence::Suspect(now));
         self.ahead_doubted = true;
         self.drop_confirming();
         if !self.retired {

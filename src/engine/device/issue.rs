@@ -35,8 +35,8 @@ impl<R> Device<R> {
             self.keep_asking(now, sink);
             return;
         }
-        if self.lanes.any() && !self.doubtful() && now.since(self.last_heard) > SILENCE {
-            self.doubt(now, None, sink);
+        if self.lanes.any() && self.doubt.confirmed() && self.doubt.silent(now) {
+            self.raise_doubt(now, None, sink);
         }
         let limit = self.limit();
         let mut idle = 0;
@@ -73,9 +73,7 @@ impl<R> Device<R> {
         if lane == Lane::Writes && self.locks.crowded() {
             return false;
         }
-        // What leaves together with IDENTIFY for a suspect may be answered by a disk that is gone again when IDENTIFY arrives. And of
-        // several paths another one may lead to another disk than the one that will show its identity.
-        if self.suspect() || self.doubtful() && (lane == Lane::Writes || self.paths.several()) {
+        if !self.doubt.may_leave(lane, self.paths.several()) {
             return false;
         }
         self.issue_again(lane, now, sink) || self.issue_new(lane, now, sink)
@@ -90,11 +88,11 @@ impl<R> Device<R> {
                 continue;
             };
             let (work, last, expiries) = (frame.work, frame.last().copied(), frame.expiries);
-            if work.needs_trust() && last.is_some_and(|c| self.last_heard <= c.sent) {
+            if work.needs_trust() && last.is_some_and(|c| self.doubt.unheard_since(c.sent)) {
                 // Nothing was heard since that copy left: whoever is there now may not be who it was sent to.
                 // What is only a little late is not worth a line in the log.
                 let why = (expiries > 0).then_some("a write was not answered");
-                self.doubt(now, why, sink);
+                self.raise_doubt(now, why, sink);
                 return false;
             }
             if work.modifies() && last.is_some() && self.locks.full() {

@@ -5,7 +5,7 @@ use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, Owner, Work};
 use crate::engine::flushing::{Refused, is_echo};
 use crate::engine::ids::{FrameId, NetId, PathId, ReqId};
-use crate::engine::limits::{ASK_AGAIN, PLAIN, REDO_MAX, SILENCE};
+use crate::engine::limits::{ASK_AGAIN, PLAIN, REDO_MAX};
 use crate::engine::locks::SECTORS_END;
 use crate::engine::path::{Place, TAILS, Trust};
 use crate::engine::request::{Answered, Error, Job, Req};
@@ -170,14 +170,10 @@ impl<R> Device<R> {
         // What a MAC says that has not proven itself is no sign of life of the disk that we know.
         let proven = copy.path.and_then(|id| self.paths.get(id)).is_none_or(|p| p.trust != Trust::Proving);
         if proven {
-            let silent = now.since(self.last_heard) > SILENCE;
-            if silent {
-                self.silent_until = now;
-            }
+            let silent = self.doubt.heard(now);
             if silent && !matches!(work, Work::Identify { .. }) {
-                self.doubt(now, None, sink);
+                self.raise_doubt(now, None, sink);
             }
-            self.last_heard = now;
             self.missed = 0;
         }
         let limit = self.limit();
@@ -340,7 +336,7 @@ impl<R> Device<R> {
         let Some(frame) = self.flight.get(id) else { return };
         let answered = Answered { work, at: frame.at, count: frame.count, redone: frame.redone, came: now };
         let again = |req: &Req<R>| req.repeatable() && !(req.is_flush() && matches!(said, Said::Failed(_)));
-        if self.suspect() && self.reqs.get(req).is_some_and(again) {
+        if self.doubt.suspect() && self.reqs.get(req).is_some_and(again) {
             // It will be asked for anew.
             self.settle(id, Some(copy.tag), now);
             return;
@@ -369,7 +365,7 @@ impl<R> Device<R> {
         if let Some(p) = path.and_then(|id| self.paths.get_mut(id)) {
             p.stats.bytes += bytes as u64;
         }
-        let doubtful = self.doubtful();
+        let doubtful = !self.doubt.confirmed();
         let Some(req) = self.reqs.get_mut(req_id) else { return };
         if doubtful {
             match work {
@@ -452,7 +448,7 @@ impl<R> Device<R> {
                 self.refused(req_id, Error::Io, cause, now, sink);
                 if ata.feature & error::IDNF != 0 {
                     // The disk says that the sector is not there: it may be another, or smaller.
-                    self.doubt(now, Some("a sector was not found"), sink);
+                    self.raise_doubt(now, Some("a sector was not found"), sink);
                 }
             }
         }

@@ -255,7 +255,7 @@ impl<R> Device<R> {
             maxout: self.settings.maxout,
             requests: self.requests(),
             quarantined: self.locks.quarantined(),
-            confirming: self.doubtful(),
+            confirming: !self.doubt.confirmed(),
             generation: self.generation,
             stats: self.stats,
         }

@@ -394,7 +394,7 @@ impl<R> Device<R> {
 
     /// Some of the request's answers are in: ends it if they all are and the disk is confirmed.
     pub(super) fn check_complete(&mut self, id: ReqId, now: Time, sink: &mut Sink<R>) {
-        let doubtful = self.doubtful();
+        let doubtful = !self.doubt.confirmed();
         let Some(req) = self.reqs.get_mut(id) else { return };
         if !req.complete() || req.held {
             return;
@@ -425,7 +425,7 @@ impl<R> Device<R> {
     /// The target said no. While the disk is in doubt it may have been another disk that said so: the request waits with its
     /// error until that is known.
     pub(super) fn refused(&mut self, id: ReqId, error: Error, cause: Cause, now: Time, sink: &mut Sink<R>) {
-        if !self.doubtful() {
+        if self.doubt.confirmed() {
             self.fail(id, error, cause, now, sink);
             return;
         }

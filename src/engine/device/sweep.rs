@@ -62,7 +62,7 @@ impl<R> Device<R> {
                 self.end(id, Err(Error::Io), now, sink);
                 continue;
             }
-            let heard = self.last_heard > req.submitted;
+            let heard = !self.doubt.unheard_since(req.submitted);
             if req.is_command() {
                 // A target that answers other things does not know the lists; one that says nothing may be away.
                 // It has said nothing about one that waited for a late copy of another.
@@ -76,7 +76,7 @@ impl<R> Device<R> {
             } else {
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
                 self.enter(State::Down(Reason::Deadline), sink);
-                self.doubt(now, None, sink);
+                self.raise_doubt(now, None, sink);
             }
         }
     }
@@ -119,7 +119,7 @@ impl<R> Device<R> {
             Work::Command { req } => {
                 let list =
                     self.reqs.get(req).is_some_and(|r| matches!(r.job, Job::Mask(_) | Job::Reserve(_)));
-                if list && copy.is_some_and(|c| self.last_heard <= c.sent) {
+                if list && copy.is_some_and(|c| self.doubt.unheard_since(c.sent)) {
                     // Is it away, or does it not know the command?
                     self.ask(now, sink);
                 }
@@ -128,9 +128,9 @@ impl<R> Device<R> {
             }
             _ => {
                 if let Some(copy) = copy {
-                    if self.last_heard <= copy.sent && !work.slow() {
+                    if self.doubt.unheard_since(copy.sent) && !work.slow() {
                         // Nothing since it left: not this frame alone is lost.
-                        self.doubt(now, Some("it does not answer"), sink);
+                        self.raise_doubt(now, Some("it does not answer"), sink);
                     }
                     if !work.slow()
                         && let Some(path) = copy.path.and_then(|id| self.paths.get_mut(id))
@@ -166,7 +166,7 @@ impl<R> Device<R> {
                 self.release_place(id);
                 self.line_up(id);
             }
-        } else if doubtful && !self.doubtful() {
+        } else if doubtful && self.doubt.confirmed() {
             // Do small frames pass where large ones are lost? A query is small. So is the IDENTIFY that a doubt sends.
             self.query(path_id, now, sink);
         }
