@@ -25,14 +25,13 @@ use slab::Slab;
 
 use super::ahead::Ahead;
 use super::buffer::Pool;
+use super::disk::Disk;
 use super::doubt::Doubt;
 use super::event::{Event, Reason};
 use super::flight::{Flight, TagSpace};
-use super::flushing::Flushing;
-use super::ids::{FrameId, Identity, NetId, ReqId};
+use super::ids::{FrameId, NetId, ReqId};
 use super::lanes::Lanes;
 use super::locks::Locks;
-use super::partition::Partitions;
 use super::path::{Path, Trust};
 use super::paths::Paths;
 use super::request::{Outcome, Req};
@@ -126,18 +125,9 @@ pub struct Device<R> {
     addr: Addr,
     state: State,
     doubt: Doubt,
-    generation: u32,
-    identity: Identity,
-    info: Identify,
-    ident: Box<[u8; IDENTIFY_LEN]>,
-    config: Vec<u8>,
-    fw: u16,
-    buffers: u16,
-    flushing: Flushing,
+    disk: Disk,
     /// Whoever serves is about to end: nothing is accepted any more.
     retired: bool,
-    /// The target refused TRIM although it promised it.
-    trim_refused: bool,
 
     paths: Paths,
     flight: Flight,
@@ -153,7 +143,6 @@ pub struct Device<R> {
     lanes: Lanes,
     held: Vec<ReqId>,
     locks: Locks,
-    partitions: Partitions,
     ahead: Ahead,
     /// Something speaks against what was read ahead: it is thrown away before anything else is done.
     ahead_doubted: bool,
@@ -177,7 +166,6 @@ pub struct Device<R> {
     /// Files that somebody wants to open, who waits for the target's return.
     opening: u32,
     settings: Settings,
-    shown: Option<u64>,
     stats: Stats,
     /// Not later than anything that is due.
     timer: Time,
@@ -187,20 +175,14 @@ impl<R> Device<R> {
     /// A target that has just answered config query and IDENTIFY.
     pub fn new(birth: Birth, now: Time) -> Device<R> {
         let path = Path::new(birth.net, birth.mac, birth.mtu, birth.advertised, Trust::Active, now);
+        let mut disk = Disk::new(birth.identify, birth.ident);
+        disk.take_limits(birth.buffers, birth.fw, &birth.config);
         Device {
             addr: birth.addr,
             state: State::Up,
             doubt: Doubt::new(now),
-            generation: 1,
-            identity: Identity::from(&birth.identify),
-            flushing: Flushing::new(birth.identify.flush),
-            info: birth.identify,
-            ident: birth.ident,
-            config: birth.config,
-            fw: birth.fw,
-            buffers: birth.buffers,
+            disk,
             retired: false,
-            trim_refused: false,
             paths: Paths::new(path),
             flight: Flight::new(birth.space, birth.seed),
             slow: Rtt::default(),
@@ -211,7 +193,6 @@ impl<R> Device<R> {
             lanes: Lanes::default(),
             held: Vec::new(),
             locks: Locks::default(),
-            partitions: Partitions::default(),
             ahead: Ahead::default(),
             ahead_doubted: false,
             confirming: None,
@@ -224,7 +205,6 @@ impl<R> Device<R> {
             nopen: 0,
             opening: 0,
             settings: Settings::default(),
-            shown: None,
             stats: Stats::default(),
             timer: Time::NEVER,
         }
@@ -241,7 +221,7 @@ impl<R> Device<R> {
 
     /// Frames that may be outstanding, over all paths.
     fn limit(&self) -> u32 {
-        self.settings.frames(u32::from(self.buffers))
+        self.settings.frames(self.disk.buffers())
     }
 
     /// The only place where the state changes.

@@ -8,6 +8,7 @@ mod ahead;
 pub mod buffer;
 mod device;
 mod discovery;
+mod disk;
 mod doubt;
 mod event;
 mod flight;

@@ -101,7 +101,7 @@ impl<R> Device<R> {
         if self.doubt.silent(now) {
             return;
         }
-        let Ok(extent) = self.extent(handle) else { return };
+        let Ok(extent) = self.disk.extent(handle) else { return };
         while let Some(bytes) = self.ahead.plan(stream, extent.end, now) {
             let sector = SECTOR as u64;
             let (start, end) = (bytes.start / sector, bytes.end / sector);

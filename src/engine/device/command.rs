@@ -66,7 +66,7 @@ impl<R> Device<R> {
         self.account(now, id, copy, work, sink);
         self.settle(id, Some(copy.tag), now);
         if let Ok(Output::Config(string)) = &outcome {
-            self.config.clone_from(string);
+            self.disk.set_string(string);
             if let (Ok(config), Some(path)) = (Config::parse(body), self.paths.find(net, header.src)) {
                 self.take_limits(path, &config);
             }

@@ -24,12 +24,6 @@ pub(super) struct Larger {
 }
 
 impl<R> Device<R> {
-    /// The same serial number and model, and more sectors?
-    pub(super) fn is_larger(&self, who: &Identity) -> bool {
-        (who.serial, who.model) == (self.identity.serial, self.identity.model)
-            && who.sectors > self.identity.sectors
-    }
-
     /// A larger disk answers, and the operator has not said a word. True: it waits for that; false: the time is over, and it is another
     /// disk.
     pub(super) fn awaits_word(&mut self, who: &Identity, now: Time, sink: &mut Sink<R>) -> bool {
@@ -38,7 +32,7 @@ impl<R> Device<R> {
             return false;
         }
         if seen.is_none_or(|larger| larger.sectors != who.sectors) {
-            sink.events.push(Event::Larger { was: self.identity.sectors, is: who.sectors });
+            sink.events.push(Event::Larger { was: self.disk.identity().sectors, is: who.sectors });
         }
         let since = seen.map_or(now, |larger| larger.since);
         self.larger = Some(Larger { since, sectors: who.sectors, over: false });

@@ -10,7 +10,6 @@ use super::{Device, Sink, State};
 use crate::engine::doubt::Confidence;
 use crate::engine::event::{Cause, Event, Reason};
 use crate::engine::flight::Work;
-use crate::engine::flushing::Flushing;
 use crate::engine::ids::{FrameId, Identity, NetId, PathId, ReqId};
 use crate::engine::limits::ASK_AGAIN;
 use crate::engine::path::{Path, Trust};
@@ -253,7 +252,7 @@ impl<R> Device<R> {
         said: Result<Identity, Unusable>,
         sink: &mut Sink<R>,
     ) -> bool {
-        let known = said == Ok(self.identity);
+        let known = said == Ok(self.disk.identity());
         let Some(p) = self.paths.get_mut(path) else { return known };
         let before = std::mem::replace(&mut p.odd, (!known).then_some((said, now)));
         if known || before.is_some_and(|(before, _)| before == said) {
@@ -299,8 +298,8 @@ impl<R> Device<R> {
             }
         };
         let who = Identity::from(&identify);
-        let same = who == self.identity;
-        let larger = self.is_larger(&who);
+        let same = who == self.disk.identity();
+        let larger = self.disk.may_have_grown_to(&who);
         let grown = self.grow && larger;
         if !same && !grown && !self.gone() && self.paths.others_known(path) {
             // Somebody else under the same address, while the disk that we know may well be there.
@@ -327,15 +326,6 @@ impl<R> Device<R> {
         self.state != State::Up || expiries >= UNANSWERED
     }
 
-    fn take_identify(&mut self, path: PathId, identify: Identify, raw: &[u8]) {
-        if let Some(p) = self.paths.get_mut(path) {
-            p.odd = None;
-        }
-        self.identity = Identity::from(&identify);
-        self.info = identify;
-        self.ident.copy_from_slice(raw);
-    }
-
     /// The same disk, larger perhaps; it was asked at `sent`.
     fn recognise(
         &mut self,
@@ -346,17 +336,20 @@ impl<R> Device<R> {
         raw: &[u8],
         sink: &mut Sink<R>,
     ) {
-        let was = self.identity.sectors;
+        let was = self.disk.identity().sectors;
         self.doubt.identified(now);
-        self.flushing.promise(identify.flush, self.grow);
-        self.take_identify(path, identify, raw);
+        self.disk.recognise(identify, raw, self.grow);
+        if let Some(p) = self.paths.get_mut(path) {
+            p.odd = None;
+        }
         self.larger = None;
-        if self.identity.sectors != was {
-            sink.events.push(Event::Grown { was, is: self.identity.sectors });
+        let is = self.disk.identity().sectors;
+        if is != was {
+            sink.events.push(Event::Grown { was, is });
         }
         if self.grow {
             self.grow = false;
-            sink.events.push(Event::Identified(self.identity));
+            sink.events.push(Event::Identified(self.disk.identity()));
         }
         if let Some(p) = self.paths.get_mut(path)
             && p.trust == Trust::Proving
@@ -484,7 +477,7 @@ impl<R> Device<R> {
 
     /// Another disk: what was asked of the old one must not reach it.
     fn replace(&mut self, now: Time, path: PathId, identify: Identify, raw: &[u8], sink: &mut Sink<R>) {
-        let was = self.identity;
+        let was = self.disk.identity();
         self.doubt.identified(now);
         let waiting: Vec<ReqId> =
             self.reqs.iter().filter(|(_, r)| !r.is_command()).map(|(id, _)| id).collect();
@@ -493,16 +486,11 @@ impl<R> Device<R> {
             self.end(id, Err(Error::Stale), now, sink);
         }
         self.held.clear();
-        self.generation += 1;
+        self.disk.replace(identify, raw);
         self.ahead_doubted = true;
-        self.partitions.clear();
-        self.shown = None;
         (self.grow, self.larger) = (false, None);
-        self.trim_refused = false;
-        self.flushing = Flushing::new(identify.flush);
-        self.take_identify(path, identify, raw);
         self.doubt.end();
-        sink.events.push(Event::Replaced { was, is: self.identity });
+        sink.events.push(Event::Replaced { was, is: self.disk.identity() });
         // The other paths led to the old disk; each must show that it leads to this one.
         for id in self.paths.ids(|id, _| id != path) {
             if let Some(p) = self.paths.get_mut(id) {
@@ -511,6 +499,7 @@ impl<R> Device<R> {
             self.prove(id, now, sink);
         }
         if let Some(p) = self.paths.get_mut(path) {
+            p.odd = None;
             p.trust = Trust::Active;
             p.window.restart();
         }

@@ -131,7 +131,7 @@ impl<R> Device<R> {
             }
             let Some(path) = self.paths.choose(now, None, whole, &self.settings) else { return false };
             let most = self.paths.get(path).map_or(1, |p| p.sectors(&self.settings));
-            let ext = self.flushing.kind() == FlushKind::FlushExt;
+            let ext = self.disk.flushing.kind() == FlushKind::FlushExt;
             let Some(req) = self.reqs.get_mut(id) else { return false };
             let work = req.next_work(id, most, ext);
             let over = req.all_issued() || work.is_none();
@@ -276,7 +276,7 @@ impl<R> Device<R> {
     fn describe(&self, id: FrameId, to: PathId, tag: Tag) -> Option<Transmit> {
         let frame = self.flight.get(id)?;
         let path = self.paths.get(to)?;
-        let lba48 = self.info.lba48;
+        let lba48 = self.disk.info().lba48;
         let (command, ata, payload) = match frame.work {
             Work::Read { .. } | Work::Gather { .. } => {
                 (Command::Ata, Some(Ata::read(frame.at, frame.count, lba48)), Payload::None)

@@ -56,10 +56,7 @@ impl<R> Device<R> {
 
     /// Takes over what the target says of itself.
     pub(super) fn take_limits(&mut self, path: PathId, config: &Config<'_>) {
-        self.buffers = config.buffers;
-        self.fw = config.firmware;
-        self.config.clear();
-        self.config.extend_from_slice(config.string);
+        self.disk.take_limits(config.buffers, config.firmware, config.string);
         if let Some(p) = self.paths.get_mut(path) {
             p.advertised = config.sectors;
         }

@@ -397,7 +397,7 @@ impl<R> Device<R> {
                 span.landed += (span.at.0 + span.sectors - at).min(TRIM_BLOCK_SECTORS);
             }
             (Work::Flush { ext, .. }, Job::Flush { done, failed, .. }) => {
-                self.flushing.done(ext);
+                self.disk.flushing.done(ext);
                 if let Some(cause) = *failed {
                     return self.refused(req_id, Error::Io, cause, now, sink);
                 }
@@ -439,7 +439,7 @@ impl<R> Device<R> {
                 self.flush_refused(now, id, copy, req_id, (ext, Refused::Aborted, cause), sink);
             }
             Work::Trim { .. } if ata.feature & error::ABRT != 0 => {
-                self.trim_refused = true;
+                self.disk.refused_trim();
                 self.settle(id, Some(copy.tag), now);
                 self.refused(req_id, Error::NotSupported, cause, now, sink);
             }
@@ -487,7 +487,7 @@ impl<R> Device<R> {
                 self.flush_refused(now, id, copy, req_id, (ext, Refused::Unknown, cause), sink);
             }
             (Work::Trim { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
-                self.trim_refused = true;
+                self.disk.refused_trim();
                 self.settle(id, Some(copy.tag), now);
                 self.refused(req_id, Error::NotSupported, Cause::Aoe(refusal), now, sink);
             }
