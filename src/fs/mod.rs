@@ -1,5 +1,6 @@
 //! The FUSE face: translation only.
 
+mod answer;
 mod context;
 pub mod core;
 pub mod ctl;

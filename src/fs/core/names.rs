@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use fuser::FileAttr;
 
 use super::Core;
+use crate::fs::answer::Answer;
 use crate::fs::errno::{self, Errno};
 use crate::fs::file::{OpenDir, OpenFile, Verbs, config, disk, verb};
 use crate::fs::status;
@@ -145,14 +146,7 @@ impl Core {
     }
 
     /// truncate(2), ftruncate(2), and the second half of an open with O_TRUNC.
-    pub fn set_size(
-        &self,
-        ino: u64,
-        fh: Option<u64>,
-        pid: u32,
-        size: u64,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
-    ) {
+    pub fn set_size(&self, ino: u64, fh: Option<u64>, pid: u32, size: u64, answer: impl Answer<()>) {
         let node = match self.node(ino) {
             Ok(node) => node,
             Err(errno) => return answer(Err(errno)),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Reader, Verbs};
+use crate::fs::answer::DataAnswer;
 use crate::fs::context::Context;
 use crate::fs::errno::Errno;
 use crate::fs::status;
@@ -62,13 +63,7 @@ fn list(context: &Context, node: &Node) -> Result<Arc<[Entry]>, Errno> {
 }
 
 impl Verbs for OpenDir {
-    fn read(
-        self: &Arc<Self>,
-        _: u64,
-        _: usize,
-        _: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    fn read(self: &Arc<Self>, _: u64, _: usize, _: Reader, answer: impl DataAnswer) {
         answer(Err(Errno::EISDIR));
     }
 }

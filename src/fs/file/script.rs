@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::fs::answer::Answer;
 use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, shown};
 use crate::fs::errno::Errno;
@@ -59,11 +60,7 @@ struct Script<F> {
 }
 
 /// Runs what was written to the file.
-pub fn run<F: Commands>(
-    file: &Arc<F>,
-    text: &[u8],
-    answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-) {
+pub fn run<F: Commands>(file: &Arc<F>, text: &[u8], answer: impl Answer<u32>) {
     let script = Script { file: file.clone(), text: text.to_vec(), at: 0, line: 0, answer: Box::new(answer) };
     if text.iter().filter(|&&byte| byte == b'\n').count() > LINES_MAX {
         let words = format!("more than {LINES_MAX} lines in one write");

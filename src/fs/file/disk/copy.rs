@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{OpenDisk, Write};
 use crate::engine::{Io, Output};
+use crate::fs::answer::Answer;
 use crate::fs::errno::{self, Errno};
 
 /// Bytes that one call copies at most: one READ's and one WRITE's worth of lock and memory.
@@ -22,7 +23,7 @@ impl OpenDisk {
         sink: &Arc<OpenDisk>,
         to: u64,
         len: u64,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
+        answer: impl Answer<u32>,
     ) {
         // The kernel holds the sink's lock until the answer: a source that is away would hold up whoever writes to the
         // sink.
