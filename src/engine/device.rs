@@ -22,7 +22,6 @@ mod submit;
 mod sweep;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use slab::Slab;
 
@@ -32,12 +31,13 @@ use super::event::{Event, Reason};
 use super::flight::{Flight, TagSpace};
 use super::flushing::Flushing;
 use super::ids::{FrameId, Identity, NetId, ReqId};
-use super::limits::{ALARMS, DEADLINE, FRAMES_MAX, READS};
+use super::limits::{ALARMS, READS};
 use super::locks::Locks;
 use super::partition::Partitions;
 use super::path::{Path, Trust};
 use super::request::{Outcome, Req};
 use super::rtt::Rtt;
+use super::settings::Settings;
 use super::stats::Stats;
 use super::time::Time;
 use super::transmit::Transmit;
@@ -207,14 +207,8 @@ pub struct Device<R> {
     nopen: u32,
     /// Files that somebody wants to open, who waits for the target's return.
     opening: u32,
-    nofail: bool,
-    uncached: Option<bool>,
-    jumbo: bool,
-    deadline: Duration,
+    settings: Settings,
     shown: Option<u64>,
-    mtu_cap: Option<usize>,
-    maxbno: Option<u8>,
-    maxout: Option<u32>,
     stats: Stats,
     /// Not later than anything that is due.
     timer: Time,
@@ -266,14 +260,8 @@ impl<R> Device<R> {
             missed: 0,
             nopen: 0,
             opening: 0,
-            nofail: false,
-            uncached: None,
-            jumbo: true,
-            deadline: DEADLINE,
+            settings: Settings::default(),
             shown: None,
-            mtu_cap: None,
-            maxbno: None,
-            maxout: None,
             stats: Stats::default(),
             timer: Time::NEVER,
         }
@@ -290,8 +278,7 @@ impl<R> Device<R> {
 
     /// Frames that may be outstanding, over all paths.
     fn limit(&self) -> u32 {
-        let buffers = u32::from(self.buffers).clamp(1, FRAMES_MAX);
-        self.maxout.map_or(buffers, |n| n.clamp(1, buffers))
+        self.settings.frames(u32::from(self.buffers))
     }
 
     fn inflight(&self) -> u32 {

@@ -19,6 +19,7 @@ mod partition;
 mod path;
 mod request;
 mod rtt;
+mod settings;
 mod stats;
 mod status;
 mod time;

@@ -33,7 +33,7 @@ impl<R> Device<R> {
     /// disk.
     pub(super) fn awaits_word(&mut self, who: &Identity, now: Time, sink: &mut Sink<R>) -> bool {
         let seen = self.larger;
-        if seen.is_some_and(|larger| larger.over) && !self.nofail {
+        if seen.is_some_and(|larger| larger.over) && !self.settings.nofail {
             return false;
         }
         if seen.is_none_or(|larger| larger.sectors != who.sectors) {
@@ -44,14 +44,16 @@ impl<R> Device<R> {
         self.lose_confidence(Confidence::Suspect(now), None, sink);
         // While somebody waits it is asked again, for it may become what it was.
         self.ask_after = now + ASK_AGAIN;
-        self.arm(since + self.deadline);
+        self.arm(since + self.settings.deadline);
         true
     }
 
     /// The operator had as long as a request may take.
     pub(super) fn sweep_growth(&mut self, now: Time, sink: &mut Sink<R>) {
-        let Some(larger) = self.larger.as_mut().filter(|larger| !larger.over && !self.nofail) else { return };
-        let due = larger.since + self.deadline;
+        let Some(larger) = self.larger.as_mut().filter(|larger| !larger.over && !self.settings.nofail) else {
+            return;
+        };
+        let due = larger.since + self.settings.deadline;
         if due > now {
             self.arm(due);
             return;

@@ -13,7 +13,6 @@ use crate::engine::transmit::{Payload, Transmit, padded};
 use crate::wire::{
     Ata, CONFIG_LEN, Command, Config, Directive, FlushKind, MASK_LEN, Mac, Mask, MaskError, MaskVerb,
     RESERVE_LEN, Reserve, ReserveVerb, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, fill_trim,
-    sectors_per_frame, whole_blocks,
 };
 
 /// Frames of one request before the next one in its lane has its turn, so that a small request does not wait
@@ -181,20 +180,7 @@ impl<R> Device<R> {
 
     /// Sectors a frame over this path, by MTU and advertisement and the operator's caps.
     pub(super) fn most_sectors(&self, path: &Path) -> u8 {
-        let mtu = self.mtu_cap.map_or(path.mtu, |cap| cap.min(path.mtu));
-        let advertised = match path.advertised {
-            // Old targets advertise nothing and take two.
-            0 => PLAIN,
-            n => whole_blocks(n),
-        };
-        let mut n = sectors_per_frame(mtu).min(advertised);
-        if let Some(cap) = self.maxbno {
-            n = n.min(cap);
-        }
-        if !self.jumbo {
-            n = n.min(PLAIN);
-        }
-        n.max(1)
+        self.settings.sectors(path.mtu, path.advertised)
     }
 
     /// The same, as far as loss does not speak against it.

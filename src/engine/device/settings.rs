@@ -144,61 +144,61 @@ impl<R> Device<R> {
 
     /// Never fail I/O for lost contact?
     pub fn set_nofail(&mut self, on: bool) {
-        self.nofail = on;
+        self.settings.nofail = on;
         // What was submitted under the other rule has its deadline looked at again.
         self.timer = crate::engine::time::Time::default();
     }
 
     /// See `set_nofail`.
     pub fn nofail(&self) -> bool {
-        self.nofail
+        self.settings.nofail
     }
 
     /// How long one request may take. See `set_deadline`.
     pub fn deadline(&self) -> Duration {
-        self.deadline
+        self.settings.deadline
     }
 
     /// Are files that are opened from now on not to be cached? Nothing here looks at it: it is kept for whoever opens them,
     /// as long as the target is known.
     pub fn set_uncached(&mut self, on: bool) {
-        self.uncached = Some(on);
+        self.settings.uncached = Some(on);
     }
 
     /// See `set_uncached`; none if nobody said.
     pub fn uncached(&self) -> Option<bool> {
-        self.uncached
+        self.settings.uncached
     }
 
     /// Allow frames above 1 KiB of data?
     pub fn set_jumbo(&mut self, on: bool) {
-        self.jumbo = on;
+        self.settings.jumbo = on;
     }
 
     /// See `set_jumbo`.
     pub fn jumbo(&self) -> bool {
-        self.jumbo
+        self.settings.jumbo
     }
 
     /// How long one request may take; none is the default. Holds for requests under way, too.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
-        self.deadline = deadline.unwrap_or(DEADLINE);
+        self.settings.deadline = deadline.unwrap_or(DEADLINE);
         self.timer = crate::engine::time::Time::default();
     }
 
     /// Caps the frame by an MTU in Linux's sense; none is automatic.
     pub fn set_mtu(&mut self, mtu: Option<usize>) {
-        self.mtu_cap = mtu;
+        self.settings.mtu = mtu;
     }
 
     /// Caps the sectors a frame; none is automatic.
     pub fn set_maxbno(&mut self, sectors: Option<u8>) {
-        self.maxbno = sectors;
+        self.settings.maxbno = sectors;
     }
 
     /// Caps the frames outstanding; none is automatic.
     pub fn set_maxout(&mut self, frames: Option<u32>) {
-        self.maxout = frames;
+        self.settings.maxout = frames;
     }
 
     /// How many ranges may be in quarantine, unless all that is in flight fails at once: 4096 unless said otherwise. Where there are so
@@ -231,7 +231,7 @@ impl<R> Device<R> {
             nmaxout: window.min(self.limit()),
             nframes: u32::from(self.buffers).clamp(1, FRAMES_MAX),
             maxbcnt: usize::from(sectors) * SECTOR,
-            maxmtu: self.mtu_cap.map_or(mtu, |cap| cap.min(mtu)),
+            maxmtu: self.settings.mtu(mtu),
             fw: self.fw,
             model: self.info.model,
             serial: self.info.serial,
@@ -244,15 +244,15 @@ impl<R> Device<R> {
                 FlushKind::Flush => FlushState::Flush,
                 FlushKind::FlushExt => FlushState::FlushExt,
             },
-            jumbo: self.jumbo,
-            nofail: self.nofail,
-            uncached: self.uncached,
-            deadline: self.deadline,
+            jumbo: self.settings.jumbo,
+            nofail: self.settings.nofail,
+            uncached: self.settings.uncached,
+            deadline: self.settings.deadline,
             sectors: self.identity.sectors,
             size: self.size(),
-            mtu_cap: self.mtu_cap,
-            maxbno: self.maxbno,
-            maxout: self.maxout,
+            mtu_cap: self.settings.mtu,
+            maxbno: self.settings.maxbno,
+            maxout: self.settings.maxout,
             requests: self.requests(),
             quarantined: self.locks.quarantined(),
             confirming: self.doubtful(),

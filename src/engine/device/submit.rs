@@ -118,7 +118,7 @@ impl<R> Device<R> {
             ));
         }
         let extent = self.extent(handle)?;
-        if !self.takes_io() && (nonblock || !self.nofail) {
+        if !self.takes_io() && (nonblock || !self.settings.nofail) {
             return Err(Error::Io);
         }
         match io {

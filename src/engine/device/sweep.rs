@@ -34,10 +34,10 @@ impl<R> Device<R> {
     pub(super) fn patience(&self, req: &Req<R>) -> Option<std::time::Duration> {
         if req.is_command() {
             Some(COMMAND_DEADLINE)
-        } else if self.nofail && !req.nonblock && !req.is_raw() && !req.is_ahead() {
+        } else if self.settings.nofail && !req.nonblock && !req.is_raw() && !req.is_ahead() {
             None
         } else {
-            Some(self.deadline)
+            Some(self.settings.deadline)
         }
     }
 
@@ -70,7 +70,7 @@ impl<R> Device<R> {
                 let unknown = asked && matches!(req.job, Job::Mask(_) | Job::Reserve(_));
                 self.abandon(id, now);
                 self.end(id, Err(if unknown { Error::NotSupported } else { Error::Timeout }), now, sink);
-            } else if req.is_raw() && (heard || self.nofail) {
+            } else if req.is_raw() && (heard || self.settings.nofail) {
                 // That a target never answers some command says nothing about its other answers.
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
             } else {

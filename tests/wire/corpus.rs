@@ -3,13 +3,10 @@
 //! Bounded by a count, not by a clock, so that a failure comes back: `AOEFS_FUZZ_ROUNDS` (mutations a target) and
 //! `AOEFS_FUZZ_SEED` change what it does, and a failing input is printed.
 
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-#[path = "../fuzz/src/lib.rs"]
-mod fuzz;
+use crate::fuzz;
 
 /// Mutations a target. All targets together need about a second for it.
 const ROUNDS: u64 = 50_000;

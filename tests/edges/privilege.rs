@@ -1,8 +1,6 @@
 //! What the process asks for itself and gives up, each tried in a process of its own: memory limits and the OOM score
 //! are a process's.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what failed by panicking")]
-
 use std::fs;
 use std::process::Command;
 use std::thread;
@@ -10,7 +8,7 @@ use std::thread;
 use aoefs::daemon::privilege;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Runs `body` in a new process: this test again, alone.
+/// Runs `body` in a new process: this test again, alone, named with its module.
 fn in_process(test: &str, body: impl FnOnce()) {
     const CHILD: &str = "AOEFS_TEST_CHILD";
     if std::env::var_os(CHILD).is_some() {
@@ -21,10 +19,10 @@ fn in_process(test: &str, body: impl FnOnce()) {
         .env(CHILD, "1")
         .output()
         .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
     assert!(
-        out.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&out.stdout),
+        out.status.success() && said.contains("1 passed"),
+        "{said}{}",
         String::from_utf8_lossy(&out.stderr)
     );
 }
@@ -51,7 +49,7 @@ fn start_threads() {
 
 #[test]
 fn locked_memory_survives_the_drop() {
-    in_process("locked_memory_survives_the_drop", || {
+    in_process("privilege::locked_memory_survives_the_drop", || {
         let said = privilege::lock_memory();
         let locked = locked_kib();
         assert_eq!(said.is_ok(), locked > 0, "{said:?}");
@@ -64,7 +62,7 @@ fn locked_memory_survives_the_drop() {
 
 #[test]
 fn a_memory_limit_does_not_stop_later_threads() {
-    in_process("a_memory_limit_does_not_stop_later_threads", || {
+    in_process("privilege::a_memory_limit_does_not_stop_later_threads", || {
         privilege::drop_all_privileges(privilege::Programs::Plain).ok();
         let (_, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap();
         let limit = (8 << 20).min(hard);
@@ -80,7 +78,7 @@ fn a_memory_limit_does_not_stop_later_threads() {
 
 #[test]
 fn the_oom_score_is_set_or_the_reason_is_told() {
-    in_process("the_oom_score_is_set_or_the_reason_is_told", || {
+    in_process("privilege::the_oom_score_is_set_or_the_reason_is_told", || {
         let said = privilege::oom_score_adj(-900);
         let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
         assert_eq!(said.is_ok(), score.trim() == "-900", "{said:?} {score}");

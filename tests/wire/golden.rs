@@ -3,13 +3,9 @@
 //! Every frame parses to the meaning and is emitted from it byte for byte, into a buffer of dirt. Every prefix and every
 //! single-bit flip of it is parsed or refused, without a panic and without breaking what `fuzz/src/lib.rs` checks.
 
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
 use aoefs::wire::*;
 
-#[path = "../fuzz/src/lib.rs"]
-#[allow(dead_code, reason = "this test needs the target for whole frames only")]
-mod fuzz;
+use crate::fuzz;
 
 const CLIENT: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const TARGET: Mac = Mac([2, 0, 0, 0, 0, 2]);

@@ -16,8 +16,8 @@ use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::wire::{Addr, Mac};
 use parking_lot::Mutex;
 
-#[path = "threads/deputy.rs"]
 mod deputy;
+mod target;
 
 /// Requests must not hang: everything here ends within this.
 const PATIENCE: Duration = Duration::from_secs(60);

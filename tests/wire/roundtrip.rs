@@ -1,7 +1,5 @@
 //! Round trips: whatever a structure of `wire` can say survives being emitted into dirt and parsed again.
 
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
 use aoefs::wire::*;
 use proptest::array::uniform6;
 use proptest::collection::vec;

@@ -2,7 +2,6 @@
 //!
 //! What must hold: every request that arrives is answered once, whatever the other link does meanwhile; two hosts on two
 //! links see one disk; a wire that loses, repeats and delays frames never makes a write land elsewhere.
-#![allow(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};

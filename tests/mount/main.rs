@@ -4,18 +4,13 @@
 //! With `--daemon DIR …` or `--background HOW` this program is that process; else it runs the tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
-#[path = "mount/background.rs"]
-mod background;
+#[path = "../bed/mod.rs"]
 mod bed;
-#[path = "mount/daemon.rs"]
+
+mod background;
 mod daemon;
-#[path = "mount/place.rs"]
 mod place;
-#[path = "mount/room.rs"]
-mod room;
-#[path = "mount/signals.rs"]
 mod signals;
-#[path = "mount/unmounter.rs"]
 mod unmounter;
 
 fn main() -> std::process::ExitCode {

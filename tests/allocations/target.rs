@@ -1,36 +1,11 @@
 //! The processor promises no allocation per frame: an allocator that counts holds it to that.
-#![allow(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 use aoefs::target::{MemoryImage, Processor, Slot, TargetConfig};
 use aoefs::wire::{
     Addr, Ata, Command, Config, DATA_OFFSET, HEADER_LEN, Header, Mac, SECTOR, Sector, Tag, Verb, smart,
 };
 
-struct Counting;
-
-thread_local! {
-    /// Of this thread only: the test harness has others.
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator as it came; counting does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use crate::COUNT;
 
 const OWN: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const UNIT: Addr = Addr::new(1, 0);
@@ -95,7 +70,7 @@ fn no_frame_allocates() {
     let mut slots: Vec<Slot<'_>> = rooms.iter_mut().map(|room| (&mut room[..], 0)).collect();
     // The first round makes the pieces of the sparse image.
     target.handle_batch(&frames, OWN, MTU, &mut slots);
-    let before = COUNT.with(Cell::get);
+    let before = COUNT.get();
     for _ in 0..10 {
         target.handle_batch(&frames, OWN, MTU, &mut slots);
     }
@@ -103,6 +78,6 @@ fn no_frame_allocates() {
         target.handle(frame, OWN, MTU, room);
     }
     target.announcement(0, OWN, MTU, slots[0].0).unwrap();
-    assert_eq!(COUNT.with(Cell::get) - before, 0);
+    assert_eq!(COUNT.get() - before, 0);
     assert_eq!(target.counters().answered, 12 * (frames.len() as u64 - 2));
 }

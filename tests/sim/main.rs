@@ -3,11 +3,34 @@
 //! `cargo test --test sim` runs 10,000 seeds (AOEFS_SIM_SEEDS changes how many, AOEFS_SIM_START where they begin;
 //! AOEFS_SIM_FLIPS is the share of IDENTIFYs that arrive with flipped bits, in per cent, 0 unless said).
 //! A seed that fails is replayed with a readable trace by `AOEFS_SIM_SEED=n AOEFS_SIM_TRACE=1 cargo test --test sim sim_seeds -- --nocapture`.
-//! What the runs contain, and the limits of the model, is written in `sim/mod.rs` and `sim/net.rs`.
+//!
+//! `disk` keeps the truth, `net` and `target` misbehave, `world` carries frames and time between them and the engine,
+//! `judge` holds every answer against the promises, `swarm` draws a run from a seed. The limits of the model are written in `net`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
-#[path = "sim/mod.rs"]
-mod sim;
+mod ahead;
+mod ask;
+mod catalogue;
+mod disk;
+mod fate;
+mod faults;
+mod growth;
+mod judge;
+mod life;
+mod load;
+mod net;
+#[allow(dead_code, reason = "the test bed uses more of it")]
+#[path = "../bed/rng.rs"]
+mod rng;
+mod small;
+mod speed;
+mod stage;
+mod streams;
+mod swarm;
+mod target;
+mod unit;
+mod wire;
+mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -15,9 +38,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
-use sim::speed::{Job, LOSSES};
-use sim::stage::Stage;
-use sim::swarm::{Report, run};
+use speed::{Job, LOSSES};
+use stage::Stage;
+use swarm::{Report, run};
 
 /// Seeds in an ordinary run.
 const SEEDS: u64 = 10_000;

@@ -7,70 +7,41 @@
 //! `… -- --versions ROLE SEAT BOARD VIEW…` is one process of the bed for the kernel (see `versions`).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
+#[path = "../bed/mod.rs"]
 mod bed;
-mod tools;
-mod versions;
 
-#[path = "netns/atomicity.rs"]
 mod atomicity;
-#[path = "netns/bed_itself.rs"]
 mod bed_itself;
-#[path = "netns/bugs.rs"]
 mod bugs;
-#[path = "netns/claims.rs"]
 mod claims;
-#[path = "netns/control.rs"]
 mod control;
-#[path = "netns/crowd.rs"]
 mod crowd;
-#[path = "netns/database.rs"]
 mod database;
-#[path = "netns/demo.rs"]
 mod demo;
-#[path = "netns/faults.rs"]
 mod faults;
-#[path = "netns/files.rs"]
 mod files;
-#[path = "netns/hostile.rs"]
 mod hostile;
-#[path = "netns/hosts.rs"]
 mod hosts;
-#[path = "netns/interfaces.rs"]
 mod interfaces;
-#[path = "netns/kernel.rs"]
 mod kernel;
-#[path = "netns/life.rs"]
 mod life;
-#[path = "netns/load.rs"]
 mod load;
-#[path = "netns/loops.rs"]
 mod loops;
-#[path = "netns/media.rs"]
 mod media;
-#[path = "netns/pace.rs"]
 mod pace;
-#[path = "netns/partitions.rs"]
 mod partitions;
-#[path = "netns/pressure.rs"]
 mod pressure;
-#[path = "netns/quirk_frames.rs"]
 mod quirk_frames;
-#[path = "netns/quirk_habits.rs"]
 mod quirk_habits;
-#[path = "netns/scale.rs"]
 mod scale;
-#[path = "netns/stops.rs"]
 mod stops;
-#[path = "netns/tap.rs"]
 mod tap;
-#[path = "netns/target.rs"]
 mod target;
-#[path = "netns/target_trouble.rs"]
 mod target_trouble;
-#[path = "netns/tools_themselves.rs"]
+mod tools;
 mod tools_themselves;
-#[path = "netns/vblade_io.rs"]
 mod vblade_io;
+mod versions;
 
 fn main() -> std::process::ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -1,4 +1,7 @@
 //! Where a test lives: a mount namespace of its own thread, a directory, and the daemons it starts.
+//!
+//! The directory goes when the test is over and its daemons have been killed, as everything of the bed does: a test may end with a
+//! mount in it, and while the test's thread is there, the directory of a mount cannot be removed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,13 +11,14 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::bed::sweep::{self, Mess};
 use crate::bed::{Daemon, skip, until};
 
 /// What starting, stopping or dying may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(5);
 
 pub struct Room {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
 }
 
 impl Room {
@@ -32,18 +36,20 @@ impl Room {
         }
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("m")).unwrap();
+        let dir = std::env::temp_dir().canonicalize().unwrap().join(sweep::unique());
+        std::fs::create_dir(&dir).unwrap();
+        sweep::register(Mess::Dir(dir.clone()));
+        std::fs::create_dir(dir.join("m")).unwrap();
         Self { dir }
     }
 
     /// The mount point.
     pub fn point(&self) -> PathBuf {
-        self.dir.path().canonicalize().unwrap().join("m")
+        self.dir.join("m")
     }
 
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// Starts the daemon and waits until it serves.
@@ -54,7 +60,7 @@ impl Room {
 
     #[track_caller]
     pub fn started(&self, argv: &[&str]) -> Daemoned {
-        let daemon = Daemon::spawn(self.dir.path(), "small", argv);
+        let daemon = Daemon::spawn(&self.dir, "small", argv);
         until("the daemon is ready", SOON, || {
             assert!(daemon.alive() || daemon.said().contains("ready "), "{}", daemon.said());
             daemon.said().contains("ready ")
@@ -67,7 +73,7 @@ impl Room {
     pub fn refused(&self) -> String {
         let point = self.point();
         let daemon =
-            Daemon::spawn(self.dir.path(), "small", &[&this_program(), "--daemon", point.to_str().unwrap()]);
+            Daemon::spawn(&self.dir, "small", &[&this_program(), "--daemon", point.to_str().unwrap()]);
         assert_eq!(daemon.ended(SOON), 1, "{}", daemon.said());
         daemon.said().trim().strip_prefix("error ").unwrap().to_string()
     }
@@ -114,7 +120,11 @@ impl Daemoned {
 
 /// True while the process runs; a zombie does not.
 pub fn running(pid: u32) -> bool {
+    !matches!(state(pid), None | Some('Z' | 'X'))
+}
+
+/// The process's state in the letter that /proc has for it, while there is one.
+pub fn state(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
 }
