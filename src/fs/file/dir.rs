@@ -8,7 +8,7 @@ use super::{Reader, Verbs};
 use crate::fs::answer::DataAnswer;
 use crate::fs::context::Context;
 use crate::fs::errno::Errno;
-use crate::fs::status;
+use crate::fs::snapshot;
 use crate::fs::tree::{Entry, Node};
 
 /// An open directory.
@@ -55,7 +55,7 @@ fn list(context: &Context, node: &Node) -> Result<Arc<[Entry]>, Errno> {
             tree.list_unit(*id)
         }
         Node::Devlinks(id) => {
-            tree.list_devlinks(*id, status::devlinks(&context.runtime, &*context.unit(*id)?))
+            tree.list_devlinks(*id, snapshot::devlinks(&context.runtime, &*context.unit(*id)?))
         }
         _ => return Err(Errno::ENOTDIR),
     };
