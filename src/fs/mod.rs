@@ -9,6 +9,7 @@ mod file;
 pub mod handlers;
 mod handles;
 mod kept;
+mod limits;
 pub mod lists;
 pub mod metrics;
 pub mod notify;

@@ -9,9 +9,7 @@ use super::{OpenDisk, Write};
 use crate::engine::{Io, Output};
 use crate::fs::answer::Answer;
 use crate::fs::errno::{self, Errno};
-
-/// Bytes that one call copies at most: one READ's and one WRITE's worth of lock and memory.
-const PIECE: u64 = 1 << 20;
+use crate::fs::limits::REQUEST_MAX;
 
 impl OpenDisk {
     /// Copies up to `len` bytes from `from` on to `to` of the file `sink`. Between two targets it is EOPNOTSUPP, and the
@@ -48,7 +46,7 @@ impl OpenDisk {
         }
         self.used();
         let (sink, pending) = (sink.clone(), sink.pending(answer));
-        let io = Io::Read { offset: from, len: len.min(PIECE) as usize };
+        let io = Io::Read { offset: from, len: len.min(REQUEST_MAX as u64) as usize };
         let (place, nonblock) = (self.disk.place, self.mode.nonblock);
         self.context.submit(&self.unit, place, nonblock, io, move |outcome| match outcome {
             // It was answered: nothing may be written any more.
