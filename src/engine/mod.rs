@@ -42,6 +42,6 @@ pub use partition::{PartError, PartId, Partition, Scanned};
 pub use path::{PathStats, Trust};
 pub use request::{Error, Handle, Io, Outcome, Output, Request, Reservation};
 pub use stats::{BUCKETS, Histogram, Op, OpStats, Stats};
-pub use status::{FlushState, PathStatus, Status};
+pub use status::{PathStatus, Status};
 pub use time::Time;
 pub use transmit::{HEAD_MAX, Payload, Transmit};

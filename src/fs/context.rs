@@ -12,13 +12,14 @@ use std::time::SystemTime;
 use fuser::PollNotifier;
 use parking_lot::Mutex;
 
+use super::answer::Answer;
 use super::errno::{self, Errno};
 use super::kept::KeptTexts;
 use super::notify::{Line, Pages, Waker};
 use super::tree::{self, Changes, Disk, Node, Tree};
 use super::worker::Worker;
 use crate::bug;
-use crate::engine::{Error, Handle, Io, Outcome, Pool, Request, Stream};
+use crate::engine::{Error, Handle, Io, Outcome, Output, Pool, Request, Stream};
 use crate::runtime::{Done, Runtime, Unit, UnitId};
 
 mod change;
@@ -179,7 +180,7 @@ impl Context {
         handle: Handle,
         nonblock: bool,
         io: Io,
-        answer: impl FnOnce(Outcome) + Send + 'static,
+        answer: impl Answer<Output, Error>,
     ) {
         self.submit_for(None, unit, handle, nonblock, io, answer);
     }
@@ -192,7 +193,7 @@ impl Context {
         handle: Handle,
         nonblock: bool,
         io: Io,
-        answer: impl FnOnce(Outcome) + Send + 'static,
+        answer: impl Answer<Output, Error>,
     ) {
         let waiting = self.waiting.clone();
         let crowded = waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.waiting_max;
@@ -223,7 +224,7 @@ impl Context {
 }
 
 /// What travels in a request.
-fn done(answer: impl FnOnce(Outcome) + Send + 'static) -> Done {
+fn done(answer: impl Answer<Output, Error>) -> Done {
     Box::new(move |outcome| {
         bug::here("answer");
         answer(outcome);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use fuser::{PollEvents, PollNotifier};
 
+use super::answer::{Answer, DataAnswer};
 use super::context::Context;
 use super::ctl::{Top, UnitCommand};
 use super::errno::{self, Errno};
@@ -105,46 +106,25 @@ impl Core {
     }
 
     /// Reads: all of what was asked for, unless the file ends before.
-    pub fn read(
-        &self,
-        fh: u64,
-        offset: u64,
-        size: usize,
-        reader: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    pub fn read(&self, fh: u64, offset: u64, size: usize, reader: Reader, answer: impl DataAnswer) {
         let Some(file) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
         verb!(file.read(offset, size, reader, answer));
     }
 
     /// Writes: all of it, unless the disk ends before. `durable`: answered after a flush, as O_DSYNC has it.
-    pub fn write(
-        &self,
-        fh: u64,
-        offset: u64,
-        data: &[u8],
-        durable: bool,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    pub fn write(&self, fh: u64, offset: u64, data: &[u8], durable: bool, answer: impl Answer<u32>) {
         let Some(file) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
         verb!(file.write(offset, data, durable, answer));
     }
 
     /// fsync(2) and fdatasync(2). Only a disk has anything to sync.
-    pub fn sync(&self, fh: u64, answer: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    pub fn sync(&self, fh: u64, answer: impl Answer<()>) {
         let Some(file) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
         verb!(file.sync(answer));
     }
 
     /// fallocate(2).
-    pub fn fallocate(
-        &self,
-        fh: u64,
-        offset: u64,
-        len: u64,
-        mode: i32,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
-    ) {
+    pub fn fallocate(&self, fh: u64, offset: u64, len: u64, mode: i32, answer: impl Answer<()>) {
         let Some(file) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
         verb!(file.allocate(offset, len, mode, answer));
     }
@@ -156,13 +136,7 @@ impl Core {
     }
 
     /// copy_file_range(2): up to `len` bytes. EOPNOTSUPP for all but disks, and the kernel then copies itself.
-    pub fn copy_range(
-        &self,
-        from: At,
-        to: At,
-        len: u64,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    pub fn copy_range(&self, from: At, to: At, len: u64, answer: impl Answer<u32>) {
         match (self.handles.get(from.fh), self.handles.get(to.fh)) {
             (Some(OpenFile::Disk(source)), Some(OpenFile::Disk(sink))) => {
                 source.copy(from.offset, &sink, to.offset, len, answer);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use fuser::{FopenFlags, PollEvents, PollNotifier};
 
+use super::answer::{Answer, DataAnswer};
 use super::context::Context;
 use super::errno::Errno;
 use super::tree::{Node, TopFile, UnitFile, WRITE};
@@ -76,43 +77,25 @@ pub trait Verbs: Sized {
     }
 
     /// read(2): all of what was asked for, unless the file ends before.
-    fn read(
-        self: &Arc<Self>,
-        offset: u64,
-        len: usize,
-        reader: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    );
+    fn read(self: &Arc<Self>, offset: u64, len: usize, reader: Reader, answer: impl DataAnswer);
 
     /// write(2): all of it, unless the disk ends before. `durable`: answered after a flush, as O_DSYNC has it.
-    fn write(
-        self: &Arc<Self>,
-        _offset: u64,
-        _data: &[u8],
-        _durable: bool,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    fn write(self: &Arc<Self>, _offset: u64, _data: &[u8], _durable: bool, answer: impl Answer<u32>) {
         answer(Err(Errno::EBADF));
     }
 
     /// fsync(2) and fdatasync(2).
-    fn sync(self: &Arc<Self>, answer: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    fn sync(self: &Arc<Self>, answer: impl Answer<()>) {
         answer(Ok(()));
     }
 
     /// ftruncate(2), or the O_TRUNC of the open.
-    fn truncate(self: &Arc<Self>, _size: u64, answer: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    fn truncate(self: &Arc<Self>, _size: u64, answer: impl Answer<()>) {
         answer(Ok(()));
     }
 
     /// fallocate(2).
-    fn allocate(
-        self: &Arc<Self>,
-        _offset: u64,
-        _len: u64,
-        _mode: i32,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
-    ) {
+    fn allocate(self: &Arc<Self>, _offset: u64, _len: u64, _mode: i32, answer: impl Answer<()>) {
         answer(Err(Errno::EOPNOTSUPP));
     }
 

@@ -1,5 +1,6 @@
 //! The FUSE face: translation only.
 
+mod answer;
 mod context;
 pub mod core;
 pub mod ctl;
@@ -8,13 +9,14 @@ mod file;
 pub mod handlers;
 mod handles;
 mod kept;
+mod limits;
 pub mod lists;
 pub mod metrics;
 pub mod notify;
 pub mod raw;
 pub mod session;
+pub mod snapshot;
 pub mod stats;
 mod status;
-pub mod text;
 pub mod tree;
 pub mod worker;

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use fuser::{FileAttr, FileType, INodeNo};
 use parking_lot::Mutex;
 
+use super::limits::REQUEST_MAX;
 use crate::engine::{Device, Handle};
 use crate::runtime::UnitId;
 use crate::wire::SECTOR;
@@ -29,9 +30,6 @@ pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile, is_reserved};
 
 /// The numbers of disks begin here, far above those computed from unit ids.
 const FIRST_DISK: u64 = 1 << 48;
-
-/// What stat says is a good size for one read or write, in bytes: one FUSE request.
-const BLKSIZE: u32 = 1 << 20;
 
 /// Permission bits that a chmod can set. Set-id and sticky bits mean nothing on these files.
 const PERM: u32 = 0o777;
@@ -349,7 +347,8 @@ impl Tree {
             uid: kept.uid.unwrap_or(self.uid),
             gid: kept.gid.unwrap_or(self.gid),
             rdev: 0,
-            blksize: BLKSIZE,
+            // A good size for one read or write.
+            blksize: REQUEST_MAX as u32,
             flags: 0,
         }
     }
@@ -406,11 +405,6 @@ impl Tree {
         let mut list = dots(&Node::Devlinks(unit), &Node::Unit(unit));
         list.extend((0..count).map(|n| Entry::file(&Node::Devlink(unit, n), n.to_string())));
         list
-    }
-
-    /// How many inodes of disks are held: a gauge that must fall back when nobody has them open.
-    pub fn disk_count(&self) -> usize {
-        self.inner.lock().disks.len()
     }
 }
 

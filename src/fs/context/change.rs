@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::Context;
 use super::pending::Pending;
-use crate::engine::{Error, Handle, Io, Outcome};
+use crate::engine::{Error, Handle, Io, Output};
+use crate::fs::answer::Answer;
 use crate::runtime::Unit;
 
 /// A request that changes bytes.
@@ -25,7 +26,7 @@ pub struct Change {
 impl Context {
     /// Gives the engine a request that changes bytes. Also when it fails, for some of it may have been done, pages of them
     /// are dropped before `answer` is called. Where that takes longer than the target's deadline, it is called with an error.
-    pub fn change(self: &Arc<Self>, change: Change, answer: impl FnOnce(Outcome) + Send + 'static) {
+    pub fn change(self: &Arc<Self>, change: Change, answer: impl Answer<Output, Error>) {
         let Change { unit, place, nonblock, io, bytes } = change;
         let (context, own, since) = (self.clone(), unit.clone(), self.runtime.now());
         self.submit(&unit, place, nonblock, io, move |outcome| {

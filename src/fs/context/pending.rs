@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::Context;
 use crate::engine::Time;
+use crate::fs::answer::Answer;
 use crate::fs::errno::Errno;
 use crate::runtime::{Alarm, Runtime, Unit};
 
@@ -17,7 +18,7 @@ use crate::runtime::{Alarm, Runtime, Unit};
 /// and the pages that it may have changed are dropped before it is given. DEADLINE promises 250 ms.
 const GRACE: Duration = Duration::from_millis(100);
 
-type Answer<T, E> = Box<dyn FnOnce(Result<T, E>) + Send>;
+type Given<T, E> = Box<dyn FnOnce(Result<T, E>) + Send>;
 
 /// See the module.
 pub struct Pending<T, E = Errno> {
@@ -26,14 +27,14 @@ pub struct Pending<T, E = Errno> {
 }
 
 /// Who waits, and the alarm that goes with them.
-type Waiting<T, E> = (Answer<T, E>, Option<Alarm>);
+type Waiting<T, E> = (Given<T, E>, Option<Alarm>);
 
 impl<T: Send + 'static, E: Send + 'static> Pending<T, E> {
     /// Gives `late` if nothing else was given after that time. Without a time it waits for ever.
     pub fn new(
         runtime: &Arc<Runtime>,
         after: Option<Duration>,
-        answer: impl FnOnce(Result<T, E>) + Send + 'static,
+        answer: impl Answer<T, E>,
         late: E,
     ) -> Arc<Self> {
         let pending = Arc::new(Self { waiting: Mutex::new(None) });
@@ -78,11 +79,7 @@ impl Context {
     }
 
     /// An answer about a target's disk that is EIO by the target's deadline.
-    pub fn pending<T: Send + 'static>(
-        &self,
-        unit: &Unit,
-        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) -> Arc<Pending<T>> {
+    pub fn pending<T: Send + 'static>(&self, unit: &Unit, answer: impl Answer<T>) -> Arc<Pending<T>> {
         let after = self.patience(unit, self.runtime.now());
         Pending::new(&self.runtime, after, answer, Errno::EIO)
     }

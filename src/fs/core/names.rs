@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 use fuser::FileAttr;
 
 use super::Core;
+use crate::fs::answer::Answer;
 use crate::fs::errno::{self, Errno};
 use crate::fs::file::{OpenDir, OpenFile, Verbs, config, disk, verb};
-use crate::fs::status;
+use crate::fs::snapshot;
 use crate::fs::tree::{DEVLINK, Entry, Node, TopFile, UnitFile};
 use crate::runtime::Unit;
 use crate::wire::{Addr, IDENTIFY_LEN};
@@ -57,7 +58,7 @@ impl Core {
             },
             Node::Unit(id) => self.look_up_in_unit(&self.context.unit(id)?, name)?,
             Node::Devlinks(id) => {
-                let count = status::devlinks(&self.context.runtime, &*self.context.unit(id)?);
+                let count = snapshot::devlinks(&self.context.runtime, &*self.context.unit(id)?);
                 let n = name.parse::<u8>().ok().filter(|n| n.to_string() == name && *n < count);
                 Node::Devlink(id, n.ok_or(Errno::ENOENT)?)
             }
@@ -145,14 +146,7 @@ impl Core {
     }
 
     /// truncate(2), ftruncate(2), and the second half of an open with O_TRUNC.
-    pub fn set_size(
-        &self,
-        ino: u64,
-        fh: Option<u64>,
-        pid: u32,
-        size: u64,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
-    ) {
+    pub fn set_size(&self, ino: u64, fh: Option<u64>, pid: u32, size: u64, answer: impl Answer<()>) {
         let node = match self.node(ino) {
             Ok(node) => node,
             Err(errno) => return answer(Err(errno)),

@@ -12,6 +12,7 @@ use fuser::FopenFlags;
 use parking_lot::Mutex;
 
 use super::Core;
+use crate::fs::answer::Answer;
 use crate::fs::context::Pending;
 use crate::fs::errno::Errno;
 use crate::fs::file::{Mode, OpenFile, Verbs, verb};
@@ -86,13 +87,7 @@ impl Core {
 
     /// Opens a file. If its target is down, the answer is given once it is up, or after a second: ENXIO. With O_NONBLOCK it is
     /// given at once.
-    pub fn open_when_up(
-        self: &Arc<Self>,
-        ino: u64,
-        pid: u32,
-        flags: i32,
-        answer: impl FnOnce(Result<Opened, Errno>) + Send + 'static,
-    ) {
+    pub fn open_when_up(self: &Arc<Self>, ino: u64, pid: u32, flags: i32, answer: impl Answer<Opened>) {
         let opened = self.open(ino, pid, flags);
         let unit = match &opened {
             Err(errno) if *errno == Errno::ENXIO => {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{Reader, Verbs};
 use crate::engine::{Io, Output};
+use crate::fs::answer::{Answer, DataAnswer};
 use crate::fs::context::Context;
 use crate::fs::errno::{self, Errno};
 use crate::fs::kept::{KeptText, slice};
@@ -29,12 +30,7 @@ pub fn size(context: &Context, unit: &Unit) -> u64 {
 }
 
 /// truncate(2) by name: nothing will be closed, so the string is sent at once.
-pub fn truncate(
-    context: &Context,
-    unit: &Arc<Unit>,
-    size: u64,
-    answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
-) {
+pub fn truncate(context: &Context, unit: &Arc<Unit>, size: u64, answer: impl Answer<()>) {
     match cut(context, unit, size) {
         Ok(string) => ask(context, unit, Verb::Force, string, move |set| answer(set.map(|_| ()))),
         Err(errno) => answer(Err(errno)),
@@ -92,13 +88,7 @@ impl OpenConfig {
 }
 
 impl Verbs for OpenConfig {
-    fn read(
-        self: &Arc<Self>,
-        offset: u64,
-        len: usize,
-        _: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    fn read(self: &Arc<Self>, offset: u64, len: usize, _: Reader, answer: impl DataAnswer) {
         if let Some(text) = self.text.kept(offset) {
             return answer(Ok(slice(&text, offset, len)));
         }
@@ -109,13 +99,7 @@ impl Verbs for OpenConfig {
         self.string(move |string| file.show(string, offset, len, answer));
     }
 
-    fn write(
-        self: &Arc<Self>,
-        offset: u64,
-        data: &[u8],
-        _: bool,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    fn write(self: &Arc<Self>, offset: u64, data: &[u8], _: bool, answer: impl Answer<u32>) {
         let truncated = &self.context.truncated;
         let len = data.len();
         let Some(at) = usize::try_from(offset).ok().filter(|at| at.saturating_add(len) <= CONFIG_MAX) else {
@@ -139,7 +123,7 @@ impl Verbs for OpenConfig {
         }
     }
 
-    fn truncate(self: &Arc<Self>, size: u64, answer: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    fn truncate(self: &Arc<Self>, size: u64, answer: impl Answer<()>) {
         let unit = &self.unit;
         let cut = self.context.unit(unit.id).and_then(|_| cut(&self.context, unit, size));
         answer(cut.map(|string| self.context.truncated.remember(unit.id, string, self.fh)));

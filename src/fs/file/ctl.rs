@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::script::{self, Commands, NOTHING, Step};
 use super::{Reader, Verbs};
+use crate::fs::answer::{Answer, DataAnswer};
 use crate::fs::context::Context;
 use crate::fs::ctl::{self, CtlError};
-use crate::fs::errno::Errno;
 use crate::fs::kept::{KeptText, slice};
 use crate::fs::status;
 use crate::runtime::Unit;
@@ -69,25 +69,13 @@ impl Commands for OpenCtl {
 }
 
 impl Verbs for OpenCtl {
-    fn read(
-        self: &Arc<Self>,
-        offset: u64,
-        len: usize,
-        _: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    fn read(self: &Arc<Self>, offset: u64, len: usize, _: Reader, answer: impl DataAnswer) {
         let render = || self.context.texts.keep(&self.text, self.render().into_bytes());
         let text = self.text.kept(offset).unwrap_or_else(render);
         answer(Ok(slice(&text, offset, len)));
     }
 
-    fn write(
-        self: &Arc<Self>,
-        _: u64,
-        data: &[u8],
-        _: bool,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    fn write(self: &Arc<Self>, _: u64, data: &[u8], _: bool, answer: impl Answer<u32>) {
         script::run(self, data, answer);
     }
 }

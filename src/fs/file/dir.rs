@@ -5,9 +5,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Reader, Verbs};
+use crate::fs::answer::DataAnswer;
 use crate::fs::context::Context;
 use crate::fs::errno::Errno;
-use crate::fs::status;
+use crate::fs::snapshot;
 use crate::fs::tree::{Entry, Node};
 
 /// An open directory.
@@ -54,7 +55,7 @@ fn list(context: &Context, node: &Node) -> Result<Arc<[Entry]>, Errno> {
             tree.list_unit(*id)
         }
         Node::Devlinks(id) => {
-            tree.list_devlinks(*id, status::devlinks(&context.runtime, &*context.unit(*id)?))
+            tree.list_devlinks(*id, snapshot::devlinks(&context.runtime, &*context.unit(*id)?))
         }
         _ => return Err(Errno::ENOTDIR),
     };
@@ -62,13 +63,7 @@ fn list(context: &Context, node: &Node) -> Result<Arc<[Entry]>, Errno> {
 }
 
 impl Verbs for OpenDir {
-    fn read(
-        self: &Arc<Self>,
-        _: u64,
-        _: usize,
-        _: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    fn read(self: &Arc<Self>, _: u64, _: usize, _: Reader, answer: impl DataAnswer) {
         answer(Err(Errno::EISDIR));
     }
 }

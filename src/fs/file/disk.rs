@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use fuser::FopenFlags;
 
 use super::{Mode, Reader, Verbs};
-use crate::engine::{Device, Io, Outcome, Output, Stream, WriteBuf};
+use crate::engine::{Device, Error, Io, Output, Stream, WriteBuf};
+use crate::fs::answer::{Answer, DataAnswer};
 use crate::fs::context::{Change, Context, Pending, nothing};
 use crate::fs::errno::{self, Errno};
 use crate::fs::notify::Name;
@@ -111,15 +112,12 @@ impl OpenDisk {
     }
 
     /// An answer that is EIO by the deadline of the target.
-    fn pending<T: Send + 'static>(
-        &self,
-        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) -> Arc<Pending<T>> {
+    fn pending<T: Send + 'static>(&self, answer: impl Answer<T>) -> Arc<Pending<T>> {
         self.context.pending(&self.unit, answer)
     }
 
     /// Gives the engine a request that changes `bytes` of the disk.
-    fn change(&self, io: Io, bytes: &Range<u64>, answer: impl FnOnce(Outcome) + Send + 'static) {
+    fn change(&self, io: Io, bytes: &Range<u64>, answer: impl Answer<Output, Error>) {
         let disk = self.disk.clone();
         let change = Change {
             unit: self.unit.clone(),
@@ -139,12 +137,7 @@ impl OpenDisk {
     }
 
     /// Writes; with `durable` a flush follows, and both have one deadline.
-    fn put(
-        self: &Arc<Self>,
-        write: Write,
-        durable: bool,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    fn put(self: &Arc<Self>, write: Write, durable: bool, answer: impl Answer<u32>) {
         if !durable {
             return self.write_in_turn(write, answer);
         }
@@ -157,11 +150,7 @@ impl OpenDisk {
     }
 
     /// Writes, after the zeros that a truncation owes before it.
-    fn write_in_turn(
-        self: &Arc<Self>,
-        write: Write,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    fn write_in_turn(self: &Arc<Self>, write: Write, answer: impl Answer<u32>) {
         if let Err(errno) = self.context.writable(&self.disk) {
             return answer(Err(errno));
         }
@@ -188,7 +177,7 @@ impl OpenDisk {
         });
     }
 
-    fn write_now(&self, write: Write, answer: impl FnOnce(Result<u32, Errno>) + Send + 'static) {
+    fn write_now(&self, write: Write, answer: impl Answer<u32>) {
         let (offset, bytes) = (write.offset, write.offset..write.end());
         self.change(Io::Write { offset, data: write.data }, &bytes, move |outcome| {
             answer(match outcome {
@@ -205,7 +194,7 @@ impl OpenDisk {
         self: &Arc<Self>,
         gap: Range<u64>,
         mark: impl FnOnce() -> u64 + Send + 'static,
-        then: impl FnOnce(Result<(), Errno>) + Send + 'static,
+        then: impl Answer<()>,
     ) {
         let file = self.clone();
         let run = Zeros { from: gap.start, to: gap.end, until: self.zeros_until() };
@@ -220,7 +209,7 @@ impl OpenDisk {
     /// A job that begins an operation later, unless it has waited for the target's deadline: then it was answered.
     fn later<W: Send + 'static, T: Send + 'static>(
         self: &Arc<Self>,
-        held: Option<(W, impl FnOnce(Result<T, Errno>) + Send + 'static)>,
+        held: Option<(W, impl Answer<T>)>,
         operation: fn(&Arc<Self>, W, Give<T>),
     ) -> Job {
         let Some((what, answer)) = held else { return Box::new(|| ()) };
@@ -256,13 +245,7 @@ impl Verbs for OpenDisk {
         }
     }
 
-    fn read(
-        self: &Arc<Self>,
-        offset: u64,
-        len: usize,
-        reader: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    fn read(self: &Arc<Self>, offset: u64, len: usize, reader: Reader, answer: impl DataAnswer) {
         if let Err(errno) = self.fresh() {
             return answer(Err(errno));
         }
@@ -285,18 +268,12 @@ impl Verbs for OpenDisk {
         });
     }
 
-    fn write(
-        self: &Arc<Self>,
-        offset: u64,
-        data: &[u8],
-        durable: bool,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    fn write(self: &Arc<Self>, offset: u64, data: &[u8], durable: bool, answer: impl Answer<u32>) {
         // The one copy that is made of the bytes here: out of the request's buffer.
         self.put(Write { offset, data: self.write_buf(offset, data) }, durable, answer);
     }
 
-    fn sync(self: &Arc<Self>, answer: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    fn sync(self: &Arc<Self>, answer: impl Answer<()>) {
         if let Err(errno) = self.fresh() {
             return answer(Err(errno));
         }
@@ -314,7 +291,7 @@ impl Verbs for OpenDisk {
         });
     }
 
-    fn truncate(self: &Arc<Self>, size: u64, answer: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    fn truncate(self: &Arc<Self>, size: u64, answer: impl Answer<()>) {
         if let Err(errno) = check_size(&self.context, &self.disk, size) {
             return answer(Err(errno));
         }
@@ -328,13 +305,7 @@ impl Verbs for OpenDisk {
         self.zero_gap(from..to, move || to, move |zeroed| pending.give(zeroed));
     }
 
-    fn allocate(
-        self: &Arc<Self>,
-        offset: u64,
-        len: u64,
-        mode: i32,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
-    ) {
+    fn allocate(self: &Arc<Self>, offset: u64, len: u64, mode: i32, answer: impl Answer<()>) {
         self.allocate_range(offset, len, mode, answer);
     }
 

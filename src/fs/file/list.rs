@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::script::{self, Commands, Ended, NOTHING, Step};
 use super::{Reader, Verbs};
-use crate::engine::{Io, Outcome, Output, Reservation};
+use crate::engine::{Error, Io, Outcome, Output, Reservation};
+use crate::fs::answer::{Answer, DataAnswer};
 use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, MaskEdit, ReserveEdit, parse_mask, parse_reserve};
 use crate::fs::errno::{self, Errno};
@@ -47,7 +48,7 @@ impl OpenList {
         macs
     }
 
-    fn ask(&self, io: Io, answer: impl FnOnce(Outcome) + Send + 'static) {
+    fn ask(&self, io: Io, answer: impl Answer<Output, Error>) {
         self.context.submit(&self.unit, self.context.whole(&self.unit), false, io, answer);
     }
 
@@ -116,13 +117,7 @@ impl Commands for OpenList {
 }
 
 impl Verbs for OpenList {
-    fn read(
-        self: &Arc<Self>,
-        offset: u64,
-        len: usize,
-        _: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    fn read(self: &Arc<Self>, offset: u64, len: usize, _: Reader, answer: impl DataAnswer) {
         if let Some(text) = self.text.kept(offset) {
             return answer(Ok(slice(&text, offset, len)));
         }
@@ -140,13 +135,7 @@ impl Verbs for OpenList {
         });
     }
 
-    fn write(
-        self: &Arc<Self>,
-        _: u64,
-        data: &[u8],
-        _: bool,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    fn write(self: &Arc<Self>, _: u64, data: &[u8], _: bool, answer: impl Answer<u32>) {
         script::run(self, data, answer);
     }
 }

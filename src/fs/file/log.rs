@@ -6,8 +6,8 @@ use fuser::{PollEvents, PollNotifier};
 use parking_lot::Mutex;
 
 use super::{READABLE, Reader, Verbs};
+use crate::fs::answer::DataAnswer;
 use crate::fs::context::Context;
-use crate::fs::errno::Errno;
 use crate::runtime::events::Cursor;
 
 /// An open `log`.
@@ -34,13 +34,7 @@ impl OpenLog {
 }
 
 impl Verbs for OpenLog {
-    fn read(
-        self: &Arc<Self>,
-        offset: u64,
-        len: usize,
-        _: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    fn read(self: &Arc<Self>, offset: u64, len: usize, _: Reader, answer: impl DataAnswer) {
         let mut place = self.place.lock();
         let bytes = self.context.runtime.log().read_at(&mut place.cursor, offset, len);
         place.next = offset + bytes.len() as u64;

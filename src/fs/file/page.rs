@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Reader, Verbs};
 use crate::bug;
+use crate::fs::answer::DataAnswer;
 use crate::fs::context::Context;
 use crate::fs::errno::Errno;
 use crate::fs::kept::{KeptText, slice};
@@ -73,13 +74,7 @@ impl OpenPage {
 }
 
 impl Verbs for OpenPage {
-    fn read(
-        self: &Arc<Self>,
-        offset: u64,
-        len: usize,
-        _: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    fn read(self: &Arc<Self>, offset: u64, len: usize, _: Reader, answer: impl DataAnswer) {
         if let Some(text) = self.text.kept(offset) {
             return answer(Ok(slice(&text, offset, len)));
         }

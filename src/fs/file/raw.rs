@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::{Mode, Reader, Verbs};
 use crate::engine::{Error, Handle, Io, Outcome, Output};
+use crate::fs::answer::{Answer, DataAnswer};
 use crate::fs::context::{Change, Context};
 use crate::fs::errno::{self, Errno};
 use crate::fs::raw::{Raw, Snapshot, Step};
@@ -88,13 +89,7 @@ fn failed(outcome: &Outcome) -> bool {
 }
 
 impl Verbs for OpenRaw {
-    fn read(
-        self: &Arc<Self>,
-        _: u64,
-        len: usize,
-        _: Reader,
-        answer: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
-    ) {
+    fn read(self: &Arc<Self>, _: u64, len: usize, _: Reader, answer: impl DataAnswer) {
         let step = self.machine.lock().read(len);
         let then = move |step| match step {
             Step::Read(bytes) => answer(Ok(&bytes)),
@@ -104,13 +99,7 @@ impl Verbs for OpenRaw {
         self.go_on(step, Box::new(then));
     }
 
-    fn write(
-        self: &Arc<Self>,
-        _: u64,
-        data: &[u8],
-        _: bool,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-    ) {
+    fn write(self: &Arc<Self>, _: u64, data: &[u8], _: bool, answer: impl Answer<u32>) {
         let unit = self.snapshot();
         let step = self.machine.lock().write(&unit, data);
         let then = move |step| match step {

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use crate::fs::answer::Answer;
 use crate::fs::context::Context;
-use crate::fs::ctl::{CtlError, shown};
+use crate::fs::ctl::{CtlError, lines, shown};
 use crate::fs::errno::Errno;
 use crate::wire::Addr;
 
@@ -50,22 +51,22 @@ pub const NOTHING: Step = Step::Done(Ok(()));
 
 struct Script<F> {
     file: Arc<F>,
-    text: Vec<u8>,
-    /// Where the next line begins.
-    at: usize,
+    /// The lines that are still to be run.
+    lines: std::vec::IntoIter<Vec<u8>>,
     /// Lines begun, for the log.
-    line: usize,
-    answer: Box<dyn FnOnce(Result<u32, Errno>) + Send>,
+    begun: usize,
+    /// Bytes of the write.
+    len: usize,
+    answer: Box<dyn Answer<u32>>,
 }
 
 /// Runs what was written to the file.
-pub fn run<F: Commands>(
-    file: &Arc<F>,
-    text: &[u8],
-    answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
-) {
-    let script = Script { file: file.clone(), text: text.to_vec(), at: 0, line: 0, answer: Box::new(answer) };
-    if text.iter().filter(|&&byte| byte == b'\n').count() > LINES_MAX {
+pub fn run<F: Commands>(file: &Arc<F>, text: &[u8], answer: impl Answer<u32>) {
+    let count = lines(text).count();
+    let all: Vec<Vec<u8>> = lines(text).take(LINES_MAX).map(<[u8]>::to_vec).collect();
+    let lines = all.into_iter();
+    let script = Script { file: file.clone(), lines, begun: 0, len: text.len(), answer: Box::new(answer) };
+    if count > LINES_MAX {
         let words = format!("more than {LINES_MAX} lines in one write");
         return script.refuse(&CtlError::new(Errno::ENOSPC, words));
     }
@@ -75,12 +76,8 @@ pub fn run<F: Commands>(
 impl<F: Commands> Script<F> {
     /// Runs lines until one of them has to wait, or fails, or none is left.
     fn run(mut self) {
-        while self.at < self.text.len() {
-            let rest = &self.text[self.at..];
-            let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
-            let line = rest[..end].to_vec();
-            self.at += end;
-            self.line += 1;
+        while let Some(line) = self.lines.next() {
+            self.begun += 1;
             match self.file.run(&line) {
                 Ok(Step::Done(Ok(()))) => {}
                 Ok(Step::Done(Err(errno))) => return self.fail(&line, errno.into()),
@@ -89,8 +86,7 @@ impl<F: Commands> Script<F> {
             }
         }
         self.file.settle();
-        let len = self.text.len() as u32;
-        (self.answer)(Ok(len));
+        (self.answer)(Ok(self.len as u32));
     }
 
     fn ask(self, line: Vec<u8>, question: Question) {
@@ -115,7 +111,7 @@ impl<F: Commands> Script<F> {
         self.file.settle();
         let (file, addr) = self.file.named();
         let log = self.file.context().runtime.log();
-        log.log(file, addr, format_args!("{file} line {}: {words}", self.line));
+        log.log(file, addr, format_args!("{file} line {}: {words}", self.begun));
         (self.answer)(Err(error.errno));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{Handle, Io, Output, Scanned};
+use crate::fs::answer::Answer;
 use crate::fs::context::{Context, Pending};
 use crate::fs::ctl::CtlError;
 use crate::fs::errno::{self, Errno};
@@ -29,11 +30,7 @@ struct Run {
 }
 
 /// Reads the table of the disk and declares its partitions.
-pub fn scan(
-    context: &Arc<Context>,
-    unit: &Arc<Unit>,
-    answer: impl FnOnce(Result<(), CtlError>) + Send + 'static,
-) {
+pub fn scan(context: &Arc<Context>, unit: &Arc<Unit>, answer: impl Answer<(), CtlError>) {
     let (place, size) = context.runtime.look(unit, |device| (device.handle(None), device.size()));
     let late = CtlError::new(Errno::ETIMEDOUT, "no answer within 10 s");
     let waiting = Pending::new(&context.runtime, Some(PATIENCE), answer, late);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{ask, partscan};
 use crate::engine::{Device, Error, Io};
+use crate::fs::answer::Answer;
 use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, UnitCommand};
 use crate::fs::errno::{self, Errno};
@@ -59,7 +60,7 @@ pub fn run_config_line(
     context: &Arc<Context>,
     unit: &Arc<Unit>,
     command: UnitCommand,
-    answer: impl FnOnce(Result<(), CtlError>) + Send + 'static,
+    answer: impl Answer<(), CtlError>,
 ) {
     let step = run(context, unit, command);
     context.refresh(unit);

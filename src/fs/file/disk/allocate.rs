@@ -7,6 +7,7 @@ use super::truncation::Admit;
 use super::zero::Zeros;
 use super::{OpenDisk, Verbs};
 use crate::engine::{Io, Time};
+use crate::fs::answer::Answer;
 use crate::fs::context::nothing;
 use crate::fs::errno::Errno;
 use crate::wire::SECTOR;
@@ -30,7 +31,7 @@ impl OpenDisk {
         offset: u64,
         len: u64,
         mode: i32,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
+        answer: impl Answer<()>,
     ) {
         let checked = self.context.writable(&self.disk).and_then(|()| match offset.checked_add(len) {
             Some(end) if end <= self.disk.size() => Ok(offset..end),
@@ -58,11 +59,7 @@ impl OpenDisk {
     }
 
     /// Makes bytes read as zeros.
-    fn make_zero(
-        self: &Arc<Self>,
-        zeroing: Zeroing,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
-    ) {
+    fn make_zero(self: &Arc<Self>, zeroing: Zeroing, answer: impl Answer<()>) {
         if zeroing.trim && !self.context.runtime.look(&self.unit, |device| device.can_trim()) {
             return answer(Err(Errno::EOPNOTSUPP));
         }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use super::{OpenDisk, Write};
 use crate::engine::{Io, Output};
+use crate::fs::answer::Answer;
 use crate::fs::errno::{self, Errno};
-
-/// Bytes that one call copies at most: one READ's and one WRITE's worth of lock and memory.
-const PIECE: u64 = 1 << 20;
+use crate::fs::limits::REQUEST_MAX;
 
 impl OpenDisk {
     /// Copies up to `len` bytes from `from` on to `to` of the file `sink`. Between two targets it is EOPNOTSUPP, and the
@@ -22,7 +21,7 @@ impl OpenDisk {
         sink: &Arc<OpenDisk>,
         to: u64,
         len: u64,
-        answer: impl FnOnce(Result<u32, Errno>) + Send + 'static,
+        answer: impl Answer<u32>,
     ) {
         // The kernel holds the sink's lock until the answer: a source that is away would hold up whoever writes to the
         // sink.
@@ -47,7 +46,7 @@ impl OpenDisk {
         }
         self.used();
         let (sink, pending) = (sink.clone(), sink.pending(answer));
-        let io = Io::Read { offset: from, len: len.min(PIECE) as usize };
+        let io = Io::Read { offset: from, len: len.min(REQUEST_MAX as u64) as usize };
         let (place, nonblock) = (self.disk.place, self.mode.nonblock);
         self.context.submit(&self.unit, place, nonblock, io, move |outcome| match outcome {
             // It was answered: nothing may be written any more.

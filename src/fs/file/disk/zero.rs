@@ -5,9 +5,7 @@ use std::sync::Arc;
 use super::OpenDisk;
 use crate::engine::{Io, Output, Time, WriteBuf};
 use crate::fs::errno::{self, Errno};
-
-/// Bytes that one write of zeros covers: one request's worth of lock and memory.
-const PIECE: u64 = 1 << 20;
+use crate::fs::limits::REQUEST_MAX;
 
 /// A run of zeros.
 pub(super) struct Zeros {
@@ -38,7 +36,8 @@ impl OpenDisk {
         if run.until.is_some_and(|until| self.context.runtime.now() >= until) {
             return finish(run.from, Err(Errno::EIO));
         }
-        let next = run.to.min((run.from / PIECE + 1) * PIECE);
+        let piece = REQUEST_MAX as u64;
+        let next = run.to.min((run.from / piece + 1) * piece);
         let len = (next - run.from) as usize;
         let io = Io::Write { offset: run.from, data: WriteBuf::zeros(&self.context.pool, run.from, len) };
         let file = self.clone();
