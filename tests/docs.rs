@@ -5,9 +5,6 @@
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 
 mod bed;
-#[path = "mount/room.rs"]
-#[allow(dead_code, reason = "the mount tests start daemons in it")]
-mod room;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -18,9 +15,9 @@ use aoefs::cli::MOUNT_OPTIONS;
 use aoefs::fs::ctl::{parse_mask, parse_reserve, top_usage, unit_usage};
 use bed::mount::{AOEFS, AOEFS_TARGET};
 use bed::proc::{self, Output};
+use bed::room::Room;
 use bed::sweep::{self, Mess};
 use bed::{Bed, Ns, until};
-use room::Room;
 
 tests![
     options,

@@ -4,9 +4,6 @@
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 
 mod bed;
-#[path = "mount/room.rs"]
-#[allow(dead_code, reason = "the mount tests start daemons in it")]
-mod room;
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -16,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bed::proc::{self, Daemon, Output, until};
+use bed::room::Room;
 use bed::skip;
 use nix::sys::signal::Signal;
-use room::Room;
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
+use crate::bed::room::{Room, SOON, this_program};
 use crate::bed::{Daemon, proc, until};
-use crate::room::{Room, SOON, this_program};
 
 crate::tests![
     a_mount_says_what_it_is,
@@ -321,7 +321,7 @@ fn without_its_unmounter_the_daemon_of_an_ordinary_user_unmounts_itself() {
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
     let unmounter = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(child).unwrap();
     proc::signal(unmounter, Signal::SIGKILL);
-    until("the unmounter is gone", SOON, || !crate::room::running(unmounter));
+    until("the unmounter is gone", SOON, || !crate::bed::room::running(unmounter));
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended(2 * SOON), 0, "{}", daemon.said());
     assert!(room.mounts().is_empty(), "{}", daemon.said());

@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
+use crate::bed::room::{Room, SOON, running, this_program};
 use crate::bed::{proc, until};
-use crate::room::{Room, SOON, running, this_program};
 
 crate::tests![
     sigterm_unmounts,
