@@ -19,8 +19,8 @@ use crate::wire::{BUFFERS_MAX, ETHERNET, Mac};
 /// Frames that wait for the receiver of one direction: twice as many as a target queues. More are lost.
 pub const QUEUE: usize = 2 * BUFFERS_MAX as usize;
 
-/// How long a receiver that waits for frames and for something else sleeps between two looks at the other: here frames are
-/// announced by a condition, which cannot be waited for together with a descriptor.
+/// How long a receiver that waits for frames and for something else sleeps between two looks at the other: here frames
+/// are announced by a condition, which cannot be waited for together with a descriptor.
 const GLANCE: Duration = Duration::from_micros(50);
 
 /// Indices of loopback ends start here, far above what the kernel gives interfaces.

@@ -306,7 +306,7 @@ fn deadline_holds_for_outstanding_and_queued() {
     bed.near.set_up(true);
     bed.far.set_up(true);
     // Nobody watches an in-process link, so the test says what rtnetlink would.
-    bed.runtime.look_again("near").unwrap();
+    bed.runtime.refresh_netlink("near").unwrap();
     let back = Instant::now();
     while !bed.runtime.look(&bed.unit, |d| d.is_up()) {
         assert!(back.elapsed() < Duration::from_secs(5), "not back");
