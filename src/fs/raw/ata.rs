@@ -147,7 +147,7 @@ pub(super) fn parse(unit: &Snapshot, bytes: &[u8]) -> Option<Command> {
         protocol::OUT => Phase::Out(None),
         _ => return None,
     };
-    match Move::of(fis[fis::COMMAND]) {
+    match Move::from_code(fis[fis::COMMAND]) {
         Some(moves) => parse_move(unit, fis, moves, phase),
         None => parse_other(unit, fis, protocol & protocol::SHORT != 0, phase),
     }
