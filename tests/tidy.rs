@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 /// A source file longer than this has more than one job.
 const LINES_MAX: usize = 600;
 
+/// Characters of a line. rustfmt keeps code to it; comments are checked here.
+const LINE_MAX: usize = 120;
+
+/// Where comments do not keep to [`LINE_MAX`] yet.
+const LONG_COMMENTS: [&str; 2] = ["src/engine/", "src/fs/"];
+
 /// A text of the repository, with the path from its root.
 struct Text {
     path: String,
@@ -253,6 +259,22 @@ fn files_have_one_job_and_say_it() {
             && !text.text.starts_with("//!")
         {
             broken.add(text, 1, "does not begin with what it promises (//!)");
+        }
+    }
+}
+
+#[test]
+fn comments_keep_to_the_line() {
+    let mut broken = Broken::default();
+    for text in repository().iter().filter(|text| text.is_rust() && text.in_any(&["src/"])) {
+        if text.in_any(&LONG_COMMENTS) {
+            continue;
+        }
+        for (n, line) in text.text.lines().enumerate() {
+            let length = line.chars().count();
+            if length > LINE_MAX && line.contains("//") {
+                broken.add(text, n + 1, format_args!("a comment of {length} characters, at most {LINE_MAX}"));
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! rtnetlink messages: a request for all interfaces, and what comes back.
+//! rtnetlink messages: a request for all interfaces, and the answers.
 //!
 //! Promises: any bytes are read without a panic; a message that is not about an interface as a whole is `Other`.
 
