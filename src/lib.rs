@@ -103,7 +103,7 @@
 //! * A wrong errno: `fs/errno.rs`.
 //! * fsync(2) lies or fails: `engine/flushing.rs`; which open files are told of it: `fs/file/disk.rs`. TRIM:
 //!   `engine/device/submit.rs`.
-//! * A command of the file `raw`: `fs/raw.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
+//! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
 //! * A wrong figure: `engine/stats.rs`, `fs/metrics.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
 //!   file `log`), `daemon/logging.rs` (stderr and syslog).
 //! * A hang when it ends, or a mount that stays: `daemon/stop.rs`, `daemon/unmounter.rs`, `mount/mod.rs`.

@@ -11,9 +11,10 @@ use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, MaskEdit, ReserveEdit, parse_mask, parse_reserve};
 use crate::fs::errno::{self, Errno};
 use crate::fs::kept::{KeptText, slice};
-use crate::fs::lists;
 use crate::runtime::Unit;
 use crate::wire::{Addr, Mac};
+
+mod plan;
 
 /// Which of a target's lists.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,7 +59,7 @@ impl OpenList {
         self.ask(Io::Mask(Vec::new()), move |outcome| {
             let firmware = file.context.runtime.look(&file.unit, |device| device.status().fw);
             let planned =
-                macs(outcome).and_then(|list| lists::plan_mask(edit, &file.own_macs(), &list, firmware));
+                macs(outcome).and_then(|list| plan::plan_mask(edit, &file.own_macs(), &list, firmware));
             let directives = match planned {
                 Ok(directives) if directives.is_empty() => return ended(Ok(())),
                 Ok(directives) => directives,
@@ -67,9 +68,9 @@ impl OpenList {
             file.ask(Io::Mask(directives.clone()), move |outcome| {
                 ended(match outcome {
                     Ok(Output::MaskRefused { error, index }) => {
-                        Err(lists::mask_refused(error, directives.get(usize::from(index))))
+                        Err(plan::mask_refused(error, directives.get(usize::from(index))))
                     }
-                    outcome => macs(outcome).and_then(|list| lists::check_mask(&directives, &list)),
+                    outcome => macs(outcome).and_then(|list| plan::check_mask(&directives, &list)),
                 });
             });
         });
@@ -77,7 +78,7 @@ impl OpenList {
 
     /// One line of `reserve`.
     fn edit_reserve(&self, edit: ReserveEdit, ended: Ended) {
-        match lists::plan_reserve(edit, &self.own_macs()) {
+        match plan::plan_reserve(edit, &self.own_macs()) {
             Ok(what) => self.ask(Io::Reserve(what), move |outcome| ended(macs(outcome).map(|_| ()))),
             Err(error) => ended(Err(error)),
         }
@@ -128,7 +129,7 @@ impl Verbs for OpenList {
         let file = self.clone();
         self.ask(io, move |outcome| match macs(outcome) {
             Ok(list) => {
-                let text = file.context.texts.keep(&file.text, lists::page(&list).into_bytes());
+                let text = file.context.texts.keep(&file.text, plan::page(&list).into_bytes());
                 answer(Ok(slice(&text, offset, len)));
             }
             Err(error) => answer(Err(error.errno)),

@@ -10,10 +10,13 @@ use crate::engine::{Error, Handle, Io, Outcome, Output};
 use crate::fs::answer::{Answer, DataAnswer};
 use crate::fs::context::{Change, Context};
 use crate::fs::errno::{self, Errno};
-use crate::fs::raw::{Raw, Snapshot, Step};
 use crate::runtime::Unit;
 use crate::runtime::clock::wall;
 use crate::wire::SECTOR;
+
+mod machine;
+
+use machine::{Raw, Snapshot, Step};
 
 /// An open `raw`.
 pub struct OpenRaw {

@@ -15,8 +15,8 @@
 
 use std::ops::Range;
 
-use super::limits::REQUEST_MAX;
 use crate::engine::{Error, Io, Outcome, Output, Pool, WriteBuf};
+use crate::fs::limits::REQUEST_MAX;
 use crate::wire::{Identify, SECTOR};
 
 mod ata;

@@ -6,9 +6,9 @@
 
 use std::fmt::Write;
 
-use super::ctl::{CtlError, MaskEdit, ReserveEdit};
-use super::errno::Errno;
 use crate::engine::Reservation;
+use crate::fs::ctl::{CtlError, MaskEdit, ReserveEdit};
+use crate::fs::errno::Errno;
 use crate::wire::{Directive, Mac, MaskError, MaskOp};
 
 /// Versions of vblade, as config replies have them, are 0x4000 plus a number. The one that everybody has dies when it is
