@@ -13,9 +13,9 @@ use fuser::PollNotifier;
 use parking_lot::Mutex;
 
 use super::answer::Answer;
-use super::errno::{self, Errno};
+use super::errno::Errno;
 use super::kept::KeptTexts;
-use super::notify::{Line, Pages, Waker};
+use super::notify::{KernelChannel, Pages, Waker};
 use super::tree::{self, Changes, Disk, Node, Tree};
 use super::worker::Worker;
 use crate::bug;
@@ -26,7 +26,7 @@ mod change;
 mod pending;
 mod truncated;
 
-pub use change::Change;
+pub use change::DiskChange;
 pub use pending::Pending;
 pub use truncated::Truncated;
 
@@ -69,7 +69,7 @@ pub struct Context {
     /// Buffers of writes.
     pub pool: Pool,
     /// The kernel's pages of disks.
-    pub pages: Pages<Line>,
+    pub pages: Pages<KernelChannel>,
     /// The kernel's attributes, and programs that poll.
     pub waker: Waker,
     /// The texts that open files keep.
@@ -87,7 +87,7 @@ pub struct Context {
     /// Programs that wait for more in the log, by the number of their open file.
     pub pollers: Mutex<HashMap<u64, PollNotifier>>,
     /// The way to the kernel.
-    pub line: Line,
+    pub kernel: KernelChannel,
     /// Requests that were given to the engine and are not answered yet.
     waiting: Arc<AtomicUsize>,
 }
@@ -95,13 +95,13 @@ pub struct Context {
 impl Context {
     /// Nothing is open, and the kernel is told nothing yet.
     pub fn new(runtime: Arc<Runtime>, settings: Settings) -> Self {
-        let line = Line::default();
+        let kernel = KernelChannel::default();
         Self {
             settings,
             tree: Tree::new(settings.uid, settings.gid, settings.born, settings.read_only),
             pool: runtime.pool().clone(),
-            pages: Pages::new(line.clone()),
-            waker: Waker::new(line.clone()),
+            pages: Pages::new(kernel.clone()),
+            waker: Waker::new(kernel.clone()),
             texts: KeptTexts::default(),
             renderer: Worker::new("metrics"),
             open_files: AtomicUsize::new(0),
@@ -109,7 +109,7 @@ impl Context {
             raw_open: Mutex::default(),
             flushing: Mutex::default(),
             pollers: Mutex::default(),
-            line,
+            kernel,
             waiting: Arc::default(),
             runtime,
         }
@@ -232,6 +232,6 @@ fn done(answer: impl Answer<Output, Error>) -> Done {
 }
 
 /// An outcome of which only its success matters.
-pub fn nothing(outcome: Outcome) -> Result<(), Errno> {
-    outcome.map(|_| ()).map_err(errno::of)
+pub fn success(outcome: Outcome) -> Result<(), Errno> {
+    outcome.map(|_| ()).map_err(Errno::from)
 }

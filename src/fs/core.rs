@@ -86,7 +86,7 @@ impl Core {
 
     /// The session is there: the kernel can be told things from now on.
     pub fn connect(&self, kernel: impl Kernel + 'static) {
-        self.context.line.connect(kernel);
+        self.context.kernel.connect(kernel);
     }
 
     /// The session has ended: ends the threads.

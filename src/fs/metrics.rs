@@ -180,8 +180,8 @@ impl Page {
 
     fn family<'a, T: 'a>(&mut self, family: &Family<T>, each: impl IntoIterator<Item = (&'a str, &'a T)>) {
         self.head(family.name, family.help);
-        for (labels, of) in each {
-            match (family.value)(of) {
+        for (labels, source) in each {
+            match (family.value)(source) {
                 Some(value) if labels.is_empty() => self.put(&[family.name, " "], value),
                 Some(value) => self.line(family.name, labels, value),
                 None => {}

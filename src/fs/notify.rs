@@ -44,9 +44,9 @@ impl Kernel for Notifier {
 
 /// The kernel, once it is there: a file system exists before the session that it is given to.
 #[derive(Clone, Default)]
-pub struct Line(Arc<OnceLock<Box<dyn Kernel>>>);
+pub struct KernelChannel(Arc<OnceLock<Box<dyn Kernel>>>);
 
-impl Line {
+impl KernelChannel {
     /// The session's notifier. The first one counts.
     pub fn connect(&self, kernel: impl Kernel + 'static) {
         let _ = self.0.set(Box::new(kernel));
@@ -54,7 +54,7 @@ impl Line {
 }
 
 /// Nobody has cached anything before the session is there.
-impl Kernel for Line {
+impl Kernel for KernelChannel {
     fn drop_pages(&self, ino: u64, offset: u64, len: u64) {
         if let Some(kernel) = self.0.get() {
             kernel.drop_pages(ino, offset, len);
@@ -70,13 +70,13 @@ impl Kernel for Line {
 
 /// Attributes and poll: what never waits.
 pub struct Waker {
-    kernel: Line,
+    kernel: KernelChannel,
     worker: Worker,
 }
 
 impl Waker {
     /// Its thread starts with the first word.
-    pub fn new(kernel: Line) -> Self {
+    pub fn new(kernel: KernelChannel) -> Self {
         Self { kernel, worker: Worker::new("aoefs-notify") }
     }
 

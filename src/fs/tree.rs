@@ -39,7 +39,7 @@ pub const WRITE: u32 = 0o222;
 
 /// Files of one target whose mode or owner may be kept; only names that exist can get there, but partitions come
 /// and go.
-const KEPT_MAX: usize = 1024;
+const META_MAX: usize = 1024;
 
 /// A disk or partition as the engine has it now.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -164,7 +164,7 @@ impl Entry {
 
 /// What chmod and chown changed.
 #[derive(Clone, Copy, Debug, Default)]
-struct Kept {
+struct Meta {
     mode: Option<u32>,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -173,14 +173,14 @@ struct Kept {
 #[derive(Default)]
 struct Unit {
     current: Vec<Arc<Disk>>,
-    kept: HashMap<String, Kept>,
+    meta: HashMap<String, Meta>,
 }
 
 #[derive(Default)]
 struct Inner {
     units: HashMap<UnitId, Unit>,
     disks: HashMap<u64, Arc<Disk>>,
-    top: HashMap<String, Kept>,
+    top: HashMap<String, Meta>,
     made: u64,
 }
 
@@ -327,10 +327,10 @@ impl Tree {
             Node::Disk(disk) => (disk.size(), disk.mtime()),
             _ => (size, self.born),
         };
-        let kept = self.kept(node);
+        let meta = self.meta(node);
         let (kind, perm, nlink) = match node.default_mode() {
             None => (FileType::Directory, 0o755, 2),
-            Some(mode) => (FileType::RegularFile, kept.mode.unwrap_or(mode), 1),
+            Some(mode) => (FileType::RegularFile, meta.mode.unwrap_or(mode), 1),
         };
         let perm = if self.read_only && matches!(node, Node::Disk(_)) { perm & !WRITE } else { perm };
         FileAttr {
@@ -344,8 +344,8 @@ impl Tree {
             kind,
             perm: perm as u16,
             nlink,
-            uid: kept.uid.unwrap_or(self.uid),
-            gid: kept.gid.unwrap_or(self.gid),
+            uid: meta.uid.unwrap_or(self.uid),
+            gid: meta.gid.unwrap_or(self.gid),
             rdev: 0,
             // A good size for one read or write.
             blksize: REQUEST_MAX as u32,
@@ -353,17 +353,17 @@ impl Tree {
         }
     }
 
-    fn kept(&self, node: &Node) -> Kept {
+    fn meta(&self, node: &Node) -> Meta {
         let inner = self.inner.lock();
         let table = match node.unit() {
             None => Some(&inner.top),
-            Some(unit) => inner.units.get(&unit).map(|unit| &unit.kept),
+            Some(unit) => inner.units.get(&unit).map(|unit| &unit.meta),
         };
         table.and_then(|table| table.get(node.name()?.as_ref())).copied().unwrap_or_default()
     }
 
     /// chmod and chown of a file. False for directories, for stale disks, and if too many are kept already.
-    pub fn keep(&self, node: &Node, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) -> bool {
+    pub fn set_meta(&self, node: &Node, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) -> bool {
         let Some(name) = node.name() else { return false };
         if matches!(node, Node::Disk(disk) if disk.is_stale()) {
             return false;
@@ -371,15 +371,15 @@ impl Tree {
         let mut inner = self.inner.lock();
         let table = match node.unit() {
             None => &mut inner.top,
-            Some(unit) => &mut inner.units.entry(unit).or_default().kept,
+            Some(unit) => &mut inner.units.entry(unit).or_default().meta,
         };
-        if table.len() >= KEPT_MAX && !table.contains_key(name.as_ref()) {
+        if table.len() >= META_MAX && !table.contains_key(name.as_ref()) {
             return false;
         }
-        let kept = table.entry(name.into_owned()).or_default();
-        kept.mode = mode.map(|mode| mode & PERM).or(kept.mode);
-        kept.uid = uid.or(kept.uid);
-        kept.gid = gid.or(kept.gid);
+        let meta = table.entry(name.into_owned()).or_default();
+        meta.mode = mode.map(|mode| mode & PERM).or(meta.mode);
+        meta.uid = uid.or(meta.uid);
+        meta.gid = gid.or(meta.gid);
         true
     }
 

@@ -8,7 +8,7 @@ use fuser::FileAttr;
 
 use super::Core;
 use crate::fs::answer::Answer;
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::file::{OpenDir, OpenFile, Verbs, config, disk, verb};
 use crate::fs::snapshot;
 use crate::fs::tree::{DEVLINK, Entry, Node, TopFile, UnitFile};
@@ -131,7 +131,7 @@ impl Core {
     ) -> Result<(), Errno> {
         let node = self.node(ino)?;
         if (mode.is_some() || uid.is_some() || gid.is_some())
-            && !self.context.tree.keep(&node, mode, uid, gid)
+            && !self.context.tree.set_meta(&node, mode, uid, gid)
         {
             return Err(match &node {
                 Node::Disk(disk) if disk.is_stale() => Errno::ESTALE,
@@ -179,7 +179,7 @@ impl Core {
             Node::Root if TopFile::named(name).is_some() => Err(Errno::ENOTDIR),
             Node::Root => {
                 let unit = self.unit_named(name).ok_or(Errno::ENOENT)?;
-                self.context.runtime.remove(unit.addr, false).map_err(errno::of_runtime)
+                self.context.runtime.remove(unit.addr, false).map_err(Errno::from)
             }
             Node::Unit(_) if name == DEVLINK => Err(Errno::EPERM),
             Node::Unit(_) | Node::Devlinks(_) => Err(Errno::ENOTDIR),

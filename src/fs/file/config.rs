@@ -61,7 +61,7 @@ fn ask(
     context.submit(unit, context.whole(unit), false, io, move |outcome| match outcome {
         Ok(Output::Config(string)) => answer(Ok(string)),
         Ok(_) => answer(Ok(Vec::new())),
-        Err(error) => answer(Err(errno::of(error))),
+        Err(error) => answer(Err(Errno::from(error))),
     });
 }
 

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use fuser::FopenFlags;
 
 use super::{Mode, Reader, Verbs};
-use crate::engine::{Device, Error, Io, Output, Stream, WriteBuf};
+use crate::engine::{Error, Io, Output, Stream, WriteBuf};
 use crate::fs::answer::{Answer, DataAnswer};
-use crate::fs::context::{Change, Context, Pending, nothing};
-use crate::fs::errno::{self, Errno};
+use crate::fs::context::{Context, DiskChange, Pending, success};
+use crate::fs::errno::Errno;
 use crate::fs::notify::Name;
 use crate::fs::tree::Disk;
+use crate::runtime::Unit;
 use crate::runtime::clock::wall;
-use crate::runtime::{Done, Unit};
 
 mod allocate;
 mod copy;
@@ -75,12 +75,11 @@ impl OpenDisk {
             return Err(Errno::ESTALE);
         }
         let unit = context.unit(disk.unit)?;
-        let open = |device: &mut Device<Done>| {
+        let own = context.runtime.with_device(&unit, |device, _, _| {
             device.open()?;
             disk.opened();
-            Ok(device.uncached())
-        };
-        let own = context.runtime.with_device(&unit, |device, _, _| open(device)).map_err(errno::of)?;
+            Ok::<_, Error>(device.uncached())
+        })?;
         let uncached = own.unwrap_or(context.settings.uncached);
         let failures_told = unit.failed_flushes.load(Ordering::SeqCst).into();
         Ok(Arc::new(Self {
@@ -119,7 +118,7 @@ impl OpenDisk {
     /// Gives the engine a request that changes `bytes` of the disk.
     fn change(&self, io: Io, bytes: &Range<u64>, answer: impl Answer<Output, Error>) {
         let disk = self.disk.clone();
-        let change = Change {
+        let change = DiskChange {
             unit: self.unit.clone(),
             place: disk.place,
             nonblock: self.mode.nonblock,
@@ -183,7 +182,7 @@ impl OpenDisk {
             answer(match outcome {
                 Ok(Output::Written(written)) => Ok(written as u32),
                 Ok(_) => Err(Errno::EIO),
-                Err(error) => Err(errno::of(error)),
+                Err(error) => Err(Errno::from(error)),
             });
         });
     }
@@ -264,7 +263,7 @@ impl Verbs for OpenDisk {
         self.context.submit_for(stream, &self.unit, place, nonblock, io, move |outcome| match outcome {
             Ok(Output::Data(data)) => answer(Ok(&data)),
             Ok(_) => answer(Err(Errno::EIO)),
-            Err(error) => answer(Err(errno::of(error))),
+            Err(error) => answer(Err(Errno::from(error))),
         });
     }
 
@@ -286,7 +285,7 @@ impl Verbs for OpenDisk {
         let tried = !nonblock || self.context.runtime.look(&self.unit, |device| device.is_up());
         let file = self.clone();
         self.context.submit(&self.unit, self.disk.place, nonblock, Io::Flush, move |outcome| {
-            let done = nothing(outcome);
+            let done = success(outcome);
             answer(if tried || done.is_ok() { file.flushed(done) } else { done });
         });
     }

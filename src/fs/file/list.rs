@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::script::{self, Commands, Ended, NOTHING, Step};
+use super::script::{self, Commands, Ended, NOTHING, Progress};
 use super::{Reader, Verbs};
 use crate::engine::{Error, Io, Outcome, Output, Reservation};
 use crate::fs::answer::{Answer, DataAnswer};
 use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, MaskEdit, ReserveEdit, parse_mask, parse_reserve};
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::kept::{KeptText, slice};
 use crate::runtime::Unit;
 use crate::wire::{Addr, Mac};
@@ -89,7 +89,7 @@ fn macs(outcome: Outcome) -> Result<Vec<Mac>, CtlError> {
     match outcome {
         Ok(Output::Macs(list)) => Ok(list),
         Ok(_) => Err(Errno::EIO.into()),
-        Err(error) => Err(errno::of(error).into()),
+        Err(error) => Err(Errno::from(error).into()),
     }
 }
 
@@ -106,13 +106,13 @@ impl Commands for OpenList {
         (name, Some(self.unit.addr))
     }
 
-    fn run(self: &Arc<Self>, line: &[u8]) -> Result<Step, CtlError> {
+    fn run(self: &Arc<Self>, line: &[u8]) -> Result<Progress, CtlError> {
         let file = self.clone();
         Ok(match self.list {
             List::Mask => parse_mask(line)?
-                .map_or(NOTHING, |edit| Step::Ask(Box::new(move |ended| file.edit_mask(edit, ended)))),
+                .map_or(NOTHING, |edit| Progress::Ask(Box::new(move |ended| file.edit_mask(edit, ended)))),
             List::Reserve => parse_reserve(line)?
-                .map_or(NOTHING, |edit| Step::Ask(Box::new(move |ended| file.edit_reserve(edit, ended)))),
+                .map_or(NOTHING, |edit| Progress::Ask(Box::new(move |ended| file.edit_reserve(edit, ended)))),
         })
     }
 }

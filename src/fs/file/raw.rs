@@ -8,15 +8,15 @@ use parking_lot::Mutex;
 use super::{Mode, Reader, Verbs};
 use crate::engine::{Error, Handle, Io, Outcome, Output};
 use crate::fs::answer::{Answer, DataAnswer};
-use crate::fs::context::{Change, Context};
-use crate::fs::errno::{self, Errno};
+use crate::fs::context::{Context, DiskChange};
+use crate::fs::errno::Errno;
 use crate::runtime::Unit;
 use crate::runtime::clock::wall;
 use crate::wire::SECTOR;
 
 mod machine;
 
-use machine::{Raw, Snapshot, Step};
+use machine::{Facts, Raw, Step};
 
 /// An open `raw`.
 pub struct OpenRaw {
@@ -43,8 +43,8 @@ impl OpenRaw {
         Ok(Arc::new(Self { context: context.clone(), unit, disk, nonblock: mode.nonblock, machine }))
     }
 
-    fn snapshot(&self) -> Snapshot {
-        self.context.runtime.look(&self.unit, |device| Snapshot {
+    fn facts(&self) -> Facts {
+        self.context.runtime.look(&self.unit, |device| Facts {
             identify: *device.info(),
             sectors: device.size() / SECTOR as u64,
             frame: u8::try_from(device.status().maxbcnt / SECTOR).unwrap_or(u8::MAX),
@@ -61,7 +61,7 @@ impl OpenRaw {
             Io::Ata { ata, .. } => ata.is_flush(),
             _ => false,
         };
-        let change = Change {
+        let change = DiskChange {
             unit: self.unit.clone(),
             place: self.disk,
             nonblock: self.nonblock,
@@ -96,18 +96,18 @@ impl Verbs for OpenRaw {
         let step = self.machine.lock().read(len);
         let then = move |step| match step {
             Step::Read(bytes) => answer(Ok(&bytes)),
-            Step::Error(error) => answer(Err(errno::of(error))),
+            Step::Error(error) => answer(Err(Errno::from(error))),
             Step::Wrote(_) | Step::Submit { .. } => answer(Err(Errno::EIO)),
         };
         self.go_on(step, Box::new(then));
     }
 
     fn write(self: &Arc<Self>, _: u64, data: &[u8], _: bool, answer: impl Answer<u32>) {
-        let unit = self.snapshot();
-        let step = self.machine.lock().write(&unit, data);
+        let facts = self.facts();
+        let step = self.machine.lock().write(&facts, data);
         let then = move |step| match step {
             Step::Wrote(len) => answer(Ok(len as u32)),
-            Step::Error(error) => answer(Err(errno::of(error))),
+            Step::Error(error) => answer(Err(Errno::from(error))),
             Step::Read(_) | Step::Submit { .. } => answer(Err(Errno::EIO)),
         };
         self.go_on(step, Box::new(then));

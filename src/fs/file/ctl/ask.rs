@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::engine::{Io, Output};
 use crate::fs::context::Context;
 use crate::fs::ctl::CtlError;
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::file::script::Ended;
 use crate::runtime::Unit;
 use crate::wire::Verb;
@@ -17,7 +17,7 @@ pub fn config(context: &Context, unit: &Arc<Unit>, verb: Verb, string: Vec<u8>, 
         let done = match outcome {
             Ok(Output::Config(said)) => agrees(verb, &string, &said),
             Ok(_) => Err(Errno::EIO),
-            Err(error) => Err(match (verb, errno::of(error)) {
+            Err(error) => Err(match (verb, Errno::from(error)) {
                 // A target whose string is another keeps silent.
                 (Verb::Test | Verb::Prefix, Errno::ETIMEDOUT) => Errno::ENOENT,
                 (_, errno) => errno,

@@ -72,7 +72,7 @@ impl Run {
                 self.step(scan);
             }
             other => self.end(|_| {
-                let errno = other.map_or_else(errno::of, |_| Errno::EIO);
+                let errno = other.map_or_else(Errno::from, |_| Errno::EIO);
                 Err(CtlError::new(errno, format!("sector {at}: {}", errno::words(errno))))
             }),
         });
@@ -104,7 +104,7 @@ impl Run {
             let place = |id| Handle { part: Some(id), ..self.place };
             let in_use = |id| context.tree.is_open(self.unit.id, place(id));
             device.follow_table(&table, in_use).map_err(|(name, error)| {
-                let errno = errno::of_part(error);
+                let errno = Errno::from(error);
                 CtlError::new(errno, format!("{name}: {}", errno::words(errno)))
             })
         });

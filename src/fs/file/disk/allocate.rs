@@ -8,7 +8,7 @@ use super::zero::Zeros;
 use super::{OpenDisk, Verbs};
 use crate::engine::{Io, Time};
 use crate::fs::answer::Answer;
-use crate::fs::context::nothing;
+use crate::fs::context::success;
 use crate::fs::errno::Errno;
 use crate::wire::SECTOR;
 
@@ -84,7 +84,7 @@ impl OpenDisk {
             }
             let io = Io::Trim { offset: whole.start, len: whole.end - whole.start };
             let own = file.clone();
-            file.change(io, &whole, move |outcome| match nothing(outcome) {
+            file.change(io, &whole, move |outcome| match success(outcome) {
                 Ok(()) => own.zero(tail, move |_, zeroed| answer(zeroed)),
                 Err(errno) => answer(Err(errno)),
             });

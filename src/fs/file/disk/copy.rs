@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{OpenDisk, Write};
 use crate::engine::{Io, Output};
 use crate::fs::answer::Answer;
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::limits::REQUEST_MAX;
 
 impl OpenDisk {
@@ -56,7 +56,7 @@ impl OpenDisk {
                 sink.put(write, sink.mode.durable, move |written| pending.give(written));
             }
             Ok(_) => pending.give(Err(Errno::EIO)),
-            Err(error) => pending.give(Err(errno::of(error))),
+            Err(error) => pending.give(Err(Errno::from(error))),
         });
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::OpenDisk;
 use crate::engine::{Io, Output, Time, WriteBuf};
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::limits::REQUEST_MAX;
 
 /// A run of zeros.
@@ -47,7 +47,7 @@ impl OpenDisk {
                 file.zero(run, finish);
             }
             Ok(_) => finish(run.from, Err(Errno::ENOSPC)),
-            Err(error) => finish(run.from, Err(errno::of(error))),
+            Err(error) => finish(run.from, Err(Errno::from(error))),
         });
     }
 }

@@ -1,6 +1,6 @@
 //! The `raw` file: write a command, transfer its data, read its status.
 //!
-//! A pure state machine. Each write and read of the file comes in as bytes or a length, with a [`Snapshot`] of the
+//! A pure state machine. Each write and read of the file comes in as bytes or a length, with a [`Facts`] of the
 //! target; what comes out is a [`Step`]: done, refused, or a request for the engine whose outcome is fed back into
 //! [`Raw::answered`]. One handle has one machine, and the fs lets only one handle be open.
 //!
@@ -37,7 +37,7 @@ const ATA: u8 = 0xff;
 
 /// What the machine has to know of the target.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct Facts {
     /// What IDENTIFY said.
     pub identify: Identify,
     /// Sectors of the disk, as shown.
@@ -162,12 +162,12 @@ impl Raw {
     }
 
     /// Somebody writes.
-    pub fn write(&mut self, unit: &Snapshot, bytes: &[u8]) -> Step {
+    pub fn write(&mut self, facts: &Facts, bytes: &[u8]) -> Step {
         match std::mem::replace(&mut self.state, State::Command) {
             State::Command => {
                 let parsed = match bytes.first() {
-                    Some(&ATA) => ata::parse(unit, bytes),
-                    _ => scsi::parse(unit, bytes, self.sense),
+                    Some(&ATA) => ata::parse(facts, bytes),
+                    _ => scsi::parse(facts, bytes, self.sense),
                 };
                 let Some(command) = parsed else { return Step::Error(Error::Invalid) };
                 if command.phase == Phase::None {

@@ -7,7 +7,7 @@
 //! ones, and where they are larger than a frame the engine splits them, so that their registers are made up here.
 //! Everything else is one frame, and its registers are what the target said.
 
-use super::{ATA, Command, Form, Phase, Snapshot, Work};
+use super::{ATA, Command, Facts, Form, Phase, Work};
 use crate::fs::limits::REQUEST_MAX;
 use crate::wire::{AFLAG_DEVICE, AFLAG_EXT, Ata, Move, SECTOR, cmd, error, is_extended, status};
 
@@ -130,7 +130,7 @@ impl Registers {
 }
 
 /// Takes a command apart. `None`: it is none, or not one that AoE can carry.
-pub(super) fn parse(unit: &Snapshot, bytes: &[u8]) -> Option<Command> {
+pub(super) fn parse(facts: &Facts, bytes: &[u8]) -> Option<Command> {
     let bytes: &[u8; LEN] = bytes.try_into().ok()?;
     let (head, fis) = bytes.split_first_chunk::<2>()?;
     debug_assert_eq!(head[0], ATA);
@@ -148,8 +148,8 @@ pub(super) fn parse(unit: &Snapshot, bytes: &[u8]) -> Option<Command> {
         _ => return None,
     };
     match Move::of(fis[fis::COMMAND]) {
-        Some(moves) => parse_move(unit, fis, moves, phase),
-        None => parse_other(unit, fis, protocol & protocol::SHORT != 0, phase),
+        Some(moves) => parse_move(facts, fis, moves, phase),
+        None => parse_other(facts, fis, protocol & protocol::SHORT != 0, phase),
     }
 }
 
@@ -176,7 +176,7 @@ fn failed(error: u8, registers: Registers) -> Registers {
     Registers { status: status::DRDY | status::ERR, error, ..registers }
 }
 
-fn parse_move(unit: &Snapshot, fis: &[u8], moves: Move, asked: Phase) -> Option<Command> {
+fn parse_move(facts: &Facts, fis: &[u8], moves: Move, asked: Phase) -> Option<Command> {
     let low = usize::from(fis[fis::COUNT]);
     let sectors = if moves.ext {
         match low | usize::from(fis[fis::COUNT_HIGH]) << 8 {
@@ -204,17 +204,17 @@ fn parse_move(unit: &Snapshot, fis: &[u8], moves: Move, asked: Phase) -> Option<
     let ata = Ata { aflags, feature: fis[fis::FEATURE], count: 0, command: moves.code(), lba };
     let at = if moves.ext { ata.sector48() } else { ata.sector28() }.0;
     let registers = echo(fis, lba, moves.ext);
-    if moves.write && unit.read_only {
+    if moves.write && facts.read_only {
         let form = Form::Ata { registers: failed(error::ABRT, registers) };
         return Some(Command { phase, work: Work::Refused, form });
     }
     // One frame brings the target's own registers back, which say where a bad sector is.
-    if sectors <= usize::from(unit.frame.max(1)) && !moves.through {
+    if sectors <= usize::from(facts.frame.max(1)) && !moves.through {
         let ata = Ata { count: sectors as u8, ..ata };
         let expect = if moves.write { 0 } else { len };
         return Some(Command { phase, work: Work::Ata(Task { ata, expect }), form: Form::Ata { registers } });
     }
-    if at > unit.sectors || sectors as u64 > unit.sectors - at {
+    if at > facts.sectors || sectors as u64 > facts.sectors - at {
         let form = Form::Ata { registers: failed(error::IDNF, registers) };
         return Some(Command { phase, work: Work::Refused, form });
     }
@@ -222,7 +222,7 @@ fn parse_move(unit: &Snapshot, fis: &[u8], moves: Move, asked: Phase) -> Option<
     Some(Command { phase, work, form: Form::Ata { registers } })
 }
 
-fn parse_other(unit: &Snapshot, fis: &[u8], short: bool, asked: Phase) -> Option<Command> {
+fn parse_other(facts: &Facts, fis: &[u8], short: bool, asked: Phase) -> Option<Command> {
     if fis[fis::FEATURE_HIGH] != 0 || fis[fis::COUNT_HIGH] != 0 {
         return None;
     }
@@ -245,7 +245,7 @@ fn parse_other(unit: &Snapshot, fis: &[u8], short: bool, asked: Phase) -> Option
     };
     let ata = Ata { aflags, feature: fis[fis::FEATURE], count, command, lba };
     let registers = echo(fis, lba, ext);
-    if unit.read_only && !ata.effect().sectors.is_empty() {
+    if facts.read_only && !ata.effect().sectors.is_empty() {
         let form = Form::Ata { registers: failed(error::ABRT, registers) };
         return Some(Command { phase, work: Work::Refused, form });
     }
