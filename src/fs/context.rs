@@ -30,11 +30,11 @@ pub use change::DiskChange;
 pub use pending::Pending;
 pub use truncated::Truncated;
 
-/// Requests that may wait for all targets together before those are refused that have many themselves. The kernel lets
-/// 65,535 wait in the background, and every target must have room in it whatever others have.
+/// Requests that may wait for all targets together. Beyond it, a target that has many of them gets no more. The kernel
+/// lets 65,535 wait in the background, and each target must have room among them, however many the others have.
 pub const WAITING_MAX: usize = 48 << 10;
 
-/// Each target may always have one part in so many of them: eight times what a loop device has under way.
+/// Each target may always have a share of them, one of so many: eight times what a loop device has under way.
 const SHARES: usize = 48;
 
 /// How this mount is to behave.
@@ -50,7 +50,7 @@ pub struct Settings {
     pub read_only: bool,
     /// `data` and partitions are not cached, unless the target's own switch says otherwise.
     pub uncached: bool,
-    /// Every disk's partition table is read when it appears.
+    /// The partition table of every disk is read when the disk appears.
     pub partscan: bool,
     /// [`WAITING_MAX`], but for tests.
     pub waiting_max: usize,
@@ -58,7 +58,7 @@ pub struct Settings {
     pub read_ahead: u64,
 }
 
-/// See the module.
+/// What all open files of a mount share.
 pub struct Context {
     /// How this mount behaves.
     pub settings: Settings,
@@ -74,7 +74,7 @@ pub struct Context {
     pub waker: Waker,
     /// The texts that open files keep.
     pub texts: KeptTexts,
-    /// Renders what takes long.
+    /// The thread that renders the metrics of many targets.
     pub renderer: Worker,
     /// Files and directories that are open now.
     pub open_files: AtomicUsize,
@@ -93,7 +93,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Nothing is open, and the kernel is told nothing yet.
+    /// A mount with no file open. The kernel is told nothing before it is connected.
     pub fn new(runtime: Arc<Runtime>, settings: Settings) -> Self {
         let kernel = KernelChannel::default();
         Self {
@@ -115,7 +115,7 @@ impl Context {
         }
     }
 
-    /// Ends the threads.
+    /// Ends the threads of the mount.
     pub fn close(&self) {
         self.pages.close();
         self.waker.close();
@@ -146,7 +146,7 @@ impl Context {
         }
     }
 
-    /// Makes the names and sizes of a target what the engine has, and tells the kernel what is different.
+    /// Takes the names and sizes of a target over from the engine, and tells the kernel what is different.
     pub fn refresh(&self, unit: &Arc<Unit>) {
         // Under the target's lock, so that two views of it cannot overtake each other.
         let changes = self.runtime.look(unit, |device| self.tree.sync(unit.id, &tree::views(device)));
@@ -223,7 +223,7 @@ impl Context {
     }
 }
 
-/// What travels in a request.
+/// An answer in the form in which a request carries it.
 fn done(answer: impl Answer<Output, Error>) -> Done {
     Box::new(move |outcome| {
         bug::here("answer");
@@ -231,7 +231,7 @@ fn done(answer: impl Answer<Output, Error>) -> Done {
     })
 }
 
-/// An outcome of which only its success matters.
+/// The end of a request whose output does not matter.
 pub fn success(outcome: Outcome) -> Result<(), Errno> {
     outcome.map(|_| ()).map_err(Errno::from)
 }

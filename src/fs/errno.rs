@@ -1,4 +1,4 @@
-//! What an error is called outside: the one place that turns a reason into an errno (docs/design.md#errors).
+//! The one place that turns a reason into an errno (docs/design.md#errors).
 
 use crate::engine::{Error, PartError};
 use crate::runtime::RuntimeError;
@@ -11,13 +11,13 @@ pub fn words(errno: Errno) -> String {
     nix::errno::Errno::from_raw(errno.into()).desc().to_owned()
 }
 
-/// What a request that ended with this error answers.
+/// For requests that ended with this error.
 impl From<Error> for Errno {
     fn from(error: Error) -> Errno {
         match error {
             Error::Io => Errno::EIO,
             Error::Stale => Errno::ESTALE,
-            // Only opening says so; I/O on what is open already fails as I/O.
+            // Only opens end so; I/O on a file that is open already fails as I/O.
             Error::Down => Errno::ENXIO,
             Error::NoSpace => Errno::ENOSPC,
             Error::NotSupported => Errno::EOPNOTSUPP,
@@ -29,7 +29,7 @@ impl From<Error> for Errno {
     }
 }
 
-/// What `part` and `delpart` answer when the table refuses.
+/// For `part` and `delpart`.
 impl From<PartError> for Errno {
     fn from(error: PartError) -> Errno {
         match error {
@@ -42,7 +42,7 @@ impl From<PartError> for Errno {
     }
 }
 
-/// What a word of the top ctl answers.
+/// For the commands of the top ctl.
 impl From<RuntimeError> for Errno {
     fn from(error: RuntimeError) -> Errno {
         match error {
@@ -60,7 +60,7 @@ impl From<RuntimeError> for Errno {
 mod tests {
     use super::*;
 
-    /// The table of docs/design.md#errors, by number: a name that means another number would not show otherwise.
+    /// The table of docs/design.md#errors, by number: a wrong number under a right name would not show otherwise.
     #[test]
     fn every_reason_has_its_number() {
         for (error, number) in [

@@ -1,6 +1,6 @@
 //! The status pages: the top `ctl`, a target's `ctl` and `devlink/N` (docs/design.md#text-files).
 //!
-//! The order of the lines is a contract: devaoe's lines in devaoe's order, then devsd's, and whatever is new below.
+//! The order of the lines is a contract: devaoe's lines in devaoe's order, then devsd's, then those that are new.
 
 use std::fmt::{self, Display, Formatter, Write};
 use std::sync::atomic::Ordering;
@@ -155,7 +155,7 @@ pub fn devlink(runtime: &Runtime, unit: &Unit, n: u8) -> Option<String> {
 struct DevlinkPage {
     /// None: it was unbound a moment ago.
     netlink: Option<NetlinkStatus>,
-    /// The target is up, by whatever way.
+    /// The target is up, by any path.
     up: bool,
     /// The target may have frames of more data than [`SMALL`].
     jumbo: bool,
@@ -211,7 +211,7 @@ fn state(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
 
-/// Text of a target's making: one line, whatever it sent.
+/// A text that the target sent, as one line.
 fn plain(text: String) -> String {
     text.replace(char::is_control, " ")
 }

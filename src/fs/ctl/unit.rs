@@ -11,7 +11,7 @@ use super::{CtlError, Switch};
 /// what a target may pad), 65535 at most.
 const MTU: (u64, u64) = (558, 65535);
 
-/// The most seconds that `deadline` takes: a year. Longer than that is what `nofail` is for.
+/// The most seconds that `deadline` takes: a year. For longer there is `nofail`.
 const DEADLINE_MAX: u64 = 365 * 24 * 3600;
 
 /// The largest window that the engine ever uses (docs/design.md#paths-and-windows).
@@ -164,7 +164,7 @@ fn part(args: &Args<'_>) -> Result<UnitCommand, String> {
     Ok(UnitCommand::Part { name: name.to_owned(), start, end })
 }
 
-/// A size in bytes: whole sectors. Zero is none: a disk of no size would be no disk.
+/// A size in bytes: whole sectors, and at least one.
 fn size(word: &str) -> Result<u64, String> {
     let bytes = number(word)?;
     if bytes == 0 || !bytes.is_multiple_of(crate::wire::SECTOR as u64) {

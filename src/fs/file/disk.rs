@@ -30,15 +30,15 @@ pub struct OpenDisk {
     fh: u64,
     mode: Mode,
     unit: Arc<Unit>,
-    /// The generation that it is pinned to.
+    /// The generation that it was opened of.
     disk: Arc<Disk>,
-    /// What its truncation owes.
+    /// The zeros that its truncation owes.
     truncation: Truncation,
     /// The kernel caches nothing of it, and the engine does not read ahead.
     uncached: bool,
     /// Nothing was read or written through it yet.
     unused: AtomicBool,
-    /// Failed flushes of the target that fsync(2) of this file has reported, or that were before its open.
+    /// Failed flushes of the target that fsync(2) of this file has reported, or that came before its open.
     failures_told: AtomicU64,
 }
 
@@ -66,7 +66,7 @@ pub fn check_size(context: &Context, disk: &Disk, size: u64) -> Result<(), Errno
 }
 
 impl OpenDisk {
-    /// Opens a disk as the open file with that number: ENXIO while its target is down.
+    /// Opens a disk under that number: ENXIO while its target is down.
     pub fn open(context: &Arc<Context>, disk: &Arc<Disk>, fh: u64, mode: Mode) -> Result<Arc<Self>, Errno> {
         if mode.write {
             context.writable(disk)?;
@@ -110,7 +110,7 @@ impl OpenDisk {
         if self.disk.is_stale() { Err(Errno::ESTALE) } else { Ok(()) }
     }
 
-    /// An answer that is EIO by the deadline of the target.
+    /// An answer that becomes EIO at the deadline of the target.
     fn pending<T: Send + 'static>(&self, answer: impl Answer<T>) -> Arc<Pending<T>> {
         self.context.pending(&self.unit, answer)
     }
@@ -166,10 +166,10 @@ impl OpenDisk {
         let Admit::Zero { from, to } = admit else { return self.write_now(write, answer) };
         let pending = self.pending(answer);
         let (file, done) = (self.clone(), pending.clone());
-        // What is not written does not count.
+        // The mark does not count bytes that are not going to be written.
         let mark = move || if pending.is_over() { to } else { end };
         self.zero_gap(from..to, mark, move |zeroed| match zeroed {
-            // It was answered: what is not begun stays undone.
+            // It was answered: the write is not begun any more.
             _ if done.is_over() => {}
             Ok(()) => file.write_now(write, move |written| done.give(written)),
             Err(errno) => done.give(Err(errno)),
@@ -187,8 +187,8 @@ impl OpenDisk {
         });
     }
 
-    /// Writes the zeros that a truncation owes, then runs `then`, then whatever waited for it. The mark will be at
-    /// `mark`, or as far as the zeros came.
+    /// Writes the zeros that a truncation owes, then runs `then`, then the operations that waited for the zeros. The
+    /// mark will be at `mark`, or as far as the zeros came.
     fn zero_gap(
         self: &Arc<Self>,
         gap: Range<u64>,
@@ -205,7 +205,7 @@ impl OpenDisk {
         });
     }
 
-    /// A job that begins an operation later, unless it has waited for the target's deadline: then it was answered.
+    /// A job that begins an operation later, unless the target's deadline has passed by then: that has answered it.
     fn later<W: Send + 'static, T: Send + 'static>(
         self: &Arc<Self>,
         held: Option<(W, impl Answer<T>)>,
@@ -220,9 +220,9 @@ impl OpenDisk {
         })
     }
 
-    /// What fsync(2) reports of a flush that ended so. Each failure of the target's, through whichever file it was asked
-    /// for, is reported once: data that this file wrote may have been lost with it, and a later flush succeeds without
-    /// them.
+    /// What fsync(2) reports of a flush that ended so. Each failed flush of the target is reported once, also if
+    /// another file asked for it: data that this file wrote may have been lost with it, and a later flush succeeds
+    /// without them.
     fn flushed(&self, ended: Result<(), Errno>) -> Result<(), Errno> {
         let failed = &self.unit.failed_flushes;
         let all = match ended {
@@ -235,8 +235,9 @@ impl OpenDisk {
 }
 
 impl Verbs for OpenDisk {
-    /// Where anything can be written, no name of a disk is in the kernel's page cache: names could not be kept the same
-    /// from outside. Parallel: writers do not take turns at the inode's lock, for the engine has locks.
+    /// On a mount that can write, no disk is in the kernel's page cache: the caches of `data` and of a partition over
+    /// the same bytes could not be kept the same. Parallel: the engine has locks, so writers need not take turns at the
+    /// inode's.
     fn flags(&self) -> FopenFlags {
         match self.uncached || !self.context.settings.read_only {
             true => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
@@ -249,13 +250,13 @@ impl Verbs for OpenDisk {
             return answer(Err(errno));
         }
         let read_only = self.context.settings.read_only;
-        // Where nothing is written through this mount, nothing has to be dropped.
+        // Pages need not be dropped where no program can write through this mount.
         if reader == Reader::PageCache && !read_only {
             let name = Name { ino: self.disk.ino, start: self.disk.start };
             self.context.pages.note(self.unit.id, name, offset..offset.saturating_add(len as u64));
         }
         self.used();
-        // What the kernel reads for its cache, it reads ahead itself.
+        // The kernel itself reads ahead for its cache.
         let ahead = reader == Reader::Program && !(self.uncached || self.mode.direct || read_only);
         let stream = ahead.then_some(Stream(self.fh));
         let (place, nonblock) = (self.disk.place, self.mode.nonblock);
@@ -281,7 +282,7 @@ impl Verbs for OpenDisk {
             self.truncation.write(0, 0, || self.later(held.take(), |file, (), answer| file.sync(answer)));
         let (Admit::Go, Some(((), answer))) = (admit, held) else { return };
         let nonblock = self.mode.nonblock;
-        // What was not tried, since nobody may wait for it here, has lost nothing.
+        // With O_NONBLOCK and a target that is down no flush was tried, so no data was lost.
         let tried = !nonblock || self.context.runtime.look(&self.unit, |device| device.is_up());
         let file = self.clone();
         self.context.submit(&self.unit, self.disk.place, nonblock, Io::Flush, move |outcome| {

@@ -39,7 +39,7 @@ impl OpenList {
         Arc::new(Self { context: context.clone(), unit, list, text: KeptText::default() })
     }
 
-    /// The addresses by which this machine reaches the target: those that a list must name so as not to shut it out.
+    /// The addresses by which this machine reaches the target. A list that does not name them shuts this machine out.
     fn own_macs(&self) -> Vec<Mac> {
         let paths = self.context.runtime.look(&self.unit, |device| device.paths());
         let nets = self.context.runtime.netlinks();

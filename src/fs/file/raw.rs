@@ -1,4 +1,5 @@
-//! The file `raw`: runs its machine, and drops from the kernel's caches what a command may have changed.
+//! The file `raw`: runs its state machine, and drops from the kernel's caches the bytes that a command may have
+//! changed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,10 +72,10 @@ impl OpenRaw {
         let file = self.clone();
         self.context.change(change, move |outcome| {
             if flush && failed(&outcome) {
-                // What other programs have written may be lost: their next fsync says so.
+                // Data of other programs may be lost: their next fsync says so.
                 file.unit.failed_flushes.fetch_add(1, Ordering::SeqCst);
             }
-            // Also after a failure: some of it may have been done. The names that the bytes lie in have other times now.
+            // Also after a failure: some of it may have been done. The files that these bytes lie in have a new mtime.
             for ino in file.context.tree.changed(file.unit.id, &changes, wall()) {
                 file.context.waker.attributes(ino);
             }

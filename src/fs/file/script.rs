@@ -24,8 +24,8 @@ pub trait Commands: Send + Sync + Sized + 'static {
     /// Its name and its target, for the log.
     fn named(&self) -> (&'static str, Option<Addr>);
 
-    /// Runs one line as far as that goes without an answer of the target. The error is that of a line which is no
-    /// command; one that failed is a [`Progress::Done`].
+    /// Runs one line as far as it goes without an answer of the target. An error means that the line is no command; a
+    /// command that failed is a [`Progress::Done`].
     fn run(self: &Arc<Self>, line: &[u8]) -> Result<Progress, CtlError>;
 
     /// Makes visible what the lines so far have changed. Called before any line is reported as done.
@@ -40,10 +40,10 @@ pub enum Progress {
     Ask(Question),
 }
 
-/// Asks the target, and calls what it is given with the end of it.
+/// Asks the target, and gives the end of the command to its argument.
 pub type Question = Box<dyn FnOnce(Ended) + Send>;
 
-/// What is called with the end of a command.
+/// Takes the end of a command.
 pub type Ended = Box<dyn FnOnce(Result<(), CtlError>) + Send>;
 
 /// A line without a command.

@@ -1,4 +1,4 @@
-//! What an inode number stands for, and the numbers of all that is not a disk.
+//! Nodes: the files and directories that there are, with their names, modes and inode numbers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl TopFile {
         }
     }
 
-    /// The one of that name.
+    /// The file of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|file| file.name() == name)
     }
@@ -59,9 +59,9 @@ pub enum UnitFile {
     Ident,
     /// ATA and SCSI commands.
     Raw,
-    /// The target's list of who may speak to it.
+    /// The target's list of the addresses that it answers.
     Mask,
-    /// The target's list of who holds it.
+    /// The target's list of the addresses that it is reserved for.
     Reserve,
     /// Counters.
     Stats,
@@ -100,12 +100,12 @@ impl UnitFile {
     }
 }
 
-/// Whether a target's directory has a file of that name whatever its partitions are called: no partition may take it.
+/// Whether every target's directory has a file of that name: no partition may take it.
 pub fn is_reserved(name: &str) -> bool {
     name == DATA || name == DEVLINK || UnitFile::named(name).is_some()
 }
 
-/// What an inode number stands for.
+/// A file or a directory: what an inode number stands for.
 #[derive(Clone, Debug)]
 pub enum Node {
     /// The mount point.
@@ -118,7 +118,7 @@ pub enum Node {
     File(UnitId, UnitFile),
     /// A target's `devlink`.
     Devlinks(UnitId),
-    /// A file of it.
+    /// A file of `devlink`.
     Devlink(UnitId, u8),
     /// `data` or a partition.
     Disk(Arc<Disk>),
@@ -177,7 +177,7 @@ impl Node {
         }
     }
 
-    /// The mode of a file nobody has changed; none for directories.
+    /// The mode of a file before any chmod; none for directories.
     pub fn default_mode(&self) -> Option<u32> {
         match self {
             Self::Root | Self::Unit(_) | Self::Devlinks(_) => None,

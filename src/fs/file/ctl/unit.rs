@@ -13,8 +13,9 @@ use crate::fs::file::script::Progress;
 use crate::fs::tree;
 use crate::runtime::{Done, Unit};
 
-/// A command that changes only what is known here: nothing is sent for it. None for the others. It is also what runs
-/// on a target that nobody can see yet. `uncached`: what the mount says where the target's own switch was never set.
+/// Runs a command that changes only settings here, and sends no frame. None: it is another command. This is all that
+/// runs on a target that is in no directory yet. `uncached`: what the mount says where the target's own switch was
+/// never set.
 pub fn apply_local(
     device: &mut Device<Done>,
     command: &UnitCommand,
@@ -48,7 +49,7 @@ pub fn apply_local(
     Some(Ok(()))
 }
 
-/// What the log says of a partition that shares sectors with another one, after it was declared.
+/// A line for the log, if the partition that was just declared shares sectors with another one.
 pub fn overlap_of(device: &Device<Done>, command: &UnitCommand) -> Option<String> {
     let UnitCommand::Part { name, .. } = command else { return None };
     let other = device.overlapping(name)?;
@@ -116,7 +117,7 @@ fn is_in_use(context: &Context, unit: &Unit, device: &Device<Done>, command: &Un
     part.is_some_and(|part| context.tree.is_open(unit.id, device.handle(Some(part.id))))
 }
 
-/// One at a time: however often it is asked for meanwhile, one more follows.
+/// Asks for one flush at a time: if `flush` is written again meanwhile, however often, one more follows.
 fn flush_and_log(context: &Arc<Context>, unit: &Arc<Unit>) {
     if context.flushing.lock().entry(unit.id).and_modify(|again| *again = true).or_default() == &true {
         return;

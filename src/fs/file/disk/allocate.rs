@@ -1,4 +1,4 @@
-//! fallocate(2) on `data` and partitions: what a loop device makes of discards and of zeroing.
+//! fallocate(2) on `data` and partitions: a loop device turns discards and zeroing into it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::fs::context::success;
 use crate::fs::errno::Errno;
 use crate::wire::SECTOR;
 
-/// Zeros that one ZERO_RANGE writes over the wire at most, in bytes. A program that wants more should write them itself:
-/// then it sees how far it got.
+/// Zeros that one ZERO_RANGE writes over the wire at most, in bytes. A program that wants more should write them
+/// itself: then it sees how far it got.
 const ZERO_MAX: u64 = 256 << 20;
 
 /// Bytes that are to read as zeros.

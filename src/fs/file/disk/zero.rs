@@ -18,7 +18,7 @@ pub(super) struct Zeros {
 }
 
 impl OpenDisk {
-    /// When a run that begins now has to be over. None under `nofail`: never.
+    /// The time by which a run that begins now has to be over. None: it has no limit, under `nofail`.
     pub(super) fn zeros_until(&self) -> Option<Time> {
         let now = self.context.runtime.now();
         self.context.time_left(&self.unit, now).map(|left| now + left)

@@ -1,11 +1,12 @@
 //! ATA commands of the `raw` file: a register FIS in, one out.
 //!
-//! A command is 18 bytes: 0xff, a protocol byte, and a host-to-device register FIS. What AoE cannot carry is refused: the
-//! upper halves of feature and count, other than in a transfer of sectors; resets, packets and queued commands.
+//! A command is 18 bytes: 0xff, a protocol byte, and a host-to-device register FIS. Some things AoE cannot carry, and
+//! they are refused: the upper halves of feature and count, other than in a transfer of sectors; resets, packets and
+//! queued commands.
 //!
-//! Reads and writes go out with the PIO codes whatever code was asked for, since no software target knows the DMA
-//! ones, and where they are larger than a frame the engine splits them, so that their registers are made up here.
-//! Everything else is one frame, and its registers are what the target said.
+//! Reads and writes go out with the PIO codes also where a DMA code was asked for, since no software target knows DMA.
+//! Those that are larger than a frame are split by the engine, so their registers are made up here. Every other command
+//! is one frame, and its registers are those of the target's answer.
 
 use super::{ATA, Command, Facts, Form, Phase, Work};
 use crate::fs::limits::REQUEST_MAX;
@@ -76,7 +77,7 @@ pub(super) enum Verdict {
     Done,
     /// The target refused it; the registers say why.
     Refused,
-    /// Nobody knows whether it was done. There are no registers.
+    /// It is not known whether it was done. There are no registers.
     Unknown,
 }
 
@@ -92,7 +93,7 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    /// Takes over what the target said.
+    /// Takes over the registers of the target's answer.
     pub(super) fn answer(&mut self, ata: &Ata) {
         let [a, b, c, d, e, f] = ata.lba;
         self.status = ata.command;
@@ -129,7 +130,7 @@ impl Registers {
     }
 }
 
-/// Takes a command apart. `None`: it is none, or not one that AoE can carry.
+/// Takes a command apart. `None`: it is no command, or none that AoE can carry.
 pub(super) fn parse(facts: &Facts, bytes: &[u8]) -> Option<Command> {
     let bytes: &[u8; LEN] = bytes.try_into().ok()?;
     let (head, fis) = bytes.split_first_chunk::<2>()?;

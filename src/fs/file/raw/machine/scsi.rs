@@ -1,8 +1,9 @@
 //! SCSI commands on a disk that speaks ATA: what each means here, and what it answers.
 //!
-//! The few that move or describe sectors are translated (SPC-4, SBC-3; identification as SAT-3 has it); all others end in a
-//! check condition, "invalid command operation code". For those whose form is well known it is still known which way
-//! their data would go, so that a program that transfers it before it looks at the status does not read the status as data.
+//! The few that move or describe sectors are translated (SPC-4, SBC-3; identification as SAT-3 has it); all others end
+//! in a check condition, "invalid command operation code". Of those whose form is well known, the machine still knows
+//! which way their data would go: so a program that transfers the data before it looks at the status does not read the
+//! status as data.
 
 use super::{Command, Facts, Form, Phase, Work};
 use crate::engine::Error;
@@ -13,7 +14,7 @@ use crate::wire::{Identify, SECTOR};
 pub(super) const GOOD: u8 = 0x00;
 /// Status: see the sense.
 pub(super) const CHECK: u8 = 0x02;
-/// Status: reserved by somebody else.
+/// Status: reserved by another host.
 const CONFLICT: u8 = 0x18;
 
 /// Command codes.
@@ -42,7 +43,7 @@ mod code {
 /// Byte 1 of a write: it must be stable before it is answered.
 const FUA: u8 = 0x08;
 
-/// What went wrong: sense key, additional code and its qualifier.
+/// Sense: key, additional code and its qualifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sense(u8, u8, u8);
 
@@ -95,7 +96,7 @@ pub(super) fn least(code: u8) -> usize {
     }
 }
 
-/// Takes a command apart. `None`: it is none, or it moves more than one transfer can.
+/// Takes a command apart. `None`: it is no command, or it moves more than one transfer can.
 pub(super) fn parse(facts: &Facts, cdb: &[u8], sense: Option<Sense>) -> Option<Command> {
     let code = *cdb.first()?;
     if !(least(code)..=16).contains(&cdb.len()) {
@@ -103,7 +104,7 @@ pub(super) fn parse(facts: &Facts, cdb: &[u8], sense: Option<Sense>) -> Option<C
     }
     let mut c = [0; 16];
     c[..cdb.len()].copy_from_slice(cdb);
-    // The upper bits of byte 1 were the unit's number once. We are number 0, and there is no other.
+    // The upper bits of byte 1 were the number of a logical unit once. There is only number 0 here.
     if c[1] >> 5 != 0 && code != code::INQUIRY {
         return Some(refuse(&c, Sense::NO_SUCH_UNIT));
     }
@@ -269,7 +270,7 @@ fn padded(text: &str, len: usize) -> impl Iterator<Item = u8> + '_ {
     text.bytes().chain(std::iter::repeat(b' ')).take(len)
 }
 
-/// Who makes disks that speak ATA, as SCSI hosts know it.
+/// The vendor that SCSI hosts see for disks that speak ATA.
 const VENDOR: &str = "ATA";
 
 fn inquiry(identify: &Identify, cdb: &[u8; 16]) -> Result<Vec<u8>, Sense> {
