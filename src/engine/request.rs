@@ -9,7 +9,7 @@ use super::buffer::{Buf, Data, Lease, WriteBuf};
 use super::event::Cause;
 use super::flight::Work;
 use super::ids::{ReqId, Stream};
-use super::limits::{BEHIND, READS, WRITES};
+use super::lanes::Lane;
 use super::locks::{self, LockId};
 use super::partition::PartId;
 use super::stats::Op;
@@ -349,11 +349,11 @@ impl<R> Req<R> {
     }
 
     /// The lane that it waits in.
-    pub(super) fn lane(&self) -> usize {
+    pub(super) fn lane(&self) -> Lane {
         match self.job {
-            Job::Read { .. } if self.behind => BEHIND,
-            Job::Read { .. } => READS,
-            _ => WRITES,
+            Job::Read { .. } if self.behind => Lane::Behind,
+            Job::Read { .. } => Lane::Reads,
+            _ => Lane::Writes,
         }
     }
 

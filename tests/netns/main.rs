@@ -33,6 +33,7 @@ mod partitions;
 mod pressure;
 mod quirk_frames;
 mod quirk_habits;
+mod sample;
 mod scale;
 mod stops;
 mod tap;
@@ -64,6 +65,9 @@ fn main() -> std::process::ExitCode {
             },
             |()| std::process::ExitCode::SUCCESS,
         );
+    }
+    if std::env::var_os(bed_itself::SAMPLE).is_some() {
+        return bed::harness::main(&[sample::TESTS]);
     }
     bed::harness::main(&[
         bed_itself::TESTS,

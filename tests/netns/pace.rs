@@ -12,10 +12,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 crate::tests![
-    throughput_t1_under_random_loss(240),
-    throughput_p2_grows_with_the_queue_depth(180),
-    idle_p1_daemon_sleeps(90),
-    copies_p3_to_a_silent_target(60),
+    throughput_t1_under_random_loss(240, night),
+    throughput_p2_grows_with_the_queue_depth(180, night),
+    idle_p1_daemon_sleeps(90, beside),
+    copies_p3_to_a_silent_target(60, beside),
 ];
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,12 +1,16 @@
 //! The speed that the mount must have beside the wire's own and beside what people would use instead. Only rows of one run of
 //! `benches/compare/run` are compared; since other work on the machine spoils runs, the best of a few counts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper fails the test")]
-
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::Command;
+use std::time::Duration;
 
+use crate::bed::{proc, skip};
+
+crate::tests![speed_beside_raw_frames_and_the_peers(3000, night)];
+
+/// For one run.
+const LIMIT: Duration = Duration::from_secs(700);
 /// Runs of which the best counts for each goal.
 const RUNS: usize = 4;
 /// Many 4 KiB requests at a time: 1.5 times the better peer is the goal, 1.48 and more was seen on a quiet machine. One at a time:
@@ -43,9 +47,8 @@ const GOALS: [Goal; 6] = [
 type Rows = HashMap<(String, String), (f64, f64)>;
 
 fn run(script: &Path) -> Rows {
-    let out = Command::new(script).args(["-s", "1", "-m", "9000", "-j", JOBS]).output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    // The first run builds the programs for release.
+    let text = proc::ok(LIMIT, &[script.to_str().unwrap(), "-s", "1", "-m", "9000", "-j", JOBS]);
     print!("{text}");
     let mut rows = Rows::new();
     for line in text.lines() {
@@ -68,17 +71,13 @@ fn ratio(rows: &Rows, goal: &Goal) -> Option<f64> {
     Some(figure("aoefs", goal.job)? / beside.into_iter().fold(0.0, f64::max))
 }
 
-#[test]
 fn speed_beside_raw_frames_and_the_peers() {
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: speed_beside_raw_frames_and_the_peers: needs root for network namespaces");
-        return;
+        skip("needs root for network namespaces");
     }
-    for tool in ["vblade", "fio", "nbdkit", "nbdfuse", "qemu-storage-daemon", "ip", "nsenter"] {
-        let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
-        if !found.status.success() {
-            println!("skipped: speed_beside_raw_frames_and_the_peers: {tool} is not installed");
-            return;
+    for program in ["vblade", "fio", "nbdkit", "nbdfuse", "qemu-storage-daemon", "ip", "nsenter"] {
+        if !proc::have(program) {
+            skip(&format!("the program {program} is not installed"));
         }
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare/run");

@@ -3,10 +3,9 @@
 //! The figures are of one thread on a machine that others use, so they are medians, and the limits have room: they are there to
 //! find what grows with the number, as a search through all of them does.
 
-#[path = "../benches/scale/bookkeeping.rs"]
-mod bookkeeping;
+use crate::bookkeeping::{self, COLUMNS};
 
-use bookkeeping::COLUMNS;
+crate::tests![an_event_costs_the_same_however_many_targets_there_are(300, night)];
 
 /// What an event's cost may grow by while the number of targets grows a thousandfold.
 fn allowed(column: &str) -> f64 {
@@ -19,7 +18,6 @@ fn allowed(column: &str) -> f64 {
     }
 }
 
-#[test]
 fn an_event_costs_the_same_however_many_targets_there_are() {
     let costs = bookkeeping::costs(&[100, 1000, 10_000, 100_000], 21, 300);
     println!("{COLUMNS:?}");
