@@ -1,7 +1,7 @@
 //! Open files: opening finds out once which kind a file is, and each verb is a method of that kind.
 //!
-//! A kind is a struct with [`Verbs`] in a file of its own; the trait has what most files do. To add a file: give it a
-//! name and a mode in `tree/node.rs`, write its kind (or, for a text that is only read, what `page.rs` shows), and the
+//! A kind is a struct with [`Verbs`] in a file of its own; the trait has what most files do. To add a file: give it
+//! a row in `tree/node.rs`, write its kind (or, for a text that is only read, its content in `page.rs`), and the
 //! compiler asks for its line in [`OpenFile::open`].
 
 use std::sync::Arc;

@@ -386,7 +386,7 @@ impl Tree {
     /// The top directory: its files, then the targets that `units` gives by address.
     pub fn list_root(&self, units: impl Iterator<Item = (UnitId, String)>) -> Vec<Entry> {
         let mut list = dots(&Node::Root, &Node::Root);
-        list.extend(TopFile::ALL.map(|file| Entry::file(&Node::Top(file), file.name())));
+        list.extend(TopFile::ALL.iter().map(|file| Entry::file(&Node::Top(*file), file.name())));
         list.extend(units.map(|(unit, name)| Entry::dir(&Node::Unit(unit), name)));
         list
     }
@@ -394,7 +394,7 @@ impl Tree {
     /// A target's directory.
     pub fn list_unit(&self, unit: UnitId) -> Vec<Entry> {
         let mut list = dots(&Node::Unit(unit), &Node::Root);
-        list.extend(UnitFile::ALL.map(|file| Entry::file(&Node::File(unit, file), file.name())));
+        list.extend(UnitFile::ALL.iter().map(|file| Entry::file(&Node::File(unit, *file), file.name())));
         list.push(Entry::dir(&Node::Devlinks(unit), DEVLINK));
         list.extend(self.disks(unit).iter().map(|disk| Entry::file(&Node::Disk(disk.clone()), &disk.name)));
         list

@@ -26,10 +26,10 @@ fn numbers_decode_to_what_they_were_made_of() {
     let t = tree();
     let mut seen = std::collections::HashSet::new();
     let mut nodes = vec![Node::Root];
-    nodes.extend(TopFile::ALL.map(Node::Top));
+    nodes.extend(TopFile::ALL.iter().copied().map(Node::Top));
     for unit in [UnitId(0), U, UnitId(u32::MAX)] {
         nodes.extend([Node::Unit(unit), Node::Devlinks(unit)]);
-        nodes.extend(UnitFile::ALL.map(|f| Node::File(unit, f)));
+        nodes.extend(UnitFile::ALL.iter().map(|f| Node::File(unit, *f)));
         nodes.extend([Node::Devlink(unit, 0), Node::Devlink(unit, 127)]);
     }
     for node in nodes {
