@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::engine::FRAMES_MAX;
 use crate::wire::{CONFIG_MAX, Verb};
 
 use super::line::{Args, Word, check_part_name, number, number_in, split_word, switch};
@@ -13,9 +14,6 @@ const MTU: (u64, u64) = (558, 65535);
 
 /// The most seconds that `deadline` takes: a year. For longer there is `nofail`.
 const DEADLINE_MAX: u64 = 365 * 24 * 3600;
-
-/// The largest window that the engine ever uses (docs/design.md#paths-and-windows).
-const MAXOUT_MAX: u64 = 128;
 
 /// A command of a target's `ctl`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -119,7 +117,7 @@ pub(super) static TABLE: [Word<UnitCommand>; 16] = [
         name: "maxout",
         args: "[N]",
         count: (0, 1),
-        build: |a| Ok(UnitCommand::Maxout(optional(a, 1, MAXOUT_MAX)?.map(|n| n as u8))),
+        build: |a| Ok(UnitCommand::Maxout(optional(a, 1, FRAMES_MAX.into())?.map(|n| n as u8))),
     },
     Word {
         name: "setsize",
