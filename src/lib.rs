@@ -69,7 +69,7 @@
 //! Outer locks first. Frames are sent and received, requests answered and the kernel told things while none of them is
 //! held, the first one aside.
 //!
-//! 1. The deputy (`fs/handlers.rs`): who receives on the session's only thread. It is tried, never waited for.
+//! 1. The deputy (`runtime/deputy.rs`), which receives on the session's only thread. It is tried, never waited for.
 //! 2. Of one open file or target in fs: a truncation, the pages of a target, opens that wait, the place of a reader of
 //!    the log.
 //! 3. One answer that is given once (`Pending`), and one [`Device`](engine::Device), never two; neither inside of

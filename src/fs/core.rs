@@ -96,7 +96,7 @@ impl Core {
     }
 
     /// The thread that has made a request receives answers until there is another one. See [`Runtime::attend`].
-    pub fn attend(&self, deputy: &mut Deputy) {
+    pub fn attend(&self, deputy: &Deputy) {
         self.context.runtime.attend(deputy);
     }
 
