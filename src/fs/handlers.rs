@@ -21,6 +21,7 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
+use super::answer::Answer;
 use super::core::{At, Core, Opened, Reader};
 use super::errno::Errno;
 use super::limits::REQUEST_MAX;
@@ -64,7 +65,7 @@ impl AoeFs {
     }
 }
 
-fn empty(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
+fn empty(reply: ReplyEmpty) -> impl Answer<()> {
     move |done| match done {
         Ok(()) => reply.ok(),
         Err(errno) => reply.error(errno),
@@ -265,8 +266,8 @@ impl Filesystem for AoeFs {
         self.attend();
     }
 
-    fn opendir(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.core.open_dir(ino.0, req.pid(), flags.0) {
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.core.open_dir(ino.0) {
             Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
             Err(errno) => reply.error(errno),
         }

@@ -104,9 +104,10 @@ impl Core {
     }
 
     /// Opens a directory.
-    pub fn open_dir(&self, ino: u64, pid: u32, _flags: i32) -> Result<u64, Errno> {
+    pub fn open_dir(&self, ino: u64) -> Result<u64, Errno> {
         let (fh, dir) = (self.handles.draw(), OpenDir::open(&self.context, self.node(ino)?)?);
-        self.add(fh, ino, pid, false, OpenFile::Dir(dir));
+        // No truncation belongs to a directory, so the thread does not matter.
+        self.add(fh, ino, 0, false, OpenFile::Dir(dir));
         Ok(fh)
     }
 
