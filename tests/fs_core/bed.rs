@@ -176,7 +176,7 @@ impl Bed {
 
     pub fn names(&self, path: &str) -> Vec<String> {
         let ino = if path.is_empty() { ROOT } else { self.ino(path).unwrap() };
-        let fh = self.core.open_dir(ino, PID, 0).unwrap();
+        let fh = self.core.open_dir(ino).unwrap();
         let mut names = Vec::new();
         self.core
             .read_dir(fh, 0, |entry, _| {
