@@ -84,8 +84,8 @@
 //! # Where to look
 //!
 //! * Wrong or old bytes are read, a write is lost or undone: `engine/locks.rs` (order, late attempts),
-//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a
-//!   truncation left: what `fs` has of truncation.
+//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a truncation left:
+//!   `fs/file/disk/truncation.rs`.
 //! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`.
 //! * A wrong name, size, mode or inode: `fs/tree.rs`. A wrong partition: `engine/partition.rs`, `parttable/mod.rs`.
 //! * No answer, or one after the deadline: `engine/device/sweep.rs` (what is due), `runtime/sweeper.rs` (when it is
@@ -96,10 +96,13 @@
 //! * An interface is lost, or not bound when it comes: `runtime/watcher.rs`, `runtime/bind.rs`, `link/watch.rs`.
 //! * A good frame is refused, or a bad one taken: `wire/header.rs`, `wire/ata.rs`; does it fit what was asked:
 //!   `engine/device/receive.rs`.
-//! * A command is refused or does something else: its words: `fs/ctl.rs`; what it does: `fs`, then `runtime/mod.rs`
-//!   for the top ctl and `engine/device/settings.rs` for a target's.
+//! * A file does something wrong when it is read, written, truncated, polled or closed: its kind in `fs/file.rs`; it
+//!   cannot be opened: `fs/core/opening.rs`.
+//! * A command is refused or does something else: its words: `fs/ctl.rs`; what it does: `fs/file/ctl.rs`, then
+//!   `runtime/mod.rs` for the top ctl and `engine/device/settings.rs` for a target's.
 //! * A wrong errno: `fs/errno.rs`.
-//! * fsync(2) lies or fails: `engine/flushing.rs`; which handles are told of it: `fs`. TRIM: `engine/device/submit.rs`.
+//! * fsync(2) lies or fails: `engine/flushing.rs`; which open files are told of it: `fs/file/disk.rs`. TRIM:
+//!   `engine/device/submit.rs`.
 //! * A command of the file `raw`: `fs/raw.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
 //! * A wrong figure: `engine/stats.rs`, `fs/metrics.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
 //!   file `log`), `daemon/logging.rs` (stderr and syslog).

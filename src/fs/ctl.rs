@@ -18,9 +18,9 @@ mod unit;
 mod tests;
 
 pub use config::{ConfigLine, Numbered, parse_config, parse_config_line};
-pub use line::{PART_NAME_MAX, RESERVED, check_part_name, number, shown};
+pub use line::{PART_NAME_MAX, check_part_name, number, shown};
 pub use lists::{MaskEdit, ReserveEdit, mask_usage, parse_mask, parse_reserve, reserve_usage};
-pub use unit::{UnitCommand, Wait, needs_network, parse_unit, waits};
+pub use unit::{UnitCommand, needs_network, parse_unit};
 
 use line::{Word, switch};
 

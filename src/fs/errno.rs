@@ -18,13 +18,12 @@ pub fn of(error: Error) -> Errno {
         Error::Stale => Errno::ESTALE,
         // Only opening says so; I/O on what is open already fails as I/O.
         Error::Down => Errno::ENXIO,
-        Error::NoSpace | Error::TooMany => Errno::ENOSPC,
+        Error::NoSpace => Errno::ENOSPC,
         Error::NotSupported => Errno::EOPNOTSUPP,
         Error::Busy => Errno::EBUSY,
         Error::Exists => Errno::EEXIST,
         Error::Timeout => Errno::ETIMEDOUT,
         Error::Invalid => Errno::EINVAL,
-        Error::NotFound => Errno::ENOENT,
     }
 }
 
@@ -68,8 +67,6 @@ mod tests {
             (Error::Exists, libc::EEXIST),
             (Error::Timeout, libc::ETIMEDOUT),
             (Error::Invalid, libc::EINVAL),
-            (Error::NotFound, libc::ENOENT),
-            (Error::TooMany, libc::ENOSPC),
         ] {
             assert_eq!(i32::from(of(error)), number, "{error:?}");
         }

@@ -25,12 +25,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::core::{At, Core, Opened, Reader};
 use super::errno::Errno;
+use super::limits::REQUEST_MAX;
 use crate::bug;
 use crate::runtime::Deputy;
 use crate::runtime::clock::wall;
-
-/// Bytes of one WRITE: what the kernel's default page limit allows, and one request of a loop device.
-const MAX_WRITE: u32 = 1 << 20;
 
 /// Requests that the kernel lets wait in the background: for all files of the mount together, so that those of a target
 /// that is away must never use it up. What one target can have is bounded by the engine instead.
@@ -109,9 +107,10 @@ impl Filesystem for AoeFs {
                 log::info!("this kernel does not have {flag:?}");
             }
         }
-        let set =
-            config.set_max_write(MAX_WRITE).is_ok_and(|_| config.set_max_background(MAX_BACKGROUND).is_ok())
-                && config.set_congestion_threshold(MAX_BACKGROUND).is_ok();
+        let set = config
+            .set_max_write(REQUEST_MAX as u32)
+            .is_ok_and(|_| config.set_max_background(MAX_BACKGROUND).is_ok())
+            && config.set_congestion_threshold(MAX_BACKGROUND).is_ok();
         if set { Ok(()) } else { Err(io::Error::other("limits that no kernel takes")) }
     }
 

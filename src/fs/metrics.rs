@@ -8,9 +8,10 @@
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
+use super::snapshot::{Target, word};
 use crate::engine::{BUCKETS, Histogram, Op, OpStats, PathStatus, Status, Trust};
-use crate::runtime::{NetlinkStatus, Runtime, Unit};
-use crate::wire::{Addr, SECTOR};
+use crate::runtime::{NetlinkStatus, Runtime};
+use crate::wire::SECTOR;
 
 mod families;
 
@@ -18,25 +19,6 @@ use families::{COUNTS, Family, NETLINK, OPS, PATH, TARGET, TRIPS, Value, WAITS};
 
 /// The first bound of a histogram is 2^4 µs: what answers sooner is in this machine.
 const FIRST_BOUND: usize = 4;
-
-/// A target as it was at one moment.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// shelf.slot.
-    pub addr: Addr,
-    /// Itself.
-    pub status: Status,
-    /// The ways to it.
-    pub paths: Vec<PathStatus>,
-}
-
-impl Target {
-    /// Looks at it, under its lock.
-    pub fn take(runtime: &Runtime, unit: &Unit) -> Target {
-        let (status, paths) = runtime.look(unit, |device| (device.status(), device.paths()));
-        Target { addr: unit.addr, status, paths }
-    }
-}
 
 /// Numbers that belong to no target and no netlink.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -164,15 +146,6 @@ impl Snapshot {
         let by_op: Vec<(String, &Histogram)> =
             each().flat_map(|(labels, path)| with_op(labels, &path.stats.trips)).collect();
         page.histograms(&TRIPS, by_op.iter().map(|(labels, trips)| (labels.as_str(), *trips)));
-    }
-}
-
-/// What a path's trust is called, here and in `devlink/N`.
-pub(super) fn word(trust: Trust) -> &'static str {
-    match trust {
-        Trust::Proving => "proving",
-        Trust::Active => "active",
-        Trust::Tainted => "tainted",
     }
 }
 

@@ -15,6 +15,7 @@
 
 use std::ops::Range;
 
+use super::limits::REQUEST_MAX;
 use crate::engine::{Error, Io, Outcome, Output, Pool, WriteBuf};
 use crate::wire::{Identify, SECTOR};
 
@@ -26,13 +27,10 @@ mod tests;
 use ata::Task;
 use scsi::Sense;
 
-/// The most that one transfer moves, in bytes: one FUSE request.
-pub const TRANSFER_MAX: usize = 1 << 20;
-
 /// A transfer above this, in bytes, may come in two pieces of which the first is not below it: the kernel gives a FUSE
 /// daemon no more pages at once than the largest request has, and a buffer that does not begin where a page begins lies in one
 /// more. The largest pages have 64 KiB.
-const WHOLE_MAX: usize = TRANSFER_MAX - (64 << 10);
+const WHOLE_MAX: usize = REQUEST_MAX - (64 << 10);
 
 /// The first byte of an ATA command, where a SCSI command has its code.
 const ATA: u8 = 0xff;

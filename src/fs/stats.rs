@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::metrics::{Target, word};
+use super::snapshot::{Target, net_name, word};
 use crate::engine::{BUCKETS, Histogram, Op, PathStatus};
 use crate::runtime::{NetlinkStatus, Runtime, Unit};
 
@@ -24,15 +24,9 @@ pub struct StatsPage {
 }
 
 impl StatsPage {
-    /// Looks at a target.
+    /// Copies the numbers of a target.
     pub fn take(runtime: &Runtime, unit: &Unit) -> StatsPage {
         StatsPage { target: Target::take(runtime, unit), netlinks: runtime.netlinks() }
-    }
-
-    /// The interface of a path; its number, if it is used no more.
-    fn netlink(&self, path: &PathStatus) -> String {
-        let net = self.netlinks.iter().find(|net| net.id == path.net);
-        net.map_or_else(|| format!("if{}", path.net.0), |net| net.name.clone())
     }
 }
 
@@ -67,7 +61,7 @@ impl fmt::Display for StatsPage {
         writeln!(f, "read ahead served: {}", status.stats.ahead_served)?;
         writeln!(f, "read ahead wasted: {}", status.stats.ahead_wasted)?;
         for path in paths {
-            let (netlink, mac, stats) = (self.netlink(path), path.mac, &path.stats);
+            let (netlink, mac, stats) = (net_name(&self.netlinks, path.net), path.mac, &path.stats);
             let state = if path.up { word(path.trust) } else { "down" };
             write!(f, "path {netlink} {mac}: {state}")?;
             match path.rtt {

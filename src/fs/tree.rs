@@ -10,12 +10,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, INodeNo};
 use parking_lot::Mutex;
 
+use super::limits::REQUEST_MAX;
 use crate::engine::{Device, Handle};
 use crate::runtime::UnitId;
 use crate::wire::SECTOR;
@@ -25,19 +26,16 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile};
+pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile, is_reserved};
 
 /// The numbers of disks begin here, far above those computed from unit ids.
 const FIRST_DISK: u64 = 1 << 48;
-
-/// What stat says is a good size for one read or write, in bytes: one FUSE request.
-const BLKSIZE: u32 = 1 << 20;
 
 /// Permission bits that a chmod can set. Set-id and sticky bits mean nothing on these files.
 const PERM: u32 = 0o777;
 
 /// The permission bits to write.
-const WRITE: u32 = 0o222;
+pub const WRITE: u32 = 0o222;
 
 /// Files of one target whose mode or owner may be kept; only names that exist can get there, but partitions come
 /// and go.
@@ -88,6 +86,8 @@ pub struct Disk {
     /// Nanoseconds since 1970.
     mtime: AtomicU64,
     lookups: AtomicU64,
+    /// Files that are open of it.
+    opens: AtomicU32,
 }
 
 impl Disk {
@@ -99,6 +99,16 @@ impl Disk {
     /// Whether another disk stands in its place now.
     pub fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Acquire)
+    }
+
+    /// A file of it is opened. Called with the target locked, so that no partition is dropped at the same time.
+    pub fn opened(&self) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A file of it is closed.
+    pub fn closed(&self) {
+        self.opens.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// It was written to, or its time was set.
@@ -186,6 +196,7 @@ impl Inner {
             stale: false.into(),
             mtime: mtime.into(),
             lookups: 0.into(),
+            opens: 0.into(),
         });
         self.made += 1;
         self.disks.insert(disk.ino, disk.clone());
@@ -268,6 +279,13 @@ impl Tree {
         self.inner.lock().units.get(&unit).map(|unit| unit.current.clone()).unwrap_or_default()
     }
 
+    /// Whether a file of that disk or partition is open.
+    pub fn is_open(&self, unit: UnitId, place: Handle) -> bool {
+        let inner = self.inner.lock();
+        let Some(unit) = inner.units.get(&unit) else { return false };
+        unit.current.iter().any(|disk| disk.place == place && disk.opens.load(Ordering::Relaxed) > 0)
+    }
+
     /// Bytes of a target's whole disk were written to at that time. Returns the inodes of the names that they lie in.
     pub fn changed(&self, unit: UnitId, bytes: &Range<u64>, at: SystemTime) -> Vec<u64> {
         let inner = self.inner.lock();
@@ -329,7 +347,8 @@ impl Tree {
             uid: kept.uid.unwrap_or(self.uid),
             gid: kept.gid.unwrap_or(self.gid),
             rdev: 0,
-            blksize: BLKSIZE,
+            // A good size for one read or write.
+            blksize: REQUEST_MAX as u32,
             flags: 0,
         }
     }
@@ -386,11 +405,6 @@ impl Tree {
         let mut list = dots(&Node::Devlinks(unit), &Node::Unit(unit));
         list.extend((0..count).map(|n| Entry::file(&Node::Devlink(unit, n), n.to_string())));
         list
-    }
-
-    /// How many inodes of disks are held: a gauge that must fall back when nobody has them open.
-    pub fn disk_count(&self) -> usize {
-        self.inner.lock().disks.len()
     }
 }
 

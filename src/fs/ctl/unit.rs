@@ -71,15 +71,6 @@ pub enum UnitCommand {
     Probe,
 }
 
-/// How the writer of a command waits for it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wait {
-    /// Not at all: the state is changed when the write returns, or the result will be in the log.
-    No,
-    /// For the target's answer, at most this long, `nofail` or not; then ETIMEDOUT.
-    AtMost(Duration),
-}
-
 /// The words of a target's `ctl`, in the order of the manual.
 pub(super) static TABLE: [Word<UnitCommand>; 16] = [
     Word { name: "part", args: "NAME START END", count: (3, 3), build: part },
@@ -155,19 +146,6 @@ pub fn needs_network(command: &UnitCommand) -> bool {
         C::Part { .. } | C::Delpart { .. } | C::Setsize(_) | C::DirectIo(_) => false,
         C::Mtu(_) | C::Maxbno(_) | C::Jumbo(_) | C::Maxout(_) | C::Nofail(_) | C::Deadline(_) => false,
         C::Partscan | C::Identify | C::Failio | C::Config { .. } | C::Flush | C::Probe => true,
-    }
-}
-
-/// How long the writer of a command may have to wait for it.
-pub fn waits(command: &UnitCommand) -> Wait {
-    /// What one question to a target may take.
-    const ANSWER: Duration = Duration::from_secs(2);
-    /// A partition table takes a chain of reads.
-    const SCAN: Duration = Duration::from_secs(10);
-    match command {
-        UnitCommand::Config { .. } => Wait::AtMost(ANSWER),
-        UnitCommand::Partscan => Wait::AtMost(SCAN),
-        _ => Wait::No,
     }
 }
 

@@ -7,7 +7,8 @@
 //! ones, and where they are larger than a frame the engine splits them, so that their registers are made up here.
 //! Everything else is one frame, and its registers are what the target said.
 
-use super::{ATA, Command, Form, Phase, Snapshot, TRANSFER_MAX, Work};
+use super::{ATA, Command, Form, Phase, Snapshot, Work};
+use crate::fs::limits::REQUEST_MAX;
 use crate::wire::{AFLAG_DEVICE, AFLAG_EXT, Ata, Move, SECTOR, cmd, error, is_extended, status};
 
 /// Bytes of a command, and of a status.
@@ -196,7 +197,7 @@ fn parse_move(unit: &Snapshot, fis: &[u8], moves: Move, asked: Phase) -> Option<
         (false, Phase::In(_)) => Phase::In(len),
         _ => return None,
     };
-    if len > TRANSFER_MAX {
+    if len > REQUEST_MAX {
         return None;
     }
     let (lba, aflags) = address(fis, moves.ext);

@@ -4,8 +4,9 @@
 //! check condition, "invalid command operation code". For those whose form is well known it is still known which way
 //! their data would go, so that a program that transfers it before it looks at the status does not read the status as data.
 
-use super::{Command, Form, Phase, Snapshot, TRANSFER_MAX, Work};
+use super::{Command, Form, Phase, Snapshot, Work};
 use crate::engine::Error;
+use crate::fs::limits::REQUEST_MAX;
 use crate::wire::{Identify, SECTOR};
 
 /// Status: done.
@@ -176,7 +177,7 @@ fn extent(cdb: &[u8; 16]) -> Option<(u64, u64)> {
 
 fn moves(unit: &Snapshot, cdb: &[u8; 16], at: u64, sectors: u64) -> Option<Command> {
     let write = cdb[0] & 0x0f == code::WRITE_6;
-    if sectors > (TRANSFER_MAX / SECTOR) as u64 {
+    if sectors > (REQUEST_MAX / SECTOR) as u64 {
         return None;
     }
     if at > unit.sectors || sectors > unit.sectors - at {

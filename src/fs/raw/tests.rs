@@ -564,8 +564,8 @@ proptest! {
             match step {
                 Step::Submit { io, changes } => {
                     prop_assert!(!busy && changes.start <= changes.end);
-                    if let Io::Write { data, .. } = &io { prop_assert!(data.len() <= TRANSFER_MAX); }
-                    if let Io::Ata { data, expect, .. } = &io { prop_assert!(data.len().max(*expect) <= TRANSFER_MAX); }
+                    if let Io::Write { data, .. } = &io { prop_assert!(data.len() <= REQUEST_MAX); }
+                    if let Io::Ata { data, expect, .. } = &io { prop_assert!(data.len().max(*expect) <= REQUEST_MAX); }
                     pending = Some(io);
                 }
                 Step::Error(error) => prop_assert_eq!(busy, error == Error::Busy),

@@ -100,6 +100,11 @@ impl UnitFile {
     }
 }
 
+/// Whether a target's directory has a file of that name whatever its partitions are called: no partition may take it.
+pub fn is_reserved(name: &str) -> bool {
+    name == DATA || name == DEVLINK || UnitFile::named(name).is_some()
+}
+
 /// What an inode number stands for.
 #[derive(Clone, Debug)]
 pub enum Node {
@@ -173,7 +178,7 @@ impl Node {
     }
 
     /// The mode of a file nobody has changed; none for directories.
-    pub(super) fn default_mode(&self) -> Option<u32> {
+    pub fn default_mode(&self) -> Option<u32> {
         match self {
             Self::Root | Self::Unit(_) | Self::Devlinks(_) => None,
             Self::Top(file) => Some(file.mode()),

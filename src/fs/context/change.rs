@@ -3,15 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Core;
+use super::Context;
 use super::pending::Pending;
-use crate::engine::{Error, Handle, Io, Outcome};
-use crate::fs::handles::DiskHandle;
+use crate::engine::{Error, Handle, Io, Output};
+use crate::fs::answer::Answer;
 use crate::runtime::Unit;
-use crate::runtime::clock::wall;
 
 /// A request that changes bytes.
-pub(super) struct Change {
+pub struct Change {
     /// Its target.
     pub unit: Arc<Unit>,
     /// The disk that it is for.
@@ -24,41 +23,24 @@ pub(super) struct Change {
     pub bytes: Range<u64>,
 }
 
-impl Core {
+impl Context {
     /// Gives the engine a request that changes bytes. Also when it fails, for some of it may have been done, pages of them
     /// are dropped before `answer` is called. Where that takes longer than the target's deadline, it is called with an error.
-    pub(super) fn change(self: &Arc<Self>, change: Change, answer: impl FnOnce(Outcome) + Send + 'static) {
+    pub fn change(self: &Arc<Self>, change: Change, answer: impl Answer<Output, Error>) {
         let Change { unit, place, nonblock, io, bytes } = change;
-        let (core, own, since) = (self.clone(), unit.clone(), self.runtime.now());
+        let (context, own, since) = (self.clone(), unit.clone(), self.runtime.now());
         self.submit(&unit, place, nonblock, io, move |outcome| {
-            core.pages.drop_then(
+            context.pages.drop_then(
                 own.id,
                 bytes,
                 (answer, outcome),
                 |(answer, outcome)| answer(outcome),
                 |(answer, outcome)| {
-                    let after = core.patience(&own, since);
-                    let pending = Pending::new(&core.runtime, after, answer, Error::Io);
+                    let after = context.patience(&own, since);
+                    let pending = Pending::new(&context.runtime, after, answer, Error::Io);
                     Box::new(move || pending.give(outcome))
                 },
             );
-        });
-    }
-
-    /// The same through an open disk, whose bytes are `bytes`.
-    pub(super) fn change_disk(
-        self: &Arc<Self>,
-        open: &DiskHandle,
-        nonblock: bool,
-        io: Io,
-        bytes: Range<u64>,
-        answer: impl FnOnce(Outcome) + Send + 'static,
-    ) {
-        let disk = open.disk.clone();
-        let (unit, place, bytes) = (open.unit.clone(), disk.place, disk.on_target(&bytes));
-        self.change(Change { unit, place, nonblock, io, bytes }, move |outcome| {
-            disk.set_mtime(wall());
-            answer(outcome);
         });
     }
 }

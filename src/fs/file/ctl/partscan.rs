@@ -8,9 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Core;
-use super::pending::Pending;
 use crate::engine::{Handle, Io, Output, Scanned};
+use crate::fs::answer::Answer;
+use crate::fs::context::{Context, Pending};
 use crate::fs::ctl::CtlError;
 use crate::fs::errno::{self, Errno};
 use crate::parttable::{Entry, Scan, Verdict, Want};
@@ -22,40 +22,34 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A scan under way.
 struct Run {
-    core: Arc<Core>,
+    context: Arc<Context>,
     unit: Arc<Unit>,
     /// The disk that it is about.
     place: Handle,
     waiting: Arc<Pending<(), CtlError>>,
 }
 
-impl Core {
-    /// Reads the table of the disk and declares its partitions.
-    pub(super) fn partscan(
-        self: &Arc<Self>,
-        unit: &Arc<Unit>,
-        answer: impl FnOnce(Result<(), CtlError>) + Send + 'static,
-    ) {
-        let (place, size) = self.runtime.look(unit, |device| (device.handle(None), device.size()));
-        let late = CtlError::new(Errno::ETIMEDOUT, "no answer within 10 s");
-        let waiting = Pending::new(&self.runtime, Some(PATIENCE), answer, late);
-        let run = Arc::new(Run { core: self.clone(), unit: unit.clone(), place, waiting });
-        run.step(Scan::new(size / SECTOR as u64));
-    }
+/// Reads the table of the disk and declares its partitions.
+pub fn scan(context: &Arc<Context>, unit: &Arc<Unit>, answer: impl Answer<(), CtlError>) {
+    let (place, size) = context.runtime.look(unit, |device| (device.handle(None), device.size()));
+    let late = CtlError::new(Errno::ETIMEDOUT, "no answer within 10 s");
+    let waiting = Pending::new(&context.runtime, Some(PATIENCE), answer, late);
+    let run = Arc::new(Run { context: context.clone(), unit: unit.clone(), place, waiting });
+    run.step(Scan::new(size / SECTOR as u64));
+}
 
-    /// A disk that was not there before, with `-o partscan`. That it has no table is nothing to report.
-    pub(super) fn scan_unasked(self: &Arc<Self>, unit: &Arc<Unit>) {
-        if !self.settings.partscan {
-            return;
-        }
-        let (core, addr) = (self.clone(), unit.addr);
-        self.partscan(unit, move |done| match done {
-            Err(error) if error.errno != Errno::ENOENT => {
-                core.runtime.log().log("partscan", Some(addr), format_args!("partscan: {error}"));
-            }
-            _ => {}
-        });
+/// A disk that was not there before, with `-o partscan`. That it has no table is nothing to report.
+pub fn scan_unasked(context: &Arc<Context>, unit: &Arc<Unit>) {
+    if !context.settings.partscan {
+        return;
     }
+    let (own, addr) = (context.clone(), unit.addr);
+    scan(context, unit, move |done| match done {
+        Err(error) if error.errno != Errno::ENOENT => {
+            own.runtime.log().log("partscan", Some(addr), format_args!("partscan: {error}"));
+        }
+        _ => {}
+    });
 }
 
 impl Run {
@@ -70,9 +64,9 @@ impl Run {
         }
         // No disk of AoE has so many sectors that its last byte had no 64-bit offset.
         let io = Io::Read { offset: at.bytes().unwrap_or(u64::MAX), len: count as usize * SECTOR };
-        let (core, unit, place) = (self.core.clone(), self.unit.clone(), self.place);
+        let (context, unit, place) = (self.context.clone(), self.unit.clone(), self.place);
         // A target that is away by now is not waited for.
-        core.submit(&unit, place, true, io, move |outcome| match outcome {
+        context.submit(&unit, place, true, io, move |outcome| match outcome {
             Ok(Output::Data(data)) => {
                 scan.feed(&data);
                 self.step(scan);
@@ -101,25 +95,26 @@ impl Run {
     }
 
     fn declare(&self, entries: &[Entry]) -> Result<(), CtlError> {
-        let core = &self.core;
-        let declared = core.runtime.with_device(&self.unit, |device, _, _| {
+        let context = &self.context;
+        let declared = context.runtime.with_device(&self.unit, |device, _, _| {
             if device.handle(None) != self.place {
                 return Err(CtlError::new(Errno::ESTALE, "another disk by now"));
             }
             let table: Vec<Scanned> = entries.iter().map(scanned).collect();
-            let in_use = |id| core.handles.is_open(Handle { part: Some(id), ..self.place }, self.unit.addr);
+            let place = |id| Handle { part: Some(id), ..self.place };
+            let in_use = |id| context.tree.is_open(self.unit.id, place(id));
             device.follow_table(&table, in_use).map_err(|(name, error)| {
                 let errno = errno::of_part(error);
                 CtlError::new(errno, format!("{name}: {}", errno::words(errno)))
             })
         });
-        core.refresh(&self.unit);
+        context.refresh(&self.unit);
         declared?;
         if entries.is_empty() {
             return Ok(());
         }
         let names: Vec<String> = entries.iter().map(Entry::name).collect();
-        core.runtime.log().log(
+        context.runtime.log().log(
             "partscan",
             Some(self.unit.addr),
             format_args!("partscan: {}", names.join(" ")),
