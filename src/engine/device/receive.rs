@@ -294,6 +294,11 @@ impl<R> Device<R> {
                 self.arm(until);
                 let copies = if more { u32::MAX } else { copies };
                 quarantine = Some(self.locks.quarantine(start, end, copies, until));
+                if self.locks.full() {
+                    // What may not be sent a second time waits for the first of them, not for the last.
+                    let next = self.locks.awaited_end();
+                    self.arm(next);
+                }
             }
         }
         self.flight.settle(id, answered, quarantine, now);
