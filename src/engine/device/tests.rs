@@ -145,3 +145,12 @@ fn a_write_waits_for_its_own_quarantine_and_not_for_the_last_one() {
     let late = rig.now - over;
     assert!(late < Duration::from_millis(20), "{late:?} after the end of its quarantine");
 }
+#[test]
+fn a_command_does_not_leave_over_a_path_that_is_taken_away() {
+    let mut rig = Rig::new();
+    rig.submit(Io::Config { verb: crate::wire::Verb::Read, string: Vec::new() });
+    assert_eq!(rig.sent().len(), 1);
+    rig.device.net_removed(rig.now, NET, &mut rig.sink);
+    rig.device.work(rig.now, &mut rig.sink);
+    assert!(rig.sink.frames.is_empty(), "{:?}", rig.sink.frames);
+}
