@@ -210,6 +210,9 @@ impl<R> Device<R> {
         path.heard(now);
         if was == Trust::Tainted {
             sink.events.push(Event::PathBack(path.net, path.mac));
+            // While it was silent, only probes were due.
+            let climb_at = path.ladder.climb_at;
+            self.arm(climb_at);
         }
         self.give_up_overtaken(path_id, now, sink);
     }

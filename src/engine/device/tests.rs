@@ -154,3 +154,42 @@ fn a_command_does_not_leave_over_a_path_that_is_taken_away() {
     rig.device.work(rig.now, &mut rig.sink);
     assert!(rig.sink.frames.is_empty(), "{:?}", rig.sink.frames);
 }
+
+/// A target with two paths, the second one silent since [`START`]. Larger frames are to be tried on it at `climb_at`.
+fn with_a_silent_path(climb_at: Time) -> Rig {
+    let mut rig = Rig::new();
+    rig.device.answered_at(START, NET, mac(1), 9000, 16, &mut rig.sink);
+    rig.sent();
+    let second = rig.device.paths.get_mut(PathId(1)).unwrap();
+    assert_eq!(second.trust, Trust::Active);
+    second.ladder.refused(16, START);
+    second.ladder.climb_at = climb_at;
+    second.taint(START);
+    rig.device.timer = START;
+    rig.sweep();
+    rig
+}
+
+#[test]
+fn larger_frames_are_tried_in_time_on_a_path_that_was_silent() {
+    let climb_at = START + Duration::from_millis(1200);
+    let mut rig = with_a_silent_path(climb_at);
+    let probe = rig.next_sent(climb_at);
+    assert_eq!((probe.len(), probe[0].dst), (1, mac(1)));
+    // An answer, but one that says nothing about the size. Nothing else is due.
+    rig.device.timer = Time::NEVER;
+    rig.reply(1, probe[0].tag, Some(Refusal::BadArgument), &[]);
+    assert_eq!(rig.device.paths.get(PathId(1)).unwrap().trust, Trust::Active);
+    assert!(rig.device.next_deadline().unwrap() <= climb_at, "{:?}", rig.device.next_deadline());
+}
+
+#[test]
+fn larger_frames_are_tried_in_time_on_a_path_that_was_silent_and_must_prove_itself() {
+    let climb_at = START + Duration::from_millis(300);
+    let mut rig = with_a_silent_path(climb_at);
+    rig.device.paths.restart();
+    rig.device.timer = Time::NEVER;
+    rig.device.announced(START, NET, mac(1), 9000, 16, &mut rig.sink);
+    assert_eq!(rig.device.paths.get(PathId(1)).unwrap().trust, Trust::Proving);
+    assert!(rig.device.next_deadline().unwrap() <= climb_at, "{:?}", rig.device.next_deadline());
+}
