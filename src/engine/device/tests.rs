@@ -193,3 +193,25 @@ fn larger_frames_are_tried_in_time_on_a_path_that_was_silent_and_must_prove_itse
     assert_eq!(rig.device.paths.get(PathId(1)).unwrap().trust, Trust::Proving);
     assert!(rig.device.next_deadline().unwrap() <= climb_at, "{:?}", rig.device.next_deadline());
 }
+
+#[test]
+fn the_frame_that_is_the_oldest_after_another_has_ended_is_sent_again_in_time() {
+    let mut rig = Rig::new();
+    rig.device.paths.get_mut(PathId(0)).unwrap().rtt.sample(START, Duration::from_millis(1));
+    for offset in [0, 4096] {
+        rig.submit(Io::Read { offset, len: SECTOR });
+    }
+    let [older, younger] = [0, 8].map(|at| {
+        let mut frames = rig.device.flight.iter();
+        frames.find(|(_, f)| f.at == Sector(at)).map(|(id, _)| id).unwrap()
+    });
+    // The timer of the older one has expired once: it is not sent again before it expires a second time.
+    rig.device.flight.get_mut(older).unwrap().expiries = 1;
+    rig.device.timer = START;
+    rig.sweep();
+    assert_eq!(rig.device.tail(PathId(0)), None);
+    rig.device.abandon(0, rig.now);
+    let (frame, due) = rig.device.tail(PathId(0)).unwrap();
+    assert_eq!(frame, younger);
+    assert!(rig.device.next_deadline().unwrap() <= due, "{:?}, {due:?}", rig.device.next_deadline());
+}
