@@ -312,6 +312,11 @@ impl Ahead {
         self.waiters.push(Waiter { req, stream, start: bytes.start, end: bytes.end });
     }
 
+    /// Does this read wait for what is being fetched?
+    pub fn is_waiting(&self, req: ReqId) -> bool {
+        self.waiters.iter().any(|w| w.req == req)
+    }
+
     /// The read waits no more.
     pub fn forget_waiter(&mut self, req: ReqId) {
         self.waiters.retain(|w| w.req != req);

@@ -402,6 +402,18 @@ impl Flight {
         }
     }
 
+    /// Panics if the tags are not those of the copies that are remembered.
+    pub fn check(&self) {
+        let mut copies = 0;
+        for (id, copy) in self.iter().flat_map(|(id, f)| f.copies().map(move |c| (id, c))) {
+            assert_eq!(self.tags.get(&copy.tag.0), Some(&id), "whose tag is that of {copy:?}?");
+            assert!(!self.strays.contains_key(&copy.tag.0), "{copy:?} is a stray as well");
+            copies += 1;
+        }
+        assert_eq!(self.tags.len(), copies, "tags of copies that are not remembered");
+        assert!(self.strays.len() <= self.stray_order.len(), "a stray that is never forgotten");
+    }
+
     /// A path is gone: no copy may refer to its place any more.
     pub fn forget_path(&mut self, path: PathId) {
         for (_, frame) in &mut self.frames {

@@ -279,6 +279,30 @@ impl Locks {
         if self.is_awaited() { first } else { last }
     }
 
+    /// Is this lock there, and does it wait for none?
+    pub fn is_granted(&self, id: LockId) -> bool {
+        let found = self.entries.binary_search_by_key(&id.0, |e| e.id.0);
+        found.is_ok_and(|index| self.entries[index].blockers == 0)
+    }
+
+    /// Panics if what is counted is not what is there.
+    pub fn check(&self) {
+        assert!(self.entries.iter().is_sorted_by_key(|e| e.id.0), "locks are not in the order of their ids");
+        let waiting = self.entries.iter().filter(|e| e.blockers > 0).count();
+        let quarantines = self.entries.iter().filter(|e| e.is_quarantine()).count();
+        assert_eq!(
+            (self.waiting, self.quarantines),
+            (waiting, quarantines),
+            "waiting locks, and quarantines"
+        );
+        for (index, e) in self.entries.iter().enumerate().filter(|(_, e)| e.blockers > 0) {
+            let earlier = self.entries.iter().take(index).filter(|other| other.blocks(e)).count();
+            let later =
+                self.entries.iter().skip(index + 1).filter(|q| q.is_quarantine() && q.blocks(e)).count();
+            assert_eq!(e.blockers as usize, earlier + later, "what {e:?} waits for");
+        }
+    }
+
     /// May somebody wait for the end of a quarantine? Where there is no room for more, even without a lock.
     fn is_awaited(&self) -> bool {
         self.waiting > 0 || self.full()

@@ -217,6 +217,19 @@ impl Path {
         Place::Ordered(seq)
     }
 
+    /// Does the copy of this frame that flies hold this place here? Outside the window there is none to hold.
+    pub fn holds(&self, place: Place, frame: FrameId) -> bool {
+        let Place::Ordered(seq) = place else { return true };
+        let index = seq.checked_sub(self.first).map(|index| index as usize);
+        let sent = index.and_then(|index| self.order.get(index));
+        sent.is_some_and(|sent| sent.frame == frame && sent.fate == Fate::Flying)
+    }
+
+    /// Copies that fly in the order of departures.
+    pub fn flying(&self) -> usize {
+        self.order.iter().filter(|sent| sent.fate == Fate::Flying).count()
+    }
+
     /// True if the copy held a place in the window until now.
     fn settle(&mut self, place: Place, fate: Fate) -> bool {
         let seq = match place {
