@@ -7,7 +7,7 @@
 //! before those that only announced themselves, and has room of its own in the table. A MAC that answers nothing keeps no other
 //! away from its address: the next one that spoke for it is asked.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::device::Birth;
@@ -133,7 +133,7 @@ pub struct Discovery {
     announced: usize,
     /// Those that wait for their turn to be asked and those that are being asked, by netlink: so that what happens to one
     /// costs the same however many there are.
-    turns: HashMap<NetId, Turns>,
+    turns: BTreeMap<NetId, Turns>,
     queries: VecDeque<(Tag, NetId, Time)>,
     space: TagSpace,
     counter: u32,
@@ -155,7 +155,7 @@ impl Discovery {
         Discovery {
             candidates: HashMap::new(),
             announced: 0,
-            turns: HashMap::new(),
+            turns: BTreeMap::new(),
             queries: VecDeque::new(),
             space,
             counter: seed,
