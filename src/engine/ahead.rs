@@ -300,8 +300,8 @@ impl Ahead {
 
     /// The fetches that these bytes wait for.
     pub fn fetches(&self, stream: Stream, bytes: &Range<u64>) -> impl Iterator<Item = ReqId> {
-        let of = move |p: &&Piece| p.stream == stream && p.overlaps(bytes);
-        self.pieces.iter().filter(of).filter_map(|p| match p.state {
+        let wanted = move |p: &&Piece| p.stream == stream && p.overlaps(bytes);
+        self.pieces.iter().filter(wanted).filter_map(|p| match p.state {
             State::Coming(req) => Some(req),
             State::Here(..) => None,
         })

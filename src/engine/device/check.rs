@@ -45,21 +45,21 @@ impl<R> Device<R> {
     fn check_frame(&self, id: FrameId, frame: &Frame, lanes: &[(Lane, FrameId)]) {
         let request = frame.work.request();
         assert!(request.is_none_or(|req| self.reqs.contains(req)), "{id:?} outlives its request: {frame:?}");
-        let flying = frame.copies().filter(|c| c.flying).count();
-        assert!(flying <= 1, "{id:?}: more than one copy flies: {frame:?}");
+        let flying = frame.attempts().filter(|c| c.flying).count();
+        assert!(flying <= 1, "{id:?}: more than one attempt flies: {frame:?}");
         if frame.queued {
             let waits = lanes.binary_search(&(frame.work.lane(), id)).is_ok() || self.lanes.is_parked(id);
             assert!(waits, "{id:?} waits in no lane: {frame:?}");
-            assert_eq!(flying, 0, "{id:?} waits to be sent while a copy flies: {frame:?}");
+            assert_eq!(flying, 0, "{id:?} waits to be sent while an attempt flies: {frame:?}");
         } else if flying == 0 {
             let once = frame.work.request().and_then(|req| self.reqs.get(req)).is_some_and(is_sent_once);
             assert!(once || frame.due != Time::NEVER, "{id:?} waits for nothing: {frame:?}");
         }
-        for copy in frame.copies().filter(|c| c.flying) {
-            let held = |p: &Path| p.holds(copy.place, id);
+        for attempt in frame.attempts().filter(|c| c.flying) {
+            let held = |p: &Path| p.holds(attempt.place, id);
             assert!(
-                copy.path.and_then(|p| self.paths.get(p)).is_some_and(held),
-                "{id:?} has no place: {copy:?}"
+                attempt.path.and_then(|p| self.paths.get(p)).is_some_and(held),
+                "{id:?} has no place: {attempt:?}"
             );
         }
     }
@@ -81,9 +81,9 @@ impl<R> Device<R> {
     fn check_path(&self, id: PathId, path: &Path) {
         let flying = self.flight.iter().filter_map(|(_, f)| f.flying()).filter(|c| c.path == Some(id));
         let (mut window, mut ordered) = (0, 0);
-        for copy in flying {
-            window += u32::from(copy.place != Place::Outside);
-            ordered += usize::from(matches!(copy.place, Place::Ordered(_)));
+        for attempt in flying {
+            window += u32::from(attempt.place != Place::Outside);
+            ordered += usize::from(matches!(attempt.place, Place::Ordered(_)));
         }
         assert_eq!(path.window.inflight(), window, "{id:?}: places in the window");
         assert_eq!(path.flying(), ordered, "{id:?}: places in the order of departures");

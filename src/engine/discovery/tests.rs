@@ -32,7 +32,7 @@ fn what_waits_is_bounded_and_asked_by_turns() {
         );
         assert!(asking <= ASKING_MAX, "round {round}: {asking}");
     }
-    // Two netlinks, 48 at a time, five copies in 7.75 s each: about 62 a second.
+    // Two netlinks, 48 at a time, five attempts in 7.75 s each: about 62 a second.
     let seconds = now.0 / 1_000_000;
     assert!((40..100).contains(&(asked as u64 / seconds)), "{asked} questions in {seconds} s");
     // And when they are gone for a minute, nothing is left.
