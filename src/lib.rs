@@ -32,7 +32,8 @@
 //! * `cli`: the command line.
 //! * `app`: the start: interfaces or demo, configuration file, from a mount that stands to its end.
 //! * `top`: what aoefs-top knows, without a terminal.
-//! * `failure`, `bug`: one line for the terminal with its exit code; places where a test lets the program panic.
+//! * `failure`, `allowance`, `bug`: one line for the terminal with its exit code; how many log lines of one kind may
+//!   come; places where a test lets the program panic.
 //!
 //! # Threads
 //!
@@ -111,6 +112,7 @@
 //!   `daemon/privilege.rs`.
 //! * The demo or aoefs-target answers wrongly, or not: `target/processor.rs`, `export/server.rs`.
 
+pub mod allowance;
 pub mod app;
 pub mod bug;
 pub mod cli;

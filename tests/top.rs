@@ -21,11 +21,11 @@ use nix::sys::signal::Signal;
 const LIMIT: Duration = Duration::from_secs(20);
 
 tests![
-    a_live_view,
+    a_live_view(beside),
     every_way_to_end_it,
     colours_and_none,
-    a_mount_that_goes_and_comes,
-    once_and_json,
+    a_mount_that_goes_and_comes(beside),
+    once_and_json(beside),
     what_cannot_work_is_one_line,
     over_a_real_mount,
 ];

@@ -24,8 +24,8 @@ pub use unit::{UnitCommand, needs_network, parse_unit};
 
 use line::{Word, switch};
 
-/// Longest name of a network interface, in bytes: IFNAMSIZ less the final zero.
-const INTERFACE_NAME_MAX: usize = 15;
+/// The longest name of an interface, in bytes: a zero follows it.
+const INTERFACE_NAME_MAX: usize = libc::IFNAMSIZ - 1;
 
 /// Why a line was refused: the errno that ends the write, and words for the log.
 #[derive(Clone, Debug, Eq, PartialEq)]

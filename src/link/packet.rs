@@ -24,14 +24,14 @@ use super::{
     is_readable,
 };
 use crate::wire::header::filter::{FLAGS, RESPONSE, TAG};
-use crate::wire::{ETHERNET, ETHERTYPE, Mac, Tag, header};
+use crate::wire::{BUFFERS_MAX, ETHERNET, ETHERTYPE, Mac, Tag, header};
 
 /// Bytes of receive buffer asked for. The kernel counts what a frame occupies, about twice its length: the
 /// default of 208 KiB holds 17 jumbo replies, this one more than all targets' windows together.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
-/// Bytes of send buffer asked for: 128 frames of 64 KiB, the largest window a target may have.
-const SEND_BUFFER: usize = 8 << 20;
+/// Bytes of send buffer asked for: all frames that may be outstanding with a target, of 64 KiB each.
+const SEND_BUFFER: usize = BUFFERS_MAX as usize * (64 << 10);
 
 /// Which side of the protocol a link serves: decides what its filter lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //!
 //! Tests run one after the other, since they share what the machine has: two cores. Those that mostly wait say so, and go first, a few
 //! side by side, each in a process of its own, whose namespaces, mounts and processes the others do not see. Those that are for
-//! the night run when they are asked for: by a name, or all of them by `--night`.
+//! the night are in no other run than one with `--night`, which has no others.
 
 use std::any::Any;
 use std::fs::File;
@@ -31,7 +31,7 @@ pub enum When {
     Alone,
     /// Beside others of its kind: it spends its time waiting, and what it asserts has room for what these do.
     Beside,
-    /// In no run but one that asks for it: it is long, or compares speeds.
+    /// With `--night` only: it is long, or compares speeds.
     Night,
 }
 
@@ -101,7 +101,7 @@ pub fn main(groups: &[&[Test]]) -> ExitCode {
     let chosen: Vec<&Test> = all
         .iter()
         .copied()
-        .filter(|t| if night { t.when == When::Night } else { t.when != When::Night || !words.is_empty() })
+        .filter(|t| night == (t.when == When::Night))
         .filter(|t| words.is_empty() || words.iter().any(|w| fits(short(t.name), w)))
         .filter(|t| !skips.iter().any(|w| fits(short(t.name), w)))
         .collect();

@@ -83,7 +83,8 @@ fn runner_leaves_the_nights_tests_out() {
     let ordinary = ["passes", "fails", "skips", "dies", "alone"].map(|name| format!("sample::{name}"));
     assert_eq!(listed(&[]), ordinary);
     assert_eq!(listed(&["--night"]), ["sample::later"]);
-    assert_eq!(listed(&["later", "alone"]), ["sample::alone", "sample::later"]);
+    assert_eq!(listed(&["later", "alone"]), ["sample::alone"]);
+    assert_eq!(listed(&["--night", "later", "alone"]), ["sample::later"]);
 }
 
 fn nothing_is_left_behind() {

@@ -163,7 +163,7 @@ fn integrity_t8_only_answers_or_only_requests_are_lost() {
     spoiled.done();
 }
 
-/// MiB for D8: issue 4 asks for 2 GiB, which is a nightly's business; `AOEFS_TEST_MIB` says how much.
+/// MiB for D8: 2 GiB are asked for, which is a matter for the night; `AOEFS_TEST_MIB` says how much.
 fn mib(default: usize) -> usize {
     std::env::var("AOEFS_TEST_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(default)
 }

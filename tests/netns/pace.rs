@@ -21,7 +21,7 @@ crate::tests![
 const SECOND: Duration = Duration::from_secs(1);
 const DISK: usize = 64 * MIB;
 
-/// Random loss each way, and the share of the speed without any that must be kept (issue 4).
+/// Random loss each way, and the share of the speed without any that must be kept.
 const LOSS: [(f64, f64); 4] = [(0.001, 0.90), (0.01, 0.70), (0.05, 0.35), (0.10, 0.20)];
 
 fn throughput_t1_under_random_loss() {

@@ -20,9 +20,9 @@ fn allowed(column: &str) -> f64 {
 
 fn an_event_costs_the_same_however_many_targets_there_are() {
     let costs = bookkeeping::costs(&[100, 1000, 10_000, 100_000], 21, 300);
-    println!("{COLUMNS:?}");
+    print!("{} ", COLUMNS.join("; "));
     for (n, row) in &costs {
-        println!("{n} targets: {row:.0?} ns");
+        print!("[{n} targets: {row:.0?} ns] ");
     }
     let (first, last) = (costs.first().expect("measured").1, costs.last().expect("measured").1);
     for (name, (few, many)) in COLUMNS.iter().zip(first.iter().zip(last)) {

@@ -203,7 +203,7 @@ fn parse_move(facts: &Facts, fis: &[u8], moves: Move, asked: Phase) -> Option<Co
     }
     let (lba, aflags) = address(fis, moves.ext);
     let ata = Ata { aflags, feature: fis[fis::FEATURE], count: 0, command: moves.code(), lba };
-    let at = if moves.ext { ata.sector48() } else { ata.sector28() }.0;
+    let at = ata.address().0;
     let registers = echo(fis, lba, moves.ext);
     if moves.write && facts.read_only {
         let form = Form::Ata { registers: failed(error::ABRT, registers) };
