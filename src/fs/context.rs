@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::errno::Errno;
 use super::kept::KeptTexts;
 use super::notify::{KernelChannel, Pages, Waker};
-use super::tree::{self, Changes, Disk, Node, Tree};
+use super::tree::{self, Differences, Disk, Node, Tree};
 use super::worker::Worker;
 use crate::bug;
 use crate::engine::{Error, Handle, Io, Outcome, Output, Pool, Request, Stream};
@@ -163,7 +163,7 @@ impl Context {
         self.truncated.forget(unit.id);
     }
 
-    fn tell_kernel(&self, unit: &Unit, changes: Changes) {
+    fn tell_kernel(&self, unit: &Unit, changes: Differences) {
         for disk in changes.gone {
             self.pages.drop_inode(unit.id, disk.ino);
         }
