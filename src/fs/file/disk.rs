@@ -106,7 +106,8 @@ impl OpenDisk {
         }
     }
 
-    fn fresh(&self) -> Result<(), Errno> {
+    /// ESTALE, if another disk stands in its place now.
+    fn current(&self) -> Result<(), Errno> {
         if self.disk.is_stale() { Err(Errno::ESTALE) } else { Ok(()) }
     }
 
@@ -246,7 +247,7 @@ impl Verbs for OpenDisk {
     }
 
     fn read(self: &Arc<Self>, offset: u64, len: usize, reader: Reader, answer: impl DataAnswer) {
-        if let Err(errno) = self.fresh() {
+        if let Err(errno) = self.current() {
             return answer(Err(errno));
         }
         let read_only = self.context.settings.read_only;
@@ -274,7 +275,7 @@ impl Verbs for OpenDisk {
     }
 
     fn sync(self: &Arc<Self>, answer: impl Answer<()>) {
-        if let Err(errno) = self.fresh() {
+        if let Err(errno) = self.current() {
             return answer(Err(errno));
         }
         let mut held = Some(((), answer));
