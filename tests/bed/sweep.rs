@@ -100,7 +100,8 @@ fn detach(path: &Path) {
     while umount2(path, MntFlags::MNT_DETACH).is_ok() {}
 }
 
-/// Takes away what earlier runs left that were killed before they could: namespaces, mounts, loop devices, control groups, files.
+/// Takes away what earlier runs left that were killed before they could: namespaces, mounts, loop devices, control
+/// groups, files.
 pub fn leftovers() {
     if !nix::unistd::geteuid().is_root() {
         return;

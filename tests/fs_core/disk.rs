@@ -235,8 +235,8 @@ fn files_that_are_read_in_sequence_are_read_ahead() {
     }
 }
 
-/// A flush that failed reaches every handle that was open, on whatever name of the disk, once each, as Linux does it; and nobody who
-/// opened later.
+/// A flush that failed reaches every handle that was open, on whatever name of the disk, once each, as Linux does it;
+/// and nobody who opened later.
 #[test]
 fn sync_errors_reach_every_handle_once() {
     let bed = Bed::new();
@@ -253,7 +253,8 @@ fn sync_errors_reach_every_handle_once() {
     assert_eq!(bed.sync(asks), Ok(()), "it has been told");
     assert_eq!([beside, part].map(|fh| bed.sync(fh)), [Err(Errno::EIO); 2]);
     assert_eq!([asks, beside, part, later].map(|fh| bed.sync(fh)), [Ok(()); 4], "once each");
-    // A failed `flush` of the ctl file counts as well. What was not tried does not: nobody may wait here, and the target is away.
+    // A failed `flush` of the ctl file counts as well. What was not tried does not: nobody may wait here, and the
+    // target is away.
     failing(true);
     bed.echo("1.0/ctl", "flush\n").unwrap();
     bed.eventually(|| bed.log().contains("flush: "));

@@ -207,8 +207,8 @@ fn nofail_waits_for_pages() {
     bed.end();
 }
 
-/// The gap of a write, and what waits for it on the same handle, end by the deadline, though each piece of the zeros has a
-/// deadline of its own; the mark stays where the zeros have come to.
+/// The gap of a write, and what waits for it on the same handle, end by the deadline, though each piece of the zeros
+/// has a deadline of its own; the mark stays where the zeros have come to.
 #[test]
 fn deadline_of_zeros_is_one_for_all_pieces() {
     let bed = Bed::new();

@@ -38,7 +38,8 @@ fn partscan_declares_the_whole_table_or_nothing() {
     bed.end();
 }
 
-/// What is gone from the table goes, what moved is another partition; a file that is open on one of those refuses it all.
+/// What is gone from the table goes, what moved is another partition; a file that is open on one of those refuses it
+/// all.
 #[test]
 fn partscan_again_follows_the_table() {
     let bed = Bed::new();

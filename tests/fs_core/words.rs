@@ -1,5 +1,5 @@
-//! Every word of the two ctl languages, and of `mask` and `reserve`, against every sort of argument, and writes of random lines: what each answers,
-//! what the log says of it, and that a refused line has changed nothing.
+//! Every word of the two ctl languages, and of `mask` and `reserve`, against every sort of argument, and writes of
+//! random lines: what each answers, what the log says of it, and that a refused line has changed nothing.
 
 use std::collections::BTreeSet;
 use std::time::Instant;

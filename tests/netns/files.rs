@@ -1,4 +1,5 @@
-//! What a file of a disk promises to programs: sizes, ends, truncation, fsync, mmap, fallocate, and an errno for each refusal.
+//! What a file of a disk promises to programs: sizes, ends, truncation, fsync, mmap, fallocate, and an errno for each
+//! refusal.
 
 use crate::bed::mount::{errno, try_open};
 use crate::bed::raw::Port;
@@ -158,8 +159,8 @@ fn sync_writes_reach_the_wire() {
     one.done();
 }
 
-/// Shared mappings would hold changed pages in memory; private ones are pages of their own, and show what the disk has when
-/// they are first touched. A mount that cannot write allows both.
+/// Shared mappings would hold changed pages in memory; private ones are pages of their own, and show what the disk
+/// has when they are first touched. A mount that cannot write allows both.
 fn integrity_mappings() {
     let one = one();
     let script = "import errno,mmap,sys

@@ -1,4 +1,5 @@
-//! Under a loop device: its partition or its interface is taken away, or memory gets short. Errors or progress, never a hang.
+//! Under a loop device: its partition or its interface is taken away, or memory gets short. Errors or progress, never
+//! a hang.
 
 use super::loops;
 use crate::bed::cgroup::Cgroup;

@@ -159,7 +159,8 @@ fn ahead_a_command_that_nobody_knows_throws_all_of_it_away_and_a_harmless_one_no
     assert!(!read(&mut world, 3));
 }
 
-/// A raw write holds up no read. What is read meanwhile may be from before it, and must not be given to anybody after it.
+/// A raw write holds up no read. What is read meanwhile may be from before it, and must not be given to anybody after
+/// it.
 #[test]
 fn ahead_nothing_is_fetched_of_what_a_raw_command_may_be_changing() {
     let mut world = stage();
