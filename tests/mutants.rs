@@ -92,7 +92,7 @@ fn copy() -> PathBuf {
     to
 }
 
-/// Who catches the mutant, and what it says.
+/// The seed or scene that catches the mutant, and what it says.
 fn caught(at: &Path, m: &Mutant) -> Option<(By, String)> {
     let file = at.join(&m.file);
     let text = std::fs::read_to_string(&file).unwrap();

@@ -185,7 +185,7 @@ pub fn ctl(data: &[u8]) {
     );
 }
 
-/// Otherwise whoever writes a file writes lines of the log.
+/// Otherwise a user who writes a file writes lines of the log.
 fn goes_on_one_line(error: &CtlError) {
     assert!(!error.words.contains(char::is_control), "{:?}", error.words);
 }

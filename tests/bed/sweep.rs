@@ -79,7 +79,7 @@ fn undo(item: &Mess) {
         Mess::Cgroup(dir) => super::cgroup::remove(dir),
         Mess::Loop(dev) => drop(proc::run(STEP, &["losetup", "-d", dev])),
         Mess::Netns(name) => {
-            // Whoever lives in it is ours: a daemon that went to the background is nobody's child.
+            // Every process in it is ours: a daemon that went to the background is nobody's child.
             let pids = proc::run(STEP, &["ip", "netns", "pids", name]).stdout;
             for pid in pids.split_whitespace().filter_map(|word| word.parse().ok()) {
                 proc::signal(pid, Signal::SIGKILL);

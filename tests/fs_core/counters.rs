@@ -129,7 +129,7 @@ fn a_target_that_goes() {
     bed.end();
 }
 
-/// Targets 1.0, 1.1, … behind one MAC. They answer who asks for them by name.
+/// Targets 1.0, 1.1, … behind one MAC. Each answers only what is sent to its own address.
 struct Shelf(Vec<Mutex<Processor<MemoryImage>>>);
 
 impl FrameHandler for Shelf {

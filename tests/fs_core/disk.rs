@@ -310,7 +310,8 @@ fn sync_writes_are_flushed_before_they_are_answered() {
     bed.end();
 }
 
-/// The kernel counts what waits for the whole mount: where all together have many, whoever has many himself is refused.
+/// The kernel counts what waits for the whole mount: where all together have many, a target that has many itself is
+/// refused.
 #[test]
 fn bound_of_what_waits_for_all_targets() {
     let bed = Bed::with(|settings| settings.waiting_max = 96);

@@ -122,7 +122,7 @@ fn a_grown_disk_is_taken_over_when_the_operator_asks() {
 
 const FILES: [&str; 4] = ["1.0/data", "1.0/config", "1.0/ident", "1.0/raw"];
 
-/// Who opens a file of a target that is down waits for an answer of the target, and for a second at most; nobody else
+/// Opening a file of a target that is down waits for an answer of the target, and for a second at most; nobody else
 /// waits.
 #[test]
 fn noblock_an_open_of_a_silent_target_ends_by_itself() {

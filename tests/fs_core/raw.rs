@@ -264,7 +264,7 @@ fn another_disk_is_stale_and_a_reserved_one_busy() {
     bed.end();
 }
 
-/// A command is on its way: whoever comes in between is told so, and the command ends as it should.
+/// A command is on its way: a program that comes in between is told so, and the command ends as it should.
 #[test]
 fn what_comes_in_between_is_busy() {
     let bed = Bed::new();
@@ -292,7 +292,7 @@ fn what_comes_in_between_is_busy() {
     assert_eq!(raw.read(18).unwrap(), b"", "its own conversation");
     raw.end();
     drop(core);
-    // Whoever gave the answer lets go of it a moment later.
+    // The thread that gave the answer lets go of it a moment later.
     bed.eventually(|| Arc::strong_count(&bed.core) == 1);
     bed.end();
 }

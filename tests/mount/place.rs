@@ -165,7 +165,7 @@ fn for_nobody(room: &Room, program: &str, also: Option<&str>) -> std::path::Path
     copy
 }
 
-/// Who has no privilege is not told at each start what cannot be done without one.
+/// A user without privileges is not told at each start what cannot be done without them.
 fn the_demo_of_an_ordinary_user_says_one_line() {
     let room = Room::new();
     let program = for_nobody(&room, env!("CARGO_BIN_EXE_aoefs"), None);

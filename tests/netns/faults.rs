@@ -124,7 +124,7 @@ fn alive_t6_corrupt_frames() {
     assert!(counts.corrupted > 50, "{counts:?}");
     spoiled.relay.heal();
     spoiled.mount.wait_for("1.0", 3 * SECOND);
-    // A damaged IDENTIFY (vblade's has no checksum) is no other disk: whoever has it open keeps it.
+    // A damaged IDENTIFY (vblade's has no checksum) is no other disk: programs that have it open keep it.
     kept.read_exact_at(Aligned::new(MIB).bytes(), 0).unwrap();
     drop(kept);
     Fio::verify(&spoiled.unit.data(), 4, 4).run();

@@ -58,7 +58,7 @@ fn files_have_the_modes_and_sizes_of_the_design() {
     let stat = nix::sys::statvfs::statvfs(root).unwrap();
     assert_eq!((stat.block_size(), stat.fragment_size()), (4096, 4096));
     assert_eq!((stat.blocks(), stat.blocks_free(), stat.name_max()), (0, 0, 255));
-    // Two opens of one disk are one file to whoever compares inode numbers, two disks are not.
+    // Two opens of one disk are one file to a program that compares inode numbers, two disks are not.
     let other = one.bed.image("other", MIB);
     let mut one = one;
     one.bed.vblade("1.1", "v1", &other);

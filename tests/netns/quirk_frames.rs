@@ -323,7 +323,7 @@ fn quirk_no_answer_to_check_power_with_a_count() {
     assert_eq!((&raw).write(&fis(1 << 5 | 1 << 2, cmd::CHECK_POWER, 0)).unwrap(), 18);
     assert_eq!(raw.read_at(&mut status, 0).unwrap(), 18);
     assert_eq!((status[0], status[2 + 12]), (0, 0xff), "active: {status:02x?}");
-    // Who insists on a count gets an answer, too: the count does not go out.
+    // A command that insists on a count is answered, too: the count does not go out.
     assert_eq!((&raw).write(&fis(1 << 5 | 1 << 2, cmd::CHECK_POWER, 1)).unwrap(), 18);
     assert_eq!(raw.read_at(&mut status, 0).unwrap(), 18);
     assert_eq!((status[0], status[2 + 12]), (0, 0xff), "active: {status:02x?}");

@@ -94,7 +94,7 @@ fn clean_a5_sigterm_at_random_instants() {
     }
 }
 
-/// From now on a SIGTERM is the daemon's: before, it is whoever execs it, or the kernel's default.
+/// From now on the daemon handles SIGTERM itself; before, the signal would just end the process.
 fn listens(daemon: &Daemon) -> bool {
     let exe = std::fs::read_link(format!("/proc/{}/exe", daemon.pid())).unwrap_or_default();
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap_or_default();

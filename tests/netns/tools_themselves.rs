@@ -52,7 +52,7 @@ fn register_checker_finds_a_stale_write() {
     let path = bed.image_of("disk", 64 * 512, 0);
     let time = Duration::from_millis(500);
     let (registers, start, stride) = (64, 0, 512);
-    // No readers: plain files in memory show torn sectors to whoever reads while another writes.
+    // No readers: plain files in memory show torn sectors to a reader while another thread writes.
     let (writers, readers) = (2, 0);
     let plan =
         register::Plan { registers, start, stride, writers, readers, time, seed: 1, errors_allowed: false };

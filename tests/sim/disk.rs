@@ -202,7 +202,7 @@ impl Disk {
         self.readers += 1;
     }
 
-    /// Nobody who reads later may get what was over before tick `old`.
+    /// No later read may get what was over before tick `old`.
     pub fn reader_ends(&mut self, old: u64) {
         self.readers -= 1;
         if self.readers == 0 {

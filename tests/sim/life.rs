@@ -301,7 +301,8 @@ fn return_within_a_second_of_the_announcement_and_without_one() {
     }
 }
 
-/// xdisk's promise: with nofail nothing fails for lost contact, but who opened with O_NONBLOCK is told at once.
+/// xdisk's promise: with nofail nothing fails for lost contact, but a program that opened with O_NONBLOCK is told at
+/// once.
 #[test]
 fn nofail_waits_for_ever_and_failio_frees_everybody() {
     let mut world = Stage::default().set();
@@ -483,8 +484,8 @@ fn return_a_target_that_no_interface_reaches() {
     }
 }
 
-/// Who opens a file of a target that is down has it asked, and sees it within a second of its return, however long
-/// nobody asked.
+/// Opening a file of a target that is down has the target asked, and sees it within a second of its return, however
+/// long nobody asked.
 #[test]
 fn return_is_seen_by_who_opens() {
     for n in 0..40 {

@@ -44,7 +44,7 @@ const GOALS: [Goal; 6] = [
     Goal { job: "randwrite-4k-qd1", by_rate: true, beside: ONE_WRITE, ratio: GUARD },
 ];
 
-/// MB/s and IOPS by who and job.
+/// MB/s and IOPS by program and job.
 type Rows = HashMap<(String, String), (f64, f64)>;
 
 fn run(script: &Path) -> Rows {
