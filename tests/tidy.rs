@@ -100,7 +100,8 @@ impl Drop for Broken {
 
 /// The rooms of the house: which others of the crate each may name. The names in the first column are all that there
 /// are.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
+    ("allowance", &[]),
     ("bug", &[]),
     ("failure", &[]),
     ("mount", &[]),
@@ -110,11 +111,11 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("target", &["wire"]),
     ("link", &["wire"]),
     ("top", &["wire"]),
-    ("runtime", &["bug", "engine", "link", "wire"]),
+    ("runtime", &["allowance", "bug", "engine", "link", "wire"]),
     ("export", &["bug", "link", "target", "wire"]),
     ("fs", &["bug", "engine", "parttable", "runtime", "wire"]),
     ("cli", &["engine", "failure", "wire"]),
-    ("daemon", &["failure", "mount"]),
+    ("daemon", &["allowance", "failure", "mount"]),
     (
         "app",
         &[

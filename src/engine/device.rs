@@ -245,3 +245,6 @@ impl<R> Device<R> {
         self.state = state;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,12 +9,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use aoefs::engine::{Error, Io, Outcome, Output, PathStats, Request, WriteBuf};
-use aoefs::export::server::{FrameHandler, Server};
+use aoefs::export::Export;
+use aoefs::export::server::Server;
 use aoefs::link::loopback::{LoopbackLink, pair, seeded};
 use aoefs::runtime::{Runtime, TARGETS_MAX, Unit};
-use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
-use aoefs::wire::{Addr, Mac};
-use parking_lot::Mutex;
+use aoefs::target::{MemoryImage, TargetConfig};
+use aoefs::wire::Addr;
 
 mod deputy;
 mod target;
@@ -22,20 +22,6 @@ mod target;
 /// Requests must not hang: everything here ends within this.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SECTORS: u64 = 16384;
-
-struct Target(Mutex<Processor<MemoryImage>>);
-
-impl FrameHandler for Target {
-    fn handle(&self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Option<usize> {
-        match self.0.lock().handle(frame, mac, mtu, reply) {
-            Answer::Reply(len) => Some(len),
-            Answer::Silence(_) => None,
-        }
-    }
-    fn announcement(&self, nth: usize, mac: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize> {
-        self.0.lock().announcement(nth, mac, mtu, frame)
-    }
-}
 
 struct Bed {
     runtime: Arc<Runtime>,
@@ -49,8 +35,8 @@ impl Bed {
     fn new(mtu: usize) -> Bed {
         let addr = Addr::new(1, 0);
         let (near, far) = pair("near", "far", mtu);
-        let processor = Processor::new(TargetConfig::new(addr, "threads"), MemoryImage::new(SECTORS));
-        let server = Server::start(far.clone(), Arc::new(Target(Mutex::new(processor)))).unwrap();
+        let target = Export::new(TargetConfig::new(addr, "threads"), Box::new(MemoryImage::new(SECTORS)));
+        let server = Server::start(far.clone(), target).unwrap();
         let runtime = Runtime::new(TARGETS_MAX);
         runtime.start(false, false).unwrap();
         runtime.attach(near.clone()).unwrap();

@@ -212,6 +212,9 @@ impl<R> Device<R> {
     pub(super) fn prove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) -> FrameId {
         let id = self.flight.create(Work::Identify { path }, Sector(0), 1);
         self.launch(id, path, now, sink);
+        // It may have been silent until now, when only probes were due.
+        let climb_at = self.paths.get(path).map_or(Time::NEVER, |p| p.ladder.climb_at);
+        self.arm(climb_at);
         id
     }
 

@@ -62,11 +62,14 @@ impl<R> Device<R> {
             Owner::Stray(stray) => {
                 self.stats.duplicates += 1;
                 self.flight.forget_stray(header.tag);
-                if let Some(path) = stray.path.and_then(|id| self.paths.get_mut(id)) {
+                if let Some(path_id) = stray.path
+                    && let Some(path) = self.paths.get_mut(path_id)
+                {
                     path.late(stray.place);
                     // Another's delay may be that of a disk that empties its cache.
                     if matches!(stray.place, Place::Ordered(_)) {
                         path.rtt.sample(now, now.since(stray.sent));
+                        self.watch(path_id);
                     }
                 }
                 if let Some(quarantine) = stray.quarantine {
@@ -210,6 +213,9 @@ impl<R> Device<R> {
         path.heard(now);
         if was == Trust::Tainted {
             sink.events.push(Event::PathBack(path.net, path.mac));
+            // While it was silent, only probes were due.
+            let climb_at = path.ladder.climb_at;
+            self.arm(climb_at);
         }
         self.give_up_overtaken(path_id, now, sink);
     }
@@ -273,9 +279,12 @@ impl<R> Device<R> {
     pub(super) fn release_place(&mut self, id: FrameId) {
         if let Some(copy) = self.flight.ground(id)
             && copy.place != Place::Outside
-            && let Some(path) = copy.path.and_then(|p| self.paths.get_mut(p))
+            && let Some(path_id) = copy.path
+            && let Some(path) = self.paths.get_mut(path_id)
         {
             path.cancel(copy.place);
+            // Another frame is the oldest now, perhaps.
+            self.watch(path_id);
         }
     }
 
@@ -294,6 +303,11 @@ impl<R> Device<R> {
                 self.arm(until);
                 let copies = if more { u32::MAX } else { copies };
                 quarantine = Some(self.locks.quarantine(start, end, copies, until));
+                if self.locks.full() {
+                    // What may not be sent a second time waits for the first of them, not for the last.
+                    let next = self.locks.awaited_end();
+                    self.arm(next);
+                }
             }
         }
         self.flight.settle(id, answered, quarantine, now);

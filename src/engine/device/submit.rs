@@ -291,6 +291,9 @@ impl<R> Device<R> {
         req.granted = taken;
         if !taken {
             self.stats.held_back += 1;
+            // As long as nobody waited, only the last quarantine to end had to be looked for.
+            let next = self.locks.awaited_end();
+            self.arm(next);
         }
         taken
     }
