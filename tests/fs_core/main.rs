@@ -7,11 +7,11 @@
 #[allow(dead_code, reason = "each test binary uses the part of it that it needs")]
 mod rng;
 
-mod bed;
 mod commands;
 mod copy;
 mod counters;
 mod disk;
+mod host;
 mod life;
 mod lists;
 mod names;
