@@ -1,5 +1,5 @@
-//! The documents for those who change the programs: the map in src/lib.rs and the design have what code has and cites, and
-//! the tests that the catalogue names are there, as are the beds of the index.
+//! The documents for those who change the programs: the map in src/lib.rs and the design have what code has and
+//! cites, and the tests that the catalogue names are there, as are the beds of the index.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
