@@ -67,7 +67,7 @@ fn frames(c: &mut Criterion) {
         |frame| {
             let (header, body) = Header::parse(frame).ok()?;
             let config = Config::parse(body).ok()?;
-            Some((header, config.buffers, config.max_sectors(), config.string.len()))
+            Some((header, config.buffers, config.sectors, config.string.len()))
         },
     );
 }

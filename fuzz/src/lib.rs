@@ -97,7 +97,7 @@ pub fn config(body: &[u8]) {
     assert_eq!(out[..6], body[..6]);
     assert!(out[config.len()..].iter().all(|byte| *byte == DIRT));
     assert_eq!(Config::parse(&out[..config.len()]), Ok(config));
-    assert_ne!(config.max_sectors(), 0);
+    assert_ne!(aoefs::wire::most_sectors(config.sectors), 0);
 }
 
 /// The argument of a mask command.

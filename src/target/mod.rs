@@ -19,7 +19,6 @@ mod memory;
 mod processor;
 mod smart;
 
-pub use access::MacList;
 pub use batch::Slot;
 pub use file::{FileImage, Open, OpenError};
 pub use identity::Identity;

@@ -182,16 +182,6 @@ impl<I: Image> Processor<I> {
         &self.string
     }
 
-    /// The hosts that are answered; everybody, if there are none.
-    pub fn mask(&self) -> &MacList {
-        &self.mask
-    }
-
-    /// The hosts that hold the target.
-    pub fn holders(&self) -> &MacList {
-        &self.holders
-    }
-
     /// The image.
     pub fn image(&self) -> &I {
         &self.image

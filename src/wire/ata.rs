@@ -13,8 +13,6 @@ pub const DATA_OFFSET: usize = HEADER_LEN + ATA_LEN;
 pub const AFLAG_EXT: u8 = 0x40;
 /// AFlags: the device bit, which an extended command has no LBA byte for.
 pub const AFLAG_DEVICE: u8 = 0x10;
-/// AFlags: the target may answer a write before the data is stable. Never set by aoefs.
-pub const AFLAG_ASYNC: u8 = 0x02;
 /// AFlags: the request carries data. Set if and only if it does.
 pub const AFLAG_WRITE: u8 = 0x01;
 
@@ -40,8 +38,6 @@ pub mod cmd {
     pub const READ_VERIFY: u8 = 0x40;
     /// READ VERIFY SECTORS EXT, 48-bit.
     pub const READ_VERIFY_EXT: u8 = 0x42;
-    /// PACKET: SCSI to an ATAPI device.
-    pub const PACKET: u8 = 0xa0;
     /// IDENTIFY PACKET DEVICE.
     pub const IDENTIFY_PACKET: u8 = 0xa1;
     /// SMART; the feature register selects what ([`super::smart`]).

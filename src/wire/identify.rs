@@ -5,8 +5,6 @@
 
 use core::fmt;
 
-use super::SECTOR;
-
 /// Bytes of the answer: 256 little-endian words.
 pub const IDENTIFY_LEN: usize = 512;
 
@@ -302,11 +300,6 @@ impl Identify {
 
         put_word(out, field::INTEGRITY, SIGNATURE.into());
         put_word(out, field::INTEGRITY, u16::from_le_bytes([SIGNATURE, sum(out).wrapping_neg()]));
-    }
-
-    /// The size in bytes. A disk that [`Identify::parse`] accepted has at most 2^57.
-    pub fn bytes(&self) -> u64 {
-        self.sectors.saturating_mul(SECTOR as u64)
     }
 }
 

@@ -124,7 +124,7 @@ fn a_deputy_survives_its_netlink() {
         }
         bed.near.set_up(true);
         // As the watcher would.
-        bed.runtime.look_again("near").unwrap();
+        bed.runtime.refresh_netlink("near").unwrap();
         for _ in 0..8 {
             assert!(rx.recv_timeout(PATIENCE).expect("never answered").1.is_ok());
         }

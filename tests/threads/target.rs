@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use aoefs::export::Export;
 use aoefs::export::server::Server;
-use aoefs::link::loopback::{LoopbackLink, pair, seeded};
+use aoefs::link::loopback::{LoopbackLink, pair};
+
+use crate::seeded;
 use aoefs::link::{Batch, Link, OutFrame, Received};
 use aoefs::target::{Image, MemoryImage, TargetConfig};
 use aoefs::wire::{

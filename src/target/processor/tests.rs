@@ -306,7 +306,7 @@ fn a_wildcard_may_ask_but_not_change() {
              force     03 02_01_020000000002                       1c02:02_00",
         );
     }
-    assert!(bed.target.mask().is_empty() && bed.target.holders().is_empty());
+    assert!(bed.target.mask.is_empty() && bed.target.holders.is_empty());
     assert!(bed.target.string().is_empty());
     assert_eq!(bed.ask(1, &hex("000000000014000161")), Err(Silence::Wildcard));
 }
