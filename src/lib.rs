@@ -71,7 +71,7 @@
 //! held, the first one aside.
 //!
 //! 1. The deputy (`runtime/deputy.rs`), which receives on the session's only thread. It is tried, never waited for.
-//! 2. Of one handle or target in fs: a truncation, the pages of a target, opens that wait, the place of a reader of
+//! 2. Of one open file or target in fs: a truncation, the pages of a target, opens that wait, the place of a reader of
 //!    the log.
 //! 3. One answer that is given once (`Pending`), and one [`Device`](engine::Device), never two; neither inside of
 //!    the other.
@@ -104,7 +104,7 @@
 //! * A wrong errno: `fs/errno.rs`.
 //! * fsync(2) lies or fails: `engine/flushing.rs`; which open files are told of it: `fs/file/disk.rs`. TRIM:
 //!   `engine/device/submit.rs`.
-//! * A command of the file `raw`: `fs/raw.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
+//! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
 //! * A wrong figure: `engine/stats.rs`, `fs/metrics.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
 //!   file `log`), `daemon/logging.rs` (stderr and syslog).
 //! * A hang when it ends, or a mount that stays: `daemon/stop.rs`, `daemon/unmounter.rs`, `mount/mod.rs`.

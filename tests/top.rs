@@ -1,5 +1,5 @@
-//! `aoefs-top` as somebody uses it: in a real terminal (tmux) over files that the test rewrites and over a real mount, and as
-//! a command that prints once.
+//! `aoefs-top` as somebody uses it: in a real terminal (tmux) over files that the test rewrites and over a real
+//! mount, and as a command that prints once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 
@@ -21,11 +21,11 @@ use nix::sys::signal::Signal;
 const LIMIT: Duration = Duration::from_secs(20);
 
 tests![
-    a_live_view,
+    a_live_view(beside),
     every_way_to_end_it,
     colours_and_none,
-    a_mount_that_goes_and_comes,
-    once_and_json,
+    a_mount_that_goes_and_comes(beside),
+    once_and_json(beside),
     what_cannot_work_is_one_line,
     over_a_real_mount,
 ];

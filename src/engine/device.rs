@@ -9,6 +9,7 @@
 //! out after it has let go of whatever protects the device.
 
 mod ahead;
+mod check;
 mod command;
 mod flush;
 mod growth;
@@ -245,3 +246,6 @@ impl<R> Device<R> {
         self.state = state;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ pub use discovery::{Discovery, Found};
 pub use event::{Cause, Event, Reason};
 pub use flight::TagSpace;
 pub use ids::{Identity, NetId, Stream};
-pub use limits::{DEADLINE, REQUESTS_MAX};
+pub use limits::{DEADLINE, FRAMES_MAX, PLAIN, REQUESTS_MAX};
 pub use partition::{PartError, PartId, Partition, Scanned};
 pub use path::{PathStats, Trust};
 pub use request::{Error, Handle, Io, Outcome, Output, Request, Reservation};

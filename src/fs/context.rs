@@ -1,8 +1,8 @@
 //! What the open files of a mount need: the runtime, the names, what the kernel caches, and a way to give a request to
 //! the engine.
 //!
-//! The kinds of files (`file`) stand above it, and it knows none of them. What a kind has to remember for longer than
-//! one of its files is open is kept here.
+//! The kinds of files (`file`) stand above it, and it knows none of them. State of a kind that outlives an open file is
+//! kept here.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use fuser::PollNotifier;
 use parking_lot::Mutex;
 
 use super::answer::Answer;
-use super::errno::{self, Errno};
+use super::errno::Errno;
 use super::kept::KeptTexts;
-use super::notify::{Line, Pages, Waker};
-use super::tree::{self, Changes, Disk, Node, Tree};
+use super::notify::{KernelChannel, Pages, Waker};
+use super::tree::{self, Differences, Disk, Node, Tree};
 use super::worker::Worker;
 use crate::bug;
 use crate::engine::{Error, Handle, Io, Outcome, Output, Pool, Request, Stream};
@@ -26,15 +26,15 @@ mod change;
 mod pending;
 mod truncated;
 
-pub use change::Change;
+pub use change::DiskChange;
 pub use pending::Pending;
 pub use truncated::Truncated;
 
-/// Requests that may wait for all targets together before those are refused that have many themselves. The kernel lets
-/// 65,535 wait in the background, and every target must have room in it whatever others have.
+/// Requests that may wait for all targets together. Beyond it, a target that has many of them gets no more. The kernel
+/// lets 65,535 wait in the background, and each target must have room among them, however many the others have.
 pub const WAITING_MAX: usize = 48 << 10;
 
-/// Each target may always have one part in so many of them: eight times what a loop device has under way.
+/// Each target may always have a share of them, one of so many: eight times what a loop device has under way.
 const SHARES: usize = 48;
 
 /// How this mount is to behave.
@@ -50,7 +50,7 @@ pub struct Settings {
     pub read_only: bool,
     /// `data` and partitions are not cached, unless the target's own switch says otherwise.
     pub uncached: bool,
-    /// Every disk's partition table is read when it appears.
+    /// The partition table of every disk is read when the disk appears.
     pub partscan: bool,
     /// [`WAITING_MAX`], but for tests.
     pub waiting_max: usize,
@@ -58,7 +58,7 @@ pub struct Settings {
     pub read_ahead: u64,
 }
 
-/// See the module.
+/// What all open files of a mount share.
 pub struct Context {
     /// How this mount behaves.
     pub settings: Settings,
@@ -69,12 +69,12 @@ pub struct Context {
     /// Buffers of writes.
     pub pool: Pool,
     /// The kernel's pages of disks.
-    pub pages: Pages<Line>,
+    pub pages: Pages<KernelChannel>,
     /// The kernel's attributes, and programs that poll.
     pub waker: Waker,
     /// The texts that open files keep.
     pub texts: KeptTexts,
-    /// Renders what takes long.
+    /// The thread that renders the metrics of many targets.
     pub renderer: Worker,
     /// Files and directories that are open now.
     pub open_files: AtomicUsize,
@@ -87,21 +87,21 @@ pub struct Context {
     /// Programs that wait for more in the log, by the number of their open file.
     pub pollers: Mutex<HashMap<u64, PollNotifier>>,
     /// The way to the kernel.
-    pub line: Line,
+    pub kernel: KernelChannel,
     /// Requests that were given to the engine and are not answered yet.
     waiting: Arc<AtomicUsize>,
 }
 
 impl Context {
-    /// Nothing is open, and the kernel is told nothing yet.
+    /// A mount with no file open. The kernel is told nothing before it is connected.
     pub fn new(runtime: Arc<Runtime>, settings: Settings) -> Self {
-        let line = Line::default();
+        let kernel = KernelChannel::default();
         Self {
             settings,
             tree: Tree::new(settings.uid, settings.gid, settings.born, settings.read_only),
             pool: runtime.pool().clone(),
-            pages: Pages::new(line.clone()),
-            waker: Waker::new(line.clone()),
+            pages: Pages::new(kernel.clone()),
+            waker: Waker::new(kernel.clone()),
             texts: KeptTexts::default(),
             renderer: Worker::new("metrics"),
             open_files: AtomicUsize::new(0),
@@ -109,13 +109,13 @@ impl Context {
             raw_open: Mutex::default(),
             flushing: Mutex::default(),
             pollers: Mutex::default(),
-            line,
+            kernel,
             waiting: Arc::default(),
             runtime,
         }
     }
 
-    /// Ends the threads.
+    /// Ends the threads of the mount.
     pub fn close(&self) {
         self.pages.close();
         self.waker.close();
@@ -139,14 +139,13 @@ impl Context {
 
     /// Whether a disk can be written to at all.
     pub fn writable(&self, disk: &Disk) -> Result<(), Errno> {
-        match () {
-            () if disk.is_stale() => Err(Errno::ESTALE),
-            () if self.settings.read_only => Err(Errno::EROFS),
-            () => Ok(()),
+        if disk.is_stale() {
+            return Err(Errno::ESTALE);
         }
+        if self.settings.read_only { Err(Errno::EROFS) } else { Ok(()) }
     }
 
-    /// Makes the names and sizes of a target what the engine has, and tells the kernel what is different.
+    /// Takes the names and sizes of a target over from the engine, and tells the kernel what is different.
     pub fn refresh(&self, unit: &Arc<Unit>) {
         // Under the target's lock, so that two views of it cannot overtake each other.
         let changes = self.runtime.look(unit, |device| self.tree.sync(unit.id, &tree::views(device)));
@@ -164,7 +163,7 @@ impl Context {
         self.truncated.forget(unit.id);
     }
 
-    fn tell_kernel(&self, unit: &Unit, changes: Changes) {
+    fn tell_kernel(&self, unit: &Unit, changes: Differences) {
         for disk in changes.gone {
             self.pages.drop_inode(unit.id, disk.ino);
         }
@@ -223,7 +222,7 @@ impl Context {
     }
 }
 
-/// What travels in a request.
+/// An answer in the form in which a request carries it.
 fn done(answer: impl Answer<Output, Error>) -> Done {
     Box::new(move |outcome| {
         bug::here("answer");
@@ -231,7 +230,7 @@ fn done(answer: impl Answer<Output, Error>) -> Done {
     })
 }
 
-/// An outcome of which only its success matters.
-pub fn nothing(outcome: Outcome) -> Result<(), Errno> {
-    outcome.map(|_| ()).map_err(errno::of)
+/// The end of a request whose output does not matter.
+pub fn success(outcome: Outcome) -> Result<(), Errno> {
+    outcome.map(|_| ()).map_err(Errno::from)
 }

@@ -1,8 +1,8 @@
 //! The file system without FUSE: plain arguments in, an answer through a closure.
 //!
-//! Every call returns at once. What has to ask the target takes its answer along in the request, and whoever
-//! completes the request gives it; so it may come on any thread, with nothing locked. `handlers` turns FUSE requests
-//! into these calls and answers into replies, and does nothing else.
+//! Every call returns at once. A call that has to ask the target puts its answer into the request, and the thread that
+//! completes the request gives it; so an answer may come on any thread, with nothing locked. `handlers` turns FUSE
+//! requests into these calls and answers into replies, and does nothing else.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -39,13 +39,13 @@ pub struct At {
 
 /// The lines of the configuration file that are for targets.
 pub trait Lines: Send + Sync {
-    /// Those for a target that nobody can see yet: they ask it nothing. Each with its place in the file.
+    /// The commands for a target that is in no directory yet: they ask it nothing. Each with its place in the file.
     fn before_visible(&self, addr: Addr) -> Vec<(String, UnitCommand)>;
-    /// Those for a target that answers.
+    /// The commands for a target that answers.
     fn once_up(&self, addr: Addr) -> Vec<(String, UnitCommand)>;
 }
 
-/// No configuration file.
+/// There is no configuration file.
 impl Lines for () {
     fn before_visible(&self, _: Addr) -> Vec<(String, UnitCommand)> {
         Vec::new()
@@ -73,7 +73,7 @@ impl Core {
             handles: Handles::default(),
             openings: opening::Openings::default(),
         });
-        // The runtime outlives the mount; it must not keep it alive.
+        // The runtime outlives the mount and must not keep it in memory.
         runtime.set_observer(Arc::new(Watcher(Arc::downgrade(&core))));
         let weak = Arc::downgrade(&core.context);
         runtime.log().on_news(Arc::new(move || {
@@ -86,7 +86,7 @@ impl Core {
 
     /// The session is there: the kernel can be told things from now on.
     pub fn connect(&self, kernel: impl Kernel + 'static) {
-        self.context.line.connect(kernel);
+        self.context.kernel.connect(kernel);
     }
 
     /// The session has ended: ends the threads.
@@ -129,7 +129,7 @@ impl Core {
         verb!(file.allocate(offset, len, mode, answer));
     }
 
-    /// What poll(2) may expect of a file. With `schedule`, a program that waits for the log is woken when there is more.
+    /// What poll(2) reports of a file. With `schedule`, a program that waits for the log is woken when there is more.
     pub fn poll(&self, fh: u64, notifier: PollNotifier, schedule: bool) -> Result<PollEvents, Errno> {
         let file = self.handles.get(fh).ok_or(Errno::EBADF)?;
         Ok(verb!(file.poll(notifier, schedule)))
@@ -146,13 +146,14 @@ impl Core {
         }
     }
 
-    /// Runs one command of the configuration file that is for the top ctl: it holds for what is not there yet, too.
+    /// Runs one command of the configuration file that is for the top ctl: it holds for interfaces that come later,
+    /// too.
     pub fn run_top_line(&self, command: &Top) -> Result<(), Errno> {
         ctl::top::run_config_line(&self.context, command)
     }
 
-    /// What the command line and the configuration file say of a target that needs no answer. Returns the lines that there is
-    /// something to say of, and what: the log is not written under the target's lock.
+    /// Applies to a target what the command line and the configuration file say and what needs no answer of it. Returns
+    /// what the log is to say, each with the place of its line: the log is not written under the target's lock.
     fn prepare(&self, device: &mut Device<Done>) -> Vec<(String, String)> {
         let mut complaints = Vec::new();
         device.set_read_ahead(self.context.settings.read_ahead);
@@ -167,7 +168,7 @@ impl Core {
         complaints
     }
 
-    /// A target answers: what the configuration file asks of it.
+    /// A target answers: runs the commands of the configuration file that ask it.
     fn greet(self: &Arc<Self>, unit: &Arc<Unit>) {
         for (origin, command) in self.lines.once_up(unit.addr) {
             let (core, addr) = (self.clone(), unit.addr);
@@ -200,13 +201,13 @@ impl Core {
     }
 }
 
-/// What the runtime tells: nothing is locked then.
+/// Hears of targets from the runtime, with nothing locked.
 struct Watcher(Weak<Core>);
 
 impl Observer for Watcher {
     fn prepare(&self, device: &mut Device<Done>) {
         if let Some(core) = self.0.upgrade() {
-            // Nobody has locked it: the target is in no table yet.
+            // The log may be written here: the target is in no table yet, so no thread can wait for its lock.
             let complaints = core.prepare(device);
             core.complain_all(device.addr(), complaints);
         }

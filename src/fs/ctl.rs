@@ -60,7 +60,7 @@ impl std::fmt::Display for CtlError {
     }
 }
 
-/// What is to become of a switch.
+/// A command about a switch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Switch {
     /// The other position.
@@ -99,9 +99,9 @@ pub enum Top {
     Debug(Switch),
     /// Forget a target; `force` even while its files are open.
     Remove {
-        /// Which.
+        /// The target.
         addr: Addr,
-        /// `-f`.
+        /// It was given `-f`.
         force: bool,
     },
     /// Forget all targets that are down.
@@ -171,7 +171,8 @@ fn pattern(word: &str) -> Result<Addr, String> {
     Ok(Addr::new(shelf as u16, u8::MAX))
 }
 
-/// The name of an interface: what the kernel would accept as one. Whether it exists is found out by using it.
+/// The name of an interface, as far as the kernel would accept it. Whether there is such an interface shows when it is
+/// used.
 fn interface(word: &str) -> Result<String, String> {
     let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
     if word.len() > INTERFACE_NAME_MAX || word.contains(odd) || word == "." || word == ".." {

@@ -1,8 +1,8 @@
 //! Open files: opening finds out once which kind a file is, and each verb is a method of that kind.
 //!
-//! A kind is a struct in a file of its own that has [`Verbs`]; the verbs that it does not name do what they do on most
-//! files. A new file of a target is a row in the tree (`tree/node.rs`), its kind or its page here, and a line in
-//! [`OpenFile::open`].
+//! A kind is a struct with [`Verbs`] in a file of its own; the trait has what most files do. To add a file: give it
+//! a row in `tree/node.rs`, write its kind (or, for a text that is only read, its content in `page.rs`), and the
+//! compiler asks for its line in [`OpenFile::open`].
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ pub enum Reader {
     PageCache,
 }
 
-/// What programs do with an open file. An answer is given exactly once, now or later, on any thread.
+/// The calls of programs on an open file. An answer is given exactly once, now or later, on any thread.
 pub trait Verbs: Sized {
     /// How the kernel is to treat it.
     fn flags(&self) -> FopenFlags {
@@ -99,7 +99,7 @@ pub trait Verbs: Sized {
         answer(Err(Errno::EOPNOTSUPP));
     }
 
-    /// What poll(2) may expect now. With `schedule`, `notifier` is to be called when there is more.
+    /// What poll(2) reports now. With `schedule`, `notifier` is to be called when there is more.
     fn poll(&self, _notifier: PollNotifier, _schedule: bool) -> PollEvents {
         READABLE | PollEvents::POLLOUT | PollEvents::POLLWRNORM
     }
@@ -108,7 +108,7 @@ pub trait Verbs: Sized {
     fn close(self: &Arc<Self>) {}
 }
 
-/// What poll(2) calls a file that has something to read.
+/// The events of poll(2) for a file that has something to read.
 const READABLE: PollEvents = PollEvents::POLLIN.union(PollEvents::POLLRDNORM);
 
 /// An open file or directory, by its kind.
@@ -150,10 +150,10 @@ macro_rules! verb {
 pub(super) use verb;
 
 impl OpenFile {
-    /// Opens what an inode stands for, directories aside, as the open file number `fh`: ENXIO if that needs a target
-    /// that is up.
+    /// Opens the file that a node is, under the number `fh`: ENXIO if that needs a target that is up. Directories are
+    /// opened by [`OpenDir::open`].
     pub fn open(context: &Arc<Context>, node: &Node, fh: u64, mode: Mode) -> Result<Self, Errno> {
-        // The kernel lets root open for writing what the mode lets nobody write.
+        // The kernel lets root open for writing a file whose mode forbids it to everybody.
         if mode.write && node.default_mode().is_some_and(|mode| mode & WRITE == 0) {
             return Err(Errno::EPERM);
         }

@@ -1,11 +1,11 @@
-//! FUSE requests into calls of [`Core`], answers into replies. Nothing is decided here but what a request that means
-//! nothing on these files answers.
+//! Turns FUSE requests into calls of [`Core`], and answers into replies. Nothing is decided here but the answer to
+//! requests that mean nothing on these files.
 //!
 //! No handler waits: a reply that has to wait travels with its request.
 //!
 //! **ENOSYS is a choice.** The kernel remembers it and does not ask again: extended attributes then are EOPNOTSUPP
-//! without a question before every write, SEEK_HOLE finds none, locks are this machine's own.
-//! fsync and fallocate must never say it.
+//! without a question before every write, SEEK_HOLE finds no hole, and locks are kept by this machine's kernel. fsync
+//! and fallocate must never say it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -21,6 +21,7 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
+use super::answer::Answer;
 use super::core::{At, Core, Opened, Reader};
 use super::errno::Errno;
 use super::limits::REQUEST_MAX;
@@ -64,7 +65,7 @@ impl AoeFs {
     }
 }
 
-fn empty(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
+fn empty(reply: ReplyEmpty) -> impl Answer<()> {
     move |done| match done {
         Ok(()) => reply.ok(),
         Err(errno) => reply.error(errno),
@@ -231,7 +232,8 @@ impl Filesystem for AoeFs {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // Past the page cache the kernel leaves it to us; O_SYNC has this bit, and RWF_DSYNC sets it for one write.
+        // For writes past the page cache the kernel leaves this to the file system. O_SYNC has this bit, and RWF_DSYNC
+        // sets it for one write.
         let durable = flags.0 & libc::O_DSYNC != 0;
         self.core.write(fh.0, offset, data, durable, |written| match written {
             Ok(len) => reply.written(len),
@@ -240,7 +242,7 @@ impl Filesystem for AoeFs {
         self.attend();
     }
 
-    /// close(2): what a write answered is on its way for good, and fsync is how to wait for more.
+    /// close(2) has nothing to wait for: every write was answered, and fsync is there to wait for the disk's cache.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.ok();
     }
@@ -264,8 +266,8 @@ impl Filesystem for AoeFs {
         self.attend();
     }
 
-    fn opendir(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.core.open_dir(ino.0, req.pid(), flags.0) {
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.core.open_dir(ino.0) {
             Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
             Err(errno) => reply.error(errno),
         }
@@ -290,7 +292,7 @@ impl Filesystem for AoeFs {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        // No blocks: df then has nothing to call full, and does not list the mount unless asked to.
+        // No blocks: so df has nothing to call full, and does not list the mount unless it is asked to.
         reply.statfs(0, 0, 0, 0, 0, BLOCK, NAME_MAX, BLOCK);
     }
 
@@ -310,7 +312,7 @@ impl Filesystem for AoeFs {
         reply.error(Errno::ENOSYS);
     }
 
-    /// Never asked: the kernel decides by the modes (`default_permissions`).
+    /// The kernel never asks: it decides by the modes (`default_permissions`).
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
         reply.error(Errno::ENOSYS);
     }

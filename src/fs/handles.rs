@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 struct Handle<F> {
     /// Its inode.
     ino: u64,
-    /// The thread that opened it; 0 if that lives where we cannot see it.
+    /// The thread that opened it; 0 if that is in another PID namespace.
     pid: u32,
     /// It may be written to.
     write: bool,
@@ -37,8 +37,8 @@ impl<F: Clone> Handles<F> {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The file with that number is open from now on. `pid`: the thread that opened it; 0 if that lives where we cannot
-    /// see it.
+    /// The file with that number is open from now on. `pid`: the thread that opened it; 0 if that is in another PID
+    /// namespace.
     pub fn insert(&self, fh: u64, ino: u64, pid: u32, write: bool, file: F) {
         self.open.write().insert(fh, Handle { ino, pid, write, file });
     }
@@ -53,9 +53,9 @@ impl<F: Clone> Handles<F> {
         self.open.write().remove(&fh).map(|handle| handle.file)
     }
 
-    /// The newest file of the inode `ino` that `pid` can write through: the one that a truncation without a handle
-    /// belongs to, since the kernel sends it right after the open. Threads of other PID namespaces all show as 0; for
-    /// those only a file counts that is unused, lest a stranger's file get the mark.
+    /// The newest file of the inode `ino` that `pid` can write through. A truncation without a number belongs to it,
+    /// since the kernel sends that right after the open. All threads of other PID namespaces show as 0; for these only
+    /// an unused file counts, so that the truncation is not taken for another program's.
     pub fn newest_writer(&self, ino: u64, pid: u32, unused: impl Fn(&F) -> bool) -> Option<F> {
         let open = self.open.read();
         let fits = |handle: &Handle<F>| {

@@ -1,17 +1,18 @@
 //! Texts that stay as they were when their file was read from its beginning, and what they may take together.
 //!
-//! A program reads a file in pieces, which must be of one text. A program that opens `metrics` a thousand times and reads
-//! one byte of each would have a thousand copies kept; so the oldest texts go, and are made anew if they are read on.
+//! A program reads a file in pieces, which must be of one text. A program that opens `metrics` a thousand times and
+//! reads one byte of each would have a thousand copies kept; so the oldest texts go, and are made anew if they are read
+//! on.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// What all texts of the mount may take, in bytes: three times the metrics of 4096 targets.
+/// Memory that all texts of the mount may take, in bytes: three times the metrics of 4096 targets.
 const KEPT_MAX: usize = 32 << 20;
 
-/// What a text counts for at least: its place in the list.
+/// Bytes that a text counts for at least: its place in the list.
 const LEAST: usize = 128;
 
 type Place = Mutex<Option<Arc<[u8]>>>;

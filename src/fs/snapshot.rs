@@ -1,4 +1,5 @@
-//! What the pages about a target are made of: copies that are taken under its lock, to be rendered without it.
+//! Copies of a target's numbers, taken under its lock: `ctl`, `devlink`, `stats` and `metrics` are rendered from them
+//! without it.
 
 use crate::engine::{NetId, PathStatus, Status, Trust};
 use crate::runtime::{NetlinkStatus, Runtime, Unit};
@@ -9,9 +10,9 @@ use crate::wire::Addr;
 pub struct Target {
     /// shelf.slot.
     pub addr: Addr,
-    /// Itself.
+    /// The target itself.
     pub status: Status,
-    /// The ways to it.
+    /// The paths to it.
     pub paths: Vec<PathStatus>,
 }
 
@@ -43,7 +44,7 @@ pub fn net_name(netlinks: &[NetlinkStatus], id: NetId) -> String {
     net.map_or_else(|| format!("if{}", id.0), |net| net.name.clone())
 }
 
-/// What the pages call a path's trust.
+/// The word of the pages for a path's trust.
 pub fn word(trust: Trust) -> &'static str {
     match trust {
         Trust::Proving => "proving",

@@ -1,8 +1,8 @@
-//! A target's `stats` file: what `metrics` says of it, for people.
+//! A target's `stats` file: its part of `metrics`, for people.
 //!
-//! One `key: value` a line; times in microseconds, sizes in bytes. Latencies are counted by powers of two: a quantile is
-//! the bound that so many stayed below, `-` where nothing was counted, and `>` before it where they took longer than the
-//! largest bound. New lines go below the others, above those of the paths.
+//! One `key: value` a line; times in microseconds, sizes in bytes. Latencies are counted by powers of two: a quantile
+//! is the bound that so many stayed below, `-` where nothing was counted, and `>` stands before it where they took
+//! longer than the largest bound. New lines go below the others, above those of the paths.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::runtime::{NetlinkStatus, Runtime, Unit};
 /// The quantiles that are shown, in parts of a thousand.
 const QUANTILES: [(&str, u32); 4] = [("p50", 500), ("p90", 900), ("p99", 990), ("p999", 999)];
 
-/// What the file shows.
+/// The page.
 #[derive(Clone, Debug)]
 pub struct StatsPage {
     /// The target.

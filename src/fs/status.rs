@@ -1,17 +1,14 @@
 //! The status pages: the top `ctl`, a target's `ctl` and `devlink/N` (docs/design.md#text-files).
 //!
-//! The order of the lines is a contract: devaoe's lines in devaoe's order, then devsd's, and whatever is new below.
+//! The order of the lines is a contract: devaoe's lines in devaoe's order, then devsd's, then those that are new.
 
 use std::fmt::{self, Display, Formatter, Write};
 use std::sync::atomic::Ordering;
 
 use super::snapshot::{Target, net_name, nets, word};
-use crate::engine::{Partition, PathStatus, Status, Trust};
+use crate::engine::{PLAIN, Partition, PathStatus, Status, Trust};
 use crate::runtime::{NetlinkStatus, Runtime, Switches, Unit};
 use crate::wire::{FlushKind, SECTOR};
-
-/// Frames of more data than this, in bytes, need `jumbo`.
-const SMALL: usize = 1024;
 
 /// The text of the top `ctl`.
 pub fn top(runtime: &Runtime) -> String {
@@ -100,7 +97,7 @@ impl UnitPage {
             (status.flush != FlushKind::None, "flush"),
             (status.trim, "trim"),
             (status.up, "up"),
-            (status.jumbo && status.maxbcnt > SMALL, "jumbo"),
+            (status.jumbo && status.maxbcnt > usize::from(PLAIN) * SECTOR, "jumbo"),
             (status.nofail, "nofail"),
             (status.uncached.unwrap_or(*uncached), "direct_io"),
         ])
@@ -155,9 +152,9 @@ pub fn devlink(runtime: &Runtime, unit: &Unit, n: u8) -> Option<String> {
 struct DevlinkPage {
     /// None: it was unbound a moment ago.
     netlink: Option<NetlinkStatus>,
-    /// The target is up, by whatever way.
+    /// The target is up, by any path.
     up: bool,
-    /// The target may have frames of more data than [`SMALL`].
+    /// The target may have frames of more than [`PLAIN`] sectors.
     jumbo: bool,
     /// The target's addresses behind the netlink.
     paths: Vec<PathStatus>,
@@ -171,7 +168,7 @@ impl Display for DevlinkPage {
         let measured: Vec<u128> = paths.iter().filter_map(|p| Some(p.rtt?.as_micros())).collect();
         let average = measured.iter().sum::<u128>() / (measured.len() as u128).max(1);
         let up = self.up && paths.iter().any(|path| path.up && path.trust == Trust::Active);
-        let jumbo = self.jumbo && paths.iter().any(|path| bytes(path) > SMALL);
+        let jumbo = self.jumbo && paths.iter().any(|path| path.sectors > PLAIN);
         for path in paths {
             writeln!(f, "addr: {}", path.mac)?;
         }
@@ -211,7 +208,7 @@ fn state(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
 
-/// Text of a target's making: one line, whatever it sent.
+/// A text that the target sent, as one line.
 fn plain(text: String) -> String {
     text.replace(char::is_control, " ")
 }

@@ -1,11 +1,11 @@
 //! The runner: each test within its time, and a skip that is counted as a skip.
 //!
-//! Promises: the process ends even if a test hangs (its children are killed, its mounts detached, and the next test runs);
-//! the last line has libtest's form; a skipped test says why and is never counted as passed.
+//! Promises: the process ends even if a test hangs (its children are killed, its mounts detached, and the next test
+//! runs); the last line has libtest's form; a skipped test says why and is never counted as passed.
 //!
-//! Tests run one after the other, since they share what the machine has: two cores. Those that mostly wait say so, and go first, a few
-//! side by side, each in a process of its own, whose namespaces, mounts and processes the others do not see. Those that are for
-//! the night run when they are asked for: by a name, or all of them by `--night`.
+//! Tests run one after the other, since they share what the machine has: two cores. Those that mostly wait say so,
+//! and go first, a few side by side, each in a process of its own, whose namespaces, mounts and processes the others
+//! do not see. Those that are for the night are in no other run than one with `--night`, which has no others.
 
 use std::any::Any;
 use std::fs::File;
@@ -31,11 +31,12 @@ pub enum When {
     Alone,
     /// Beside others of its kind: it spends its time waiting, and what it asserts has room for what these do.
     Beside,
-    /// In no run but one that asks for it: it is long, or compares speeds.
+    /// With `--night` only: it is long, or compares speeds.
     Night,
 }
 
-/// `tests![name, other(300), third(300, night), fourth(beside)]` declares `TESTS`; the number is the limit in seconds (default 60).
+/// `tests![name, other(300), third(300, night), fourth(beside)]` declares `TESTS`; the number is the limit in seconds
+/// (default 60).
 #[macro_export]
 macro_rules! tests {
     (@limit $secs:literal $($rest:tt)*) => { $secs };
@@ -101,7 +102,7 @@ pub fn main(groups: &[&[Test]]) -> ExitCode {
     let chosen: Vec<&Test> = all
         .iter()
         .copied()
-        .filter(|t| if night { t.when == When::Night } else { t.when != When::Night || !words.is_empty() })
+        .filter(|t| night == (t.when == When::Night))
         .filter(|t| words.is_empty() || words.iter().any(|w| fits(short(t.name), w)))
         .filter(|t| !skips.iter().any(|w| fits(short(t.name), w)))
         .collect();
@@ -193,8 +194,8 @@ fn in_processes(tests: &[&Test], at_a_time: usize, count: &mut impl FnMut(&'stat
     });
 }
 
-/// Runs a test in a process of its own: what it said, and how it went. What the process wrote goes into a file, since whatever it may
-/// leave behind would keep a pipe open.
+/// Runs a test in a process of its own: what it said, and how it went. What the process wrote goes into a file, since
+/// whatever it may leave behind would keep a pipe open.
 fn in_process(test: &Test) -> (String, Verdict) {
     let name = short(test.name);
     let mut said = tempfile::tempfile().unwrap();

@@ -1,7 +1,7 @@
 //! The bookkeeping of many targets: an event costs the same among 100,000 as among a hundred.
 //!
-//! The figures are of one thread on a machine that others use, so they are medians, and the limits have room: they are there to
-//! find what grows with the number, as a search through all of them does.
+//! The figures are of one thread on a machine that others use, so they are medians, and the limits have room: they
+//! are there to find what grows with the number, as a search through all of them does.
 
 use crate::bookkeeping::{self, COLUMNS};
 
@@ -20,9 +20,9 @@ fn allowed(column: &str) -> f64 {
 
 fn an_event_costs_the_same_however_many_targets_there_are() {
     let costs = bookkeeping::costs(&[100, 1000, 10_000, 100_000], 21, 300);
-    println!("{COLUMNS:?}");
+    print!("{} ", COLUMNS.join("; "));
     for (n, row) in &costs {
-        println!("{n} targets: {row:.0?} ns");
+        print!("[{n} targets: {row:.0?} ns] ");
     }
     let (first, last) = (costs.first().expect("measured").1, costs.last().expect("measured").1);
     for (name, (few, many)) in COLUMNS.iter().zip(first.iter().zip(last)) {

@@ -209,8 +209,8 @@ fn integrity_on_a_bad_link_with_eight_threads() {
     Arc::into_inner(bed).unwrap().end();
 }
 
-/// Frames sent again by a fresh mount whose receiving thread is kept busy for 60 ms, three times the shortest time after which
-/// a frame is sent again, while the answers to 15 reads come.
+/// Frames sent again by a fresh mount whose receiving thread is kept busy for 60 ms, three times the shortest time
+/// after which a frame is sent again, while the answers to 15 reads come.
 fn resent_while_nobody_receives() -> u64 {
     let bed = Bed::new(9000);
     let (tx, rx) = mpsc::channel();
@@ -239,8 +239,8 @@ fn resent_while_nobody_receives() -> u64 {
     resent
 }
 
-/// COUNTERS: answers that have come and wait for a processor of ours are not missing, and what they answer is not sent again.
-/// That the target has no processor nobody here can see: one try of ten must be without that.
+/// COUNTERS: answers that have come and wait for a processor of ours are not missing, and what they answer is not
+/// sent again. That the target has no processor nobody here can see: one try of ten must be without that.
 #[test]
 fn counters_an_initiator_without_a_processor_sends_nothing_twice() {
     let resent: Vec<u64> =

@@ -1,7 +1,7 @@
 //! The target behind real threads: `Export` served on the links that connect in one process.
 //!
-//! What must hold: every request that arrives is answered once, whatever the other link does meanwhile; two hosts on two
-//! links see one disk; a wire that loses, repeats and delays frames never makes a write land elsewhere.
+//! What must hold: every request that arrives is answered once, whatever the other link does meanwhile; two hosts on
+//! two links see one disk; a wire that loses, repeats and delays frames never makes a write land elsewhere.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};

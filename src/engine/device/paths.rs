@@ -93,9 +93,10 @@ impl<R> Device<R> {
 
     /// Takes a path out. What flies on it is sent again by others.
     pub(super) fn remove_path(&mut self, id: PathId, now: Time, sink: &mut Sink<R>) {
+        let gone = self.paths.remove(id);
         self.ground_path(id, now, sink);
         self.flight.forget_path(id);
-        if let Some(path) = self.paths.remove(id)
+        if let Some(path) = gone
             && path.trust != Trust::Proving
         {
             sink.events.push(Event::PathGone(path.net, path.mac));

@@ -10,7 +10,7 @@ use crate::fs::answer::Answer;
 use crate::runtime::Unit;
 
 /// A request that changes bytes.
-pub struct Change {
+pub struct DiskChange {
     /// Its target.
     pub unit: Arc<Unit>,
     /// The disk that it is for.
@@ -24,10 +24,11 @@ pub struct Change {
 }
 
 impl Context {
-    /// Gives the engine a request that changes bytes. Also when it fails, for some of it may have been done, pages of them
-    /// are dropped before `answer` is called. Where that takes longer than the target's deadline, it is called with an error.
-    pub fn change(self: &Arc<Self>, change: Change, answer: impl Answer<Output, Error>) {
-        let Change { unit, place, nonblock, io, bytes } = change;
+    /// Gives the engine a request that changes bytes. The kernel's pages of these bytes are dropped before `answer` is
+    /// called, also when the request fails, for some of it may have been done. Where dropping them takes longer than
+    /// the target's deadline, `answer` is called with an error.
+    pub fn change(self: &Arc<Self>, change: DiskChange, answer: impl Answer<Output, Error>) {
+        let DiskChange { unit, place, nonblock, io, bytes } = change;
         let (context, own, since) = (self.clone(), unit.clone(), self.runtime.now());
         self.submit(&unit, place, nonblock, io, move |outcome| {
             context.pages.drop_then(

@@ -1,7 +1,7 @@
-//! An answer that is given once: by whoever has done the work, or by an alarm when it takes too long.
+//! An answer that is given once: by the thread that has done the work, or by an alarm when the work takes too long.
 //!
-//! What consists of several steps, or has to wait for more than the target, is bounded by one of these; the steps that
-//! are still to come ask whether it is over.
+//! Each operation that has several steps, or that waits for more than the target, has one of these. The steps that are
+//! still to come ask whether it is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use crate::fs::answer::Answer;
 use crate::fs::errno::Errno;
 use crate::runtime::{Alarm, Runtime, Unit};
 
-/// What an answer may come later than the deadline of its target: the error of the last step comes at the deadline itself,
-/// and the pages that it may have changed are dropped before it is given. DEADLINE promises 250 ms.
+/// How much later than the deadline of its target an answer may come: the error of the last step comes at the deadline
+/// itself, and the pages that the step may have changed are dropped before it is given. DEADLINE promises 250 ms.
 const GRACE: Duration = Duration::from_millis(100);
 
 type Given<T, E> = Box<dyn FnOnce(Result<T, E>) + Send>;
 
-/// See the module.
+/// An answer that is still to be given.
 pub struct Pending<T, E = Errno> {
-    /// Gone once it is given.
+    /// None: the answer was given.
     waiting: Mutex<Option<Waiting<T, E>>>,
 }
 
-/// Who waits, and the alarm that goes with them.
+/// The answer, and the alarm that gives it when it is late.
 type Waiting<T, E> = (Given<T, E>, Option<Alarm>);
 
 impl<T: Send + 'static, E: Send + 'static> Pending<T, E> {
@@ -38,7 +38,7 @@ impl<T: Send + 'static, E: Send + 'static> Pending<T, E> {
         late: E,
     ) -> Arc<Self> {
         let pending = Arc::new(Self { waiting: Mutex::new(None) });
-        // Held until both are there, lest the alarm finds nobody waiting.
+        // Locked until both are there: else the alarm could come first and find no answer.
         let mut waiting = pending.waiting.lock();
         let own = pending.clone();
         let alarm = after.map(|after| runtime.alarm(after, move || own.give(Err(late))));
@@ -67,18 +67,19 @@ impl<T: Send + 'static, E: Send + 'static> Pending<T, E> {
 }
 
 impl Context {
-    /// What is left at this moment of the deadline of something that began at `since`. None under `nofail`: never.
+    /// The time that is left until the deadline of an operation that began at `since`. None: it has no deadline, under
+    /// `nofail`.
     pub fn time_left(&self, unit: &Unit, since: Time) -> Option<Duration> {
         let allowed = self.runtime.look(unit, |device| (!device.nofail()).then(|| device.deadline()))?;
         Some((since + allowed).since(self.runtime.now()))
     }
 
-    /// How long an answer to something that began at `since` may wait for more than the target.
+    /// How long the answer to an operation that began at `since` may wait for more than the target. None: for ever.
     pub fn patience(&self, unit: &Unit, since: Time) -> Option<Duration> {
         self.time_left(unit, since).map(|left| left + GRACE)
     }
 
-    /// An answer about a target's disk that is EIO by the target's deadline.
+    /// An answer that becomes EIO at the deadline of the target.
     pub fn pending<T: Send + 'static>(&self, unit: &Unit, answer: impl Answer<T>) -> Arc<Pending<T>> {
         let after = self.patience(unit, self.runtime.now());
         Pending::new(&self.runtime, after, answer, Errno::EIO)

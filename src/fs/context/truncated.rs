@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::runtime::UnitId;
 
 struct Cut {
-    /// What the file is now.
+    /// The file as it is shown now.
     string: Vec<u8>,
     /// The number of the open file that will send it.
     fh: u64,
@@ -23,7 +23,7 @@ impl Truncated {
         self.0.lock().insert(unit, Cut { string, fh });
     }
 
-    /// What the file is now, if it was truncated.
+    /// The file as it is shown now, if it was truncated.
     pub fn string(&self, unit: UnitId) -> Option<Vec<u8>> {
         self.0.lock().get(&unit).map(|cut| cut.string.clone())
     }
@@ -33,12 +33,12 @@ impl Truncated {
         self.0.lock().get(&unit).map(|cut| cut.string.len())
     }
 
-    /// What the open file with that number still has to send.
+    /// The string that the open file with that number still has to send.
     pub fn unsent(&self, unit: UnitId, fh: u64) -> Option<Vec<u8>> {
         self.0.lock().get(&unit).filter(|cut| cut.fh == fh).map(|cut| cut.string.clone())
     }
 
-    /// The target is known no more, or has the string, or refused it.
+    /// The target was removed, or has got the string, or has refused it.
     pub fn forget(&self, unit: UnitId) {
         self.0.lock().remove(&unit);
     }

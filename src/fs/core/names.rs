@@ -8,22 +8,22 @@ use fuser::FileAttr;
 
 use super::Core;
 use crate::fs::answer::Answer;
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::file::{OpenDir, OpenFile, Verbs, config, disk, verb};
 use crate::fs::snapshot;
 use crate::fs::tree::{DEVLINK, Entry, Node, TopFile, UnitFile};
 use crate::runtime::Unit;
 use crate::wire::{Addr, IDENTIFY_LEN};
 
-/// How long the kernel may believe the attributes of a disk: whatever changes them tells it.
+/// How long the kernel may believe the attributes of a disk: it is told of every change.
 const DISK_TTL: Duration = Duration::from_secs(3600);
 
-/// What a lookup or a stat finds.
+/// An inode that a lookup or a stat has found.
 #[derive(Debug)]
 pub struct Found {
-    /// What stat says.
+    /// Its attributes.
     pub attr: FileAttr,
-    /// How long the kernel may believe it. A name may be believed never.
+    /// How long the kernel may believe the attributes. It may never believe a name.
     pub ttl: Duration,
 }
 
@@ -40,7 +40,7 @@ impl Core {
             Node::File(_, UnitFile::Ident) => IDENTIFY_LEN as u64,
             _ => 0,
         };
-        // A disk is asked by who has it open, too; its target may be gone.
+        // A disk that is open has attributes also after its target was removed.
         if let (Some(unit), false) = (node.unit(), matches!(node, Node::Disk(_))) {
             self.context.unit(unit)?;
         }
@@ -48,7 +48,7 @@ impl Core {
         Ok(Found { attr: self.context.tree.attr(node, size), ttl })
     }
 
-    /// Finds a name in a directory. What is found is known to the kernel from now on.
+    /// Finds a name in a directory. The kernel knows the inode from now on.
     pub fn look_up(&self, parent: u64, name: &OsStr) -> Result<Found, Errno> {
         let name = name.to_str().ok_or(Errno::ENOENT)?;
         let node = match self.node(parent)? {
@@ -67,7 +67,7 @@ impl Core {
         self.found(&node)
     }
 
-    /// The target whose directory has that name: only the one spelling of an address is a name.
+    /// The target whose directory has that name: only one spelling of an address is a name.
     fn unit_named(&self, name: &str) -> Option<Arc<Unit>> {
         let addr: Addr = name.parse().ok()?;
         (addr.to_string() == name).then(|| self.context.runtime.unit(addr)).flatten()
@@ -91,7 +91,7 @@ impl Core {
         }
     }
 
-    /// What stat says of an inode.
+    /// The attributes of an inode, as stat(2) shows them.
     pub fn stat(&self, ino: u64) -> Result<Found, Errno> {
         let node = self.node(ino)?;
         if let Node::Disk(disk) = &node
@@ -103,10 +103,11 @@ impl Core {
         self.found(&node)
     }
 
-    /// Opens a directory: what it lists stays the same until it is read from its beginning again.
-    pub fn open_dir(&self, ino: u64, pid: u32, _flags: i32) -> Result<u64, Errno> {
+    /// Opens a directory.
+    pub fn open_dir(&self, ino: u64) -> Result<u64, Errno> {
         let (fh, dir) = (self.handles.draw(), OpenDir::open(&self.context, self.node(ino)?)?);
-        self.add(fh, ino, pid, false, OpenFile::Dir(dir));
+        // No truncation belongs to a directory, so the thread does not matter.
+        self.add(fh, ino, 0, false, OpenFile::Dir(dir));
         Ok(fh)
     }
 
@@ -131,7 +132,7 @@ impl Core {
     ) -> Result<(), Errno> {
         let node = self.node(ino)?;
         if (mode.is_some() || uid.is_some() || gid.is_some())
-            && !self.context.tree.keep(&node, mode, uid, gid)
+            && !self.context.tree.set_meta(&node, mode, uid, gid)
         {
             return Err(match &node {
                 Node::Disk(disk) if disk.is_stale() => Errno::ESTALE,
@@ -172,14 +173,14 @@ impl Core {
         }
     }
 
-    /// `rmdir` of a target's directory is `remove`; nothing else goes.
+    /// `rmdir` of a target's directory is the command `remove`; no other directory can be removed.
     pub fn remove_dir(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
         let name = name.to_str().ok_or(Errno::ENOENT)?;
         match self.node(parent)? {
             Node::Root if TopFile::named(name).is_some() => Err(Errno::ENOTDIR),
             Node::Root => {
                 let unit = self.unit_named(name).ok_or(Errno::ENOENT)?;
-                self.context.runtime.remove(unit.addr, false).map_err(errno::of_runtime)
+                self.context.runtime.remove(unit.addr, false).map_err(Errno::from)
             }
             Node::Unit(_) if name == DEVLINK => Err(Errno::EPERM),
             Node::Unit(_) | Node::Devlinks(_) => Err(Errno::ENOTDIR),

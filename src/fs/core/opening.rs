@@ -34,13 +34,13 @@ struct Waiter {
 pub(super) struct Openings(Mutex<HashMap<UnitId, Vec<Waiter>>>);
 
 impl Openings {
-    /// Nobody waits any more.
+    /// Drops all of them: the session has ended.
     pub(super) fn clear(&self) {
         let all = std::mem::take(&mut *self.0.lock());
         drop(all);
     }
 
-    /// Forgets those that are answered.
+    /// Forgets the opens of a target that are answered.
     fn tidy(&self, id: UnitId) {
         let mut all = self.0.lock();
         if let Some(waiters) = all.get_mut(&id) {
@@ -52,7 +52,7 @@ impl Openings {
     }
 }
 
-/// What open(2) got.
+/// The answer to open(2).
 #[derive(Debug)]
 pub struct Opened {
     /// The number of the open file.
@@ -85,8 +85,8 @@ impl Core {
         }
     }
 
-    /// Opens a file. If its target is down, the answer is given once it is up, or after a second: ENXIO. With O_NONBLOCK it is
-    /// given at once.
+    /// Opens a file. If its target is down, the answer is given once the target is up, or is ENXIO after a second. With
+    /// O_NONBLOCK it is given at once.
     pub fn open_when_up(self: &Arc<Self>, ino: u64, pid: u32, flags: i32, answer: impl Answer<Opened>) {
         let opened = self.open(ino, pid, flags);
         let unit = match &opened {
@@ -101,7 +101,7 @@ impl Core {
             return answer(opened);
         }
         if !self.context.runtime.with_device(&unit, |device, now, sink| device.await_return(now, sink)) {
-            // It is up again already, or nobody is served any more.
+            // The target is up again already, or the mount ends.
             return answer(self.open(ino, pid, flags));
         }
         let (core, own) = (self.clone(), unit.clone());
@@ -112,11 +112,11 @@ impl Core {
         };
         let pending = Pending::new(&self.context.runtime, Some(PATIENCE), answer, Errno::ENXIO);
         self.openings.0.lock().entry(unit.id).or_default().push(Waiter { pending, ino, pid, flags });
-        // The target may have answered before the waiter was there.
+        // The target may have answered before the open was in the table.
         self.open_waiting(&unit);
     }
 
-    /// The target is up: those that wait open their files.
+    /// The target is up: the opens that wait for it are done.
     pub(super) fn open_waiting(&self, unit: &Unit) {
         if !self.context.runtime.look(unit, |device| device.is_up()) {
             return;

@@ -112,7 +112,7 @@ pub(super) fn switch(args: &Args<'_>) -> Result<Switch, String> {
     }
 }
 
-/// Whether a partition may be called this as far as the letters go, and if not, why.
+/// Whether the letters of a name are those that a partition may have, and if not, why.
 pub fn check_part_name(name: &str) -> Result<(), String> {
     let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'+' | b'-');
     if name.is_empty() || name.len() > PART_NAME_MAX {

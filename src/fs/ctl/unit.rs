@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::engine::FRAMES_MAX;
 use crate::wire::{CONFIG_MAX, Verb};
 
 use super::line::{Args, Word, check_part_name, number, number_in, split_word, switch};
@@ -11,11 +12,8 @@ use super::{CtlError, Switch};
 /// what a target may pad), 65535 at most.
 const MTU: (u64, u64) = (558, 65535);
 
-/// The most seconds that `deadline` takes: a year. Longer than that is what `nofail` is for.
+/// The most seconds that `deadline` takes: a year. For longer there is `nofail`.
 const DEADLINE_MAX: u64 = 365 * 24 * 3600;
-
-/// The largest window that the engine ever uses (docs/design.md#paths-and-windows).
-const MAXOUT_MAX: u64 = 128;
 
 /// A command of a target's `ctl`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -119,7 +117,7 @@ pub(super) static TABLE: [Word<UnitCommand>; 16] = [
         name: "maxout",
         args: "[N]",
         count: (0, 1),
-        build: |a| Ok(UnitCommand::Maxout(optional(a, 1, MAXOUT_MAX)?.map(|n| n as u8))),
+        build: |a| Ok(UnitCommand::Maxout(optional(a, 1, FRAMES_MAX.into())?.map(|n| n as u8))),
     },
     Word {
         name: "setsize",
@@ -164,7 +162,7 @@ fn part(args: &Args<'_>) -> Result<UnitCommand, String> {
     Ok(UnitCommand::Part { name: name.to_owned(), start, end })
 }
 
-/// A size in bytes: whole sectors. Zero is none: a disk of no size would be no disk.
+/// A size in bytes: whole sectors, and at least one.
 fn size(word: &str) -> Result<u64, String> {
     let bytes = number(word)?;
     if bytes == 0 || !bytes.is_multiple_of(crate::wire::SECTOR as u64) {

@@ -29,7 +29,7 @@ pub fn size(context: &Context, unit: &Unit) -> u64 {
     context.truncated.len(unit.id).unwrap_or_else(|| last_string(context, unit).len()) as u64
 }
 
-/// truncate(2) by name: nothing will be closed, so the string is sent at once.
+/// truncate(2) by name: there is no open file that a close could follow, so the string is sent at once.
 pub fn truncate(context: &Context, unit: &Arc<Unit>, size: u64, answer: impl Answer<()>) {
     match cut(context, unit, size) {
         Ok(string) => ask(context, unit, Verb::Force, string, move |set| answer(set.map(|_| ()))),
@@ -45,7 +45,7 @@ fn cut(context: &Context, unit: &Unit, size: u64) -> Result<Vec<u8>, Errno> {
     Ok(string)
 }
 
-/// What the target said last.
+/// The string as the target said it last.
 fn last_string(context: &Context, unit: &Unit) -> Vec<u8> {
     context.runtime.look(unit, |device| device.config().to_vec())
 }
@@ -61,12 +61,12 @@ fn ask(
     context.submit(unit, context.whole(unit), false, io, move |outcome| match outcome {
         Ok(Output::Config(string)) => answer(Ok(string)),
         Ok(_) => answer(Ok(Vec::new())),
-        Err(error) => answer(Err(errno::of(error))),
+        Err(error) => answer(Err(Errno::from(error))),
     });
 }
 
 impl OpenConfig {
-    /// Opens it as the open file with that number: ENXIO while the target is down.
+    /// Opens it under that number: ENXIO while the target is down.
     pub fn open(context: &Arc<Context>, unit: Arc<Unit>, fh: u64) -> Result<Arc<Self>, Errno> {
         match context.runtime.look(&unit, |device| device.is_up()) {
             true => Ok(Arc::new(Self { context: context.clone(), unit, fh, text: KeptText::default() })),
@@ -129,7 +129,7 @@ impl Verbs for OpenConfig {
         answer(cut.map(|string| self.context.truncated.remember(unit.id, string, self.fh)));
     }
 
-    /// What was truncated through this open file and never written is sent now.
+    /// A truncation through this open file that no write followed is sent now.
     fn close(self: &Arc<Self>) {
         let Some(string) = self.context.truncated.unsent(self.unit.id, self.fh) else { return };
         let file = self.clone();

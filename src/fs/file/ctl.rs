@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::script::{self, Commands, NOTHING, Step};
+use super::script::{self, Commands, NOTHING, Progress};
 use super::{Reader, Verbs};
 use crate::fs::answer::{Answer, DataAnswer};
 use crate::fs::context::Context;
@@ -50,11 +50,10 @@ impl Commands for OpenCtl {
         ("ctl", self.unit.as_ref().map(|unit| unit.addr))
     }
 
-    fn run(self: &Arc<Self>, line: &[u8]) -> Result<Step, CtlError> {
+    fn run(self: &Arc<Self>, line: &[u8]) -> Result<Progress, CtlError> {
         Ok(match &self.unit {
-            None => {
-                ctl::parse_top(line)?.map_or(NOTHING, |command| Step::Done(top::run(&self.context, &command)))
-            }
+            None => ctl::parse_top(line)?
+                .map_or(NOTHING, |command| Progress::Done(top::run(&self.context, &command))),
             Some(unit) => {
                 ctl::parse_unit(line)?.map_or(NOTHING, |command| unit::run(&self.context, unit, command))
             }

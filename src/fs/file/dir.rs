@@ -20,7 +20,7 @@ pub struct OpenDir {
 }
 
 impl OpenDir {
-    /// Opens the directory that a node is.
+    /// Opens the directory that the node is.
     pub fn open(context: &Arc<Context>, node: Node) -> Result<Arc<Self>, Errno> {
         let list = Mutex::new(list(context, &node)?);
         Ok(Arc::new(Self { context: context.clone(), node, list }))

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use fuser::FopenFlags;
 
 use super::{Mode, Reader, Verbs};
-use crate::engine::{Device, Error, Io, Output, Stream, WriteBuf};
+use crate::engine::{Error, Io, Output, Stream, WriteBuf};
 use crate::fs::answer::{Answer, DataAnswer};
-use crate::fs::context::{Change, Context, Pending, nothing};
-use crate::fs::errno::{self, Errno};
+use crate::fs::context::{Context, DiskChange, Pending, success};
+use crate::fs::errno::Errno;
 use crate::fs::notify::Name;
 use crate::fs::tree::Disk;
+use crate::runtime::Unit;
 use crate::runtime::clock::wall;
-use crate::runtime::{Done, Unit};
 
 mod allocate;
 mod copy;
@@ -30,15 +30,15 @@ pub struct OpenDisk {
     fh: u64,
     mode: Mode,
     unit: Arc<Unit>,
-    /// The generation that it is pinned to.
+    /// The generation that it was opened of.
     disk: Arc<Disk>,
-    /// What its truncation owes.
+    /// The zeros that its truncation owes.
     truncation: Truncation,
     /// The kernel caches nothing of it, and the engine does not read ahead.
     uncached: bool,
     /// Nothing was read or written through it yet.
     unused: AtomicBool,
-    /// Failed flushes of the target that fsync(2) of this file has reported, or that were before its open.
+    /// Failed flushes of the target that fsync(2) of this file has reported, or that came before its open.
     failures_told: AtomicU64,
 }
 
@@ -66,7 +66,7 @@ pub fn check_size(context: &Context, disk: &Disk, size: u64) -> Result<(), Errno
 }
 
 impl OpenDisk {
-    /// Opens a disk as the open file with that number: ENXIO while its target is down.
+    /// Opens a disk under that number: ENXIO while its target is down.
     pub fn open(context: &Arc<Context>, disk: &Arc<Disk>, fh: u64, mode: Mode) -> Result<Arc<Self>, Errno> {
         if mode.write {
             context.writable(disk)?;
@@ -75,12 +75,11 @@ impl OpenDisk {
             return Err(Errno::ESTALE);
         }
         let unit = context.unit(disk.unit)?;
-        let open = |device: &mut Device<Done>| {
+        let own = context.runtime.with_device(&unit, |device, _, _| {
             device.open()?;
             disk.opened();
-            Ok(device.uncached())
-        };
-        let own = context.runtime.with_device(&unit, |device, _, _| open(device)).map_err(errno::of)?;
+            Ok::<_, Error>(device.uncached())
+        })?;
         let uncached = own.unwrap_or(context.settings.uncached);
         let failures_told = unit.failed_flushes.load(Ordering::SeqCst).into();
         Ok(Arc::new(Self {
@@ -107,11 +106,12 @@ impl OpenDisk {
         }
     }
 
-    fn fresh(&self) -> Result<(), Errno> {
+    /// ESTALE, if another disk stands in its place now.
+    fn current(&self) -> Result<(), Errno> {
         if self.disk.is_stale() { Err(Errno::ESTALE) } else { Ok(()) }
     }
 
-    /// An answer that is EIO by the deadline of the target.
+    /// An answer that becomes EIO at the deadline of the target.
     fn pending<T: Send + 'static>(&self, answer: impl Answer<T>) -> Arc<Pending<T>> {
         self.context.pending(&self.unit, answer)
     }
@@ -119,7 +119,7 @@ impl OpenDisk {
     /// Gives the engine a request that changes `bytes` of the disk.
     fn change(&self, io: Io, bytes: &Range<u64>, answer: impl Answer<Output, Error>) {
         let disk = self.disk.clone();
-        let change = Change {
+        let change = DiskChange {
             unit: self.unit.clone(),
             place: disk.place,
             nonblock: self.mode.nonblock,
@@ -167,10 +167,10 @@ impl OpenDisk {
         let Admit::Zero { from, to } = admit else { return self.write_now(write, answer) };
         let pending = self.pending(answer);
         let (file, done) = (self.clone(), pending.clone());
-        // What is not written does not count.
+        // The mark does not count bytes that are not going to be written.
         let mark = move || if pending.is_over() { to } else { end };
         self.zero_gap(from..to, mark, move |zeroed| match zeroed {
-            // It was answered: what is not begun stays undone.
+            // It was answered: the write is not begun any more.
             _ if done.is_over() => {}
             Ok(()) => file.write_now(write, move |written| done.give(written)),
             Err(errno) => done.give(Err(errno)),
@@ -183,13 +183,13 @@ impl OpenDisk {
             answer(match outcome {
                 Ok(Output::Written(written)) => Ok(written as u32),
                 Ok(_) => Err(Errno::EIO),
-                Err(error) => Err(errno::of(error)),
+                Err(error) => Err(Errno::from(error)),
             });
         });
     }
 
-    /// Writes the zeros that a truncation owes, then runs `then`, then whatever waited for it. The mark will be at
-    /// `mark`, or as far as the zeros came.
+    /// Writes the zeros that a truncation owes, then runs `then`, then the operations that waited for the zeros. The
+    /// mark will be at `mark`, or as far as the zeros came.
     fn zero_gap(
         self: &Arc<Self>,
         gap: Range<u64>,
@@ -206,7 +206,7 @@ impl OpenDisk {
         });
     }
 
-    /// A job that begins an operation later, unless it has waited for the target's deadline: then it was answered.
+    /// A job that begins an operation later, unless the target's deadline has passed by then: that has answered it.
     fn later<W: Send + 'static, T: Send + 'static>(
         self: &Arc<Self>,
         held: Option<(W, impl Answer<T>)>,
@@ -221,9 +221,9 @@ impl OpenDisk {
         })
     }
 
-    /// What fsync(2) reports of a flush that ended so. Each failure of the target's, through whichever file it was asked
-    /// for, is reported once: data that this file wrote may have been lost with it, and a later flush succeeds without
-    /// them.
+    /// What fsync(2) reports of a flush that ended so. Each failed flush of the target is reported once, also if
+    /// another file asked for it: data that this file wrote may have been lost with it, and a later flush succeeds
+    /// without them.
     fn flushed(&self, ended: Result<(), Errno>) -> Result<(), Errno> {
         let failed = &self.unit.failed_flushes;
         let all = match ended {
@@ -236,8 +236,9 @@ impl OpenDisk {
 }
 
 impl Verbs for OpenDisk {
-    /// Where anything can be written, no name of a disk is in the kernel's page cache: names could not be kept the same
-    /// from outside. Parallel: writers do not take turns at the inode's lock, for the engine has locks.
+    /// On a mount that can write, no disk is in the kernel's page cache: the caches of `data` and of a partition over
+    /// the same bytes could not be kept the same. Parallel: the engine has locks, so writers need not take turns at the
+    /// inode's.
     fn flags(&self) -> FopenFlags {
         match self.uncached || !self.context.settings.read_only {
             true => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
@@ -246,17 +247,17 @@ impl Verbs for OpenDisk {
     }
 
     fn read(self: &Arc<Self>, offset: u64, len: usize, reader: Reader, answer: impl DataAnswer) {
-        if let Err(errno) = self.fresh() {
+        if let Err(errno) = self.current() {
             return answer(Err(errno));
         }
         let read_only = self.context.settings.read_only;
-        // Where nothing is written through this mount, nothing has to be dropped.
+        // Pages need not be dropped where no program can write through this mount.
         if reader == Reader::PageCache && !read_only {
             let name = Name { ino: self.disk.ino, start: self.disk.start };
             self.context.pages.note(self.unit.id, name, offset..offset.saturating_add(len as u64));
         }
         self.used();
-        // What the kernel reads for its cache, it reads ahead itself.
+        // The kernel itself reads ahead for its cache.
         let ahead = reader == Reader::Program && !(self.uncached || self.mode.direct || read_only);
         let stream = ahead.then_some(Stream(self.fh));
         let (place, nonblock) = (self.disk.place, self.mode.nonblock);
@@ -264,7 +265,7 @@ impl Verbs for OpenDisk {
         self.context.submit_for(stream, &self.unit, place, nonblock, io, move |outcome| match outcome {
             Ok(Output::Data(data)) => answer(Ok(&data)),
             Ok(_) => answer(Err(Errno::EIO)),
-            Err(error) => answer(Err(errno::of(error))),
+            Err(error) => answer(Err(Errno::from(error))),
         });
     }
 
@@ -274,7 +275,7 @@ impl Verbs for OpenDisk {
     }
 
     fn sync(self: &Arc<Self>, answer: impl Answer<()>) {
-        if let Err(errno) = self.fresh() {
+        if let Err(errno) = self.current() {
             return answer(Err(errno));
         }
         let mut held = Some(((), answer));
@@ -282,11 +283,11 @@ impl Verbs for OpenDisk {
             self.truncation.write(0, 0, || self.later(held.take(), |file, (), answer| file.sync(answer)));
         let (Admit::Go, Some(((), answer))) = (admit, held) else { return };
         let nonblock = self.mode.nonblock;
-        // What was not tried, since nobody may wait for it here, has lost nothing.
+        // With O_NONBLOCK and a target that is down no flush was tried, so no data was lost.
         let tried = !nonblock || self.context.runtime.look(&self.unit, |device| device.is_up());
         let file = self.clone();
         self.context.submit(&self.unit, self.disk.place, nonblock, Io::Flush, move |outcome| {
-            let done = nothing(outcome);
+            let done = success(outcome);
             answer(if tried || done.is_ok() { file.flushed(done) } else { done });
         });
     }

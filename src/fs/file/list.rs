@@ -3,17 +3,18 @@
 
 use std::sync::Arc;
 
-use super::script::{self, Commands, Ended, NOTHING, Step};
+use super::script::{self, Commands, Ended, NOTHING, Progress};
 use super::{Reader, Verbs};
 use crate::engine::{Error, Io, Outcome, Output, Reservation};
 use crate::fs::answer::{Answer, DataAnswer};
 use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, MaskEdit, ReserveEdit, parse_mask, parse_reserve};
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::kept::{KeptText, slice};
-use crate::fs::lists;
 use crate::runtime::Unit;
 use crate::wire::{Addr, Mac};
+
+mod plan;
 
 /// Which of a target's lists.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,7 +39,7 @@ impl OpenList {
         Arc::new(Self { context: context.clone(), unit, list, text: KeptText::default() })
     }
 
-    /// The addresses by which this machine reaches the target: those that a list must name so as not to shut it out.
+    /// The addresses by which this machine reaches the target. A list that does not name them shuts this machine out.
     fn own_macs(&self) -> Vec<Mac> {
         let paths = self.context.runtime.look(&self.unit, |device| device.paths());
         let nets = self.context.runtime.netlinks();
@@ -58,7 +59,7 @@ impl OpenList {
         self.ask(Io::Mask(Vec::new()), move |outcome| {
             let firmware = file.context.runtime.look(&file.unit, |device| device.status().fw);
             let planned =
-                macs(outcome).and_then(|list| lists::plan_mask(edit, &file.own_macs(), &list, firmware));
+                macs(outcome).and_then(|list| plan::plan_mask(edit, &file.own_macs(), &list, firmware));
             let directives = match planned {
                 Ok(directives) if directives.is_empty() => return ended(Ok(())),
                 Ok(directives) => directives,
@@ -67,9 +68,9 @@ impl OpenList {
             file.ask(Io::Mask(directives.clone()), move |outcome| {
                 ended(match outcome {
                     Ok(Output::MaskRefused { error, index }) => {
-                        Err(lists::mask_refused(error, directives.get(usize::from(index))))
+                        Err(plan::mask_refused(error, directives.get(usize::from(index))))
                     }
-                    outcome => macs(outcome).and_then(|list| lists::check_mask(&directives, &list)),
+                    outcome => macs(outcome).and_then(|list| plan::check_mask(&directives, &list)),
                 });
             });
         });
@@ -77,7 +78,7 @@ impl OpenList {
 
     /// One line of `reserve`.
     fn edit_reserve(&self, edit: ReserveEdit, ended: Ended) {
-        match lists::plan_reserve(edit, &self.own_macs()) {
+        match plan::plan_reserve(edit, &self.own_macs()) {
             Ok(what) => self.ask(Io::Reserve(what), move |outcome| ended(macs(outcome).map(|_| ()))),
             Err(error) => ended(Err(error)),
         }
@@ -88,7 +89,7 @@ fn macs(outcome: Outcome) -> Result<Vec<Mac>, CtlError> {
     match outcome {
         Ok(Output::Macs(list)) => Ok(list),
         Ok(_) => Err(Errno::EIO.into()),
-        Err(error) => Err(errno::of(error).into()),
+        Err(error) => Err(Errno::from(error).into()),
     }
 }
 
@@ -105,13 +106,13 @@ impl Commands for OpenList {
         (name, Some(self.unit.addr))
     }
 
-    fn run(self: &Arc<Self>, line: &[u8]) -> Result<Step, CtlError> {
+    fn run(self: &Arc<Self>, line: &[u8]) -> Result<Progress, CtlError> {
         let file = self.clone();
         Ok(match self.list {
             List::Mask => parse_mask(line)?
-                .map_or(NOTHING, |edit| Step::Ask(Box::new(move |ended| file.edit_mask(edit, ended)))),
+                .map_or(NOTHING, |edit| Progress::Ask(Box::new(move |ended| file.edit_mask(edit, ended)))),
             List::Reserve => parse_reserve(line)?
-                .map_or(NOTHING, |edit| Step::Ask(Box::new(move |ended| file.edit_reserve(edit, ended)))),
+                .map_or(NOTHING, |edit| Progress::Ask(Box::new(move |ended| file.edit_reserve(edit, ended)))),
         })
     }
 }
@@ -128,7 +129,7 @@ impl Verbs for OpenList {
         let file = self.clone();
         self.ask(io, move |outcome| match macs(outcome) {
             Ok(list) => {
-                let text = file.context.texts.keep(&file.text, lists::page(&list).into_bytes());
+                let text = file.context.texts.keep(&file.text, plan::page(&list).into_bytes());
                 answer(Ok(slice(&text, offset, len)));
             }
             Err(error) => answer(Err(error.errno)),

@@ -17,17 +17,17 @@ pub struct OpenLog {
     place: Mutex<Place>,
 }
 
-/// Where its reader is.
+/// How far the program has read.
 #[derive(Default)]
 struct Place {
-    /// The log's own account of it.
+    /// The place in the log.
     cursor: Cursor,
     /// The offset after the last read: poll(2) does not say where the program will go on.
     next: u64,
 }
 
 impl OpenLog {
-    /// Opens it as the open file with that number.
+    /// Opens it under that number.
     pub fn open(context: &Arc<Context>, fh: u64) -> Arc<Self> {
         Arc::new(Self { context: context.clone(), fh, place: Mutex::default() })
     }
@@ -43,7 +43,7 @@ impl Verbs for OpenLog {
     }
 
     fn poll(&self, notifier: PollNotifier, schedule: bool) -> PollEvents {
-        // Before the look at the log: what is logged in between wakes the program.
+        // Before the log is asked: so a line that comes in between wakes the program.
         if schedule {
             self.context.pollers.lock().insert(self.fh, notifier);
         }

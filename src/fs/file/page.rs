@@ -14,7 +14,7 @@ use crate::fs::stats::StatsPage;
 use crate::fs::status;
 use crate::runtime::Unit;
 
-/// Up to so many targets the metrics are rendered in a few milliseconds, sooner than a thread is worth its start.
+/// The metrics of so many targets are rendered in a few milliseconds, which is not worth a thread.
 const AT_ONCE: usize = 64;
 
 /// Which text it is.
@@ -60,7 +60,7 @@ pub struct OpenPage {
 }
 
 impl OpenPage {
-    /// Opens it.
+    /// Opens a text.
     pub fn open(context: &Arc<Context>, content: Content) -> Arc<Self> {
         Arc::new(Self { context: context.clone(), content, text: KeptText::default() })
     }
@@ -78,7 +78,7 @@ impl Verbs for OpenPage {
         if let Some(text) = self.text.kept(offset) {
             return answer(Ok(slice(&text, offset, len)));
         }
-        // The time that the metrics of thousands of targets take must not keep the kernel's requests waiting.
+        // The metrics of thousands of targets take time, and requests of the kernel must not wait for that.
         if matches!(self.content, Content::Metrics) && self.context.runtime.units().len() > AT_ONCE {
             let file = self.clone();
             // An answer that is dropped says EIO by itself.

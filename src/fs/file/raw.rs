@@ -1,4 +1,5 @@
-//! The file `raw`: runs its machine, and drops from the kernel's caches what a command may have changed.
+//! The file `raw`: runs its state machine, and drops from the kernel's caches the bytes that a command may have
+//! changed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,12 +9,15 @@ use parking_lot::Mutex;
 use super::{Mode, Reader, Verbs};
 use crate::engine::{Error, Handle, Io, Outcome, Output};
 use crate::fs::answer::{Answer, DataAnswer};
-use crate::fs::context::{Change, Context};
-use crate::fs::errno::{self, Errno};
-use crate::fs::raw::{Raw, Snapshot, Step};
+use crate::fs::context::{Context, DiskChange};
+use crate::fs::errno::Errno;
 use crate::runtime::Unit;
 use crate::runtime::clock::wall;
 use crate::wire::SECTOR;
+
+mod machine;
+
+use machine::{Facts, Raw, Step};
 
 /// An open `raw`.
 pub struct OpenRaw {
@@ -40,8 +44,8 @@ impl OpenRaw {
         Ok(Arc::new(Self { context: context.clone(), unit, disk, nonblock: mode.nonblock, machine }))
     }
 
-    fn snapshot(&self) -> Snapshot {
-        self.context.runtime.look(&self.unit, |device| Snapshot {
+    fn facts(&self) -> Facts {
+        self.context.runtime.look(&self.unit, |device| Facts {
             identify: *device.info(),
             sectors: device.size() / SECTOR as u64,
             frame: u8::try_from(device.status().maxbcnt / SECTOR).unwrap_or(u8::MAX),
@@ -58,7 +62,7 @@ impl OpenRaw {
             Io::Ata { ata, .. } => ata.is_flush(),
             _ => false,
         };
-        let change = Change {
+        let change = DiskChange {
             unit: self.unit.clone(),
             place: self.disk,
             nonblock: self.nonblock,
@@ -68,10 +72,10 @@ impl OpenRaw {
         let file = self.clone();
         self.context.change(change, move |outcome| {
             if flush && failed(&outcome) {
-                // What other programs have written may be lost: their next fsync says so.
+                // Data of other programs may be lost: their next fsync says so.
                 file.unit.failed_flushes.fetch_add(1, Ordering::SeqCst);
             }
-            // Also after a failure: some of it may have been done. The names that the bytes lie in have other times now.
+            // Also after a failure: some of it may have been done. The files that these bytes lie in have a new mtime.
             for ino in file.context.tree.changed(file.unit.id, &changes, wall()) {
                 file.context.waker.attributes(ino);
             }
@@ -93,18 +97,18 @@ impl Verbs for OpenRaw {
         let step = self.machine.lock().read(len);
         let then = move |step| match step {
             Step::Read(bytes) => answer(Ok(&bytes)),
-            Step::Error(error) => answer(Err(errno::of(error))),
+            Step::Error(error) => answer(Err(Errno::from(error))),
             Step::Wrote(_) | Step::Submit { .. } => answer(Err(Errno::EIO)),
         };
         self.go_on(step, Box::new(then));
     }
 
     fn write(self: &Arc<Self>, _: u64, data: &[u8], _: bool, answer: impl Answer<u32>) {
-        let unit = self.snapshot();
-        let step = self.machine.lock().write(&unit, data);
+        let facts = self.facts();
+        let step = self.machine.lock().write(&facts, data);
         let then = move |step| match step {
             Step::Wrote(len) => answer(Ok(len as u32)),
-            Step::Error(error) => answer(Err(errno::of(error))),
+            Step::Error(error) => answer(Err(Errno::from(error))),
             Step::Read(_) | Step::Submit { .. } => answer(Err(Errno::EIO)),
         };
         self.go_on(step, Box::new(then));

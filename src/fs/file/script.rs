@@ -24,30 +24,30 @@ pub trait Commands: Send + Sync + Sized + 'static {
     /// Its name and its target, for the log.
     fn named(&self) -> (&'static str, Option<Addr>);
 
-    /// Runs one line as far as that goes without an answer of the target. The error is that of a line which is no
-    /// command; one that failed is a [`Step::Done`].
-    fn run(self: &Arc<Self>, line: &[u8]) -> Result<Step, CtlError>;
+    /// Runs one line as far as it goes without an answer of the target. An error means that the line is no command; a
+    /// command that failed is a [`Progress::Done`].
+    fn run(self: &Arc<Self>, line: &[u8]) -> Result<Progress, CtlError>;
 
     /// Makes visible what the lines so far have changed. Called before any line is reported as done.
     fn settle(&self) {}
 }
 
 /// How far a command got at once.
-pub enum Step {
+pub enum Progress {
     /// It is done, or it failed.
     Done(Result<(), Errno>),
     /// It asks the target.
     Ask(Question),
 }
 
-/// Asks the target, and calls what it is given with the end of it.
+/// Asks the target, and gives the end of the command to its argument.
 pub type Question = Box<dyn FnOnce(Ended) + Send>;
 
-/// What is called with the end of a command.
+/// Takes the end of a command.
 pub type Ended = Box<dyn FnOnce(Result<(), CtlError>) + Send>;
 
 /// A line without a command.
-pub const NOTHING: Step = Step::Done(Ok(()));
+pub const NOTHING: Progress = Progress::Done(Ok(()));
 
 struct Script<F> {
     file: Arc<F>,
@@ -79,9 +79,9 @@ impl<F: Commands> Script<F> {
         while let Some(line) = self.lines.next() {
             self.begun += 1;
             match self.file.run(&line) {
-                Ok(Step::Done(Ok(()))) => {}
-                Ok(Step::Done(Err(errno))) => return self.fail(&line, errno.into()),
-                Ok(Step::Ask(question)) => return self.ask(line, question),
+                Ok(Progress::Done(Ok(()))) => {}
+                Ok(Progress::Done(Err(errno))) => return self.fail(&line, errno.into()),
+                Ok(Progress::Ask(question)) => return self.ask(line, question),
                 Err(error) => return self.refuse(&error),
             }
         }

@@ -26,10 +26,10 @@ fn numbers_decode_to_what_they_were_made_of() {
     let t = tree();
     let mut seen = std::collections::HashSet::new();
     let mut nodes = vec![Node::Root];
-    nodes.extend(TopFile::ALL.map(Node::Top));
+    nodes.extend(TopFile::ALL.iter().copied().map(Node::Top));
     for unit in [UnitId(0), U, UnitId(u32::MAX)] {
         nodes.extend([Node::Unit(unit), Node::Devlinks(unit)]);
-        nodes.extend(UnitFile::ALL.map(|f| Node::File(unit, f)));
+        nodes.extend(UnitFile::ALL.iter().map(|f| Node::File(unit, *f)));
         nodes.extend([Node::Devlink(unit, 0), Node::Devlink(unit, 127)]);
     }
     for node in nodes {
@@ -124,9 +124,9 @@ fn modes_and_owners() {
         assert_eq!((attr.uid, attr.gid), (1000, 100));
         assert_eq!(attr.kind == FileType::Directory, node.default_mode().is_none());
     }
-    assert!(!t.keep(&Node::Root, Some(0o700), None, None));
-    assert!(t.keep(&disk(DATA), Some(0o4600), None, Some(5)));
-    assert!(t.keep(&disk(DATA), None, Some(33), None));
+    assert!(!t.set_meta(&Node::Root, Some(0o700), None, None));
+    assert!(t.set_meta(&disk(DATA), Some(0o4600), None, Some(5)));
+    assert!(t.set_meta(&disk(DATA), None, Some(33), None));
     let attr = t.attr(&disk(DATA), 0);
     assert_eq!((attr.perm, attr.uid, attr.gid), (0o600, 33, 5));
     assert_eq!(perm(&disk("p")), 0o640);
@@ -136,18 +136,18 @@ fn modes_and_owners() {
     t.forget_unit(U);
     t.sync(U, &[data(3, 512)]);
     assert_eq!(perm(&disk(DATA)), 0o640);
-    assert!(t.keep(&Node::Top(TopFile::Log), Some(0o400), None, None));
+    assert!(t.set_meta(&Node::Top(TopFile::Log), Some(0o400), None, None));
     assert_eq!(perm(&Node::Top(TopFile::Log)), 0o400);
 }
 
 #[test]
 fn what_is_kept_is_bounded() {
     let t = tree();
-    for i in 0..KEPT_MAX + 10 {
+    for i in 0..META_MAX + 10 {
         let name = format!("p{i}");
         t.sync(U, &[part(1, i as u32, &name, 0, 512)]);
-        let kept = t.keep(&Node::Disk(t.look_up(U, &name).unwrap()), Some(0o600), None, None);
-        assert_eq!(kept, i < KEPT_MAX);
+        let kept = t.set_meta(&Node::Disk(t.look_up(U, &name).unwrap()), Some(0o600), None, None);
+        assert_eq!(kept, i < META_MAX);
     }
 }
 
@@ -178,7 +178,7 @@ fn disks_that_cannot_be_written_show_it() {
     t.sync(U, &[data(1, 512)]);
     let disk = Node::Disk(t.look_up(U, DATA).unwrap());
     assert_eq!(t.attr(&disk, 0).perm, 0o440);
-    assert!(t.keep(&disk, Some(0o666), None, None));
+    assert!(t.set_meta(&disk, Some(0o666), None, None));
     assert_eq!(t.attr(&disk, 0).perm, 0o444);
     assert_eq!(t.attr(&Node::File(U, UnitFile::Ctl), 0).perm, 0o644);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::engine::{Io, Output};
 use crate::fs::context::Context;
 use crate::fs::ctl::CtlError;
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::file::script::Ended;
 use crate::runtime::Unit;
 use crate::wire::Verb;
@@ -17,8 +17,8 @@ pub fn config(context: &Context, unit: &Arc<Unit>, verb: Verb, string: Vec<u8>, 
         let done = match outcome {
             Ok(Output::Config(said)) => agrees(verb, &string, &said),
             Ok(_) => Err(Errno::EIO),
-            Err(error) => Err(match (verb, errno::of(error)) {
-                // A target whose string is another keeps silent.
+            Err(error) => Err(match (verb, Errno::from(error)) {
+                // A target that has another string does not answer.
                 (Verb::Test | Verb::Prefix, Errno::ETIMEDOUT) => Errno::ENOENT,
                 (_, errno) => errno,
             }),
@@ -27,7 +27,7 @@ pub fn config(context: &Context, unit: &Arc<Unit>, verb: Verb, string: Vec<u8>, 
     });
 }
 
-/// Some targets answer every verb as if it were a read: what they say has to agree with what was asked.
+/// Whether the answer is one to this question: some targets answer every verb as if it were a read.
 fn agrees(verb: Verb, asked: &[u8], said: &[u8]) -> Result<(), Errno> {
     match verb {
         Verb::Prefix if !said.starts_with(asked) => Err(Errno::ENOENT),

@@ -1,8 +1,8 @@
-//! `partscan`: declaring what the disk's own table says.
+//! `partscan`: declares the partitions that the disk's own table names.
 //!
-//! Each read is submitted where the one before it is answered, so that nobody waits for a scan and any number of them
-//! may be under way: a rack of targets that appears at once costs one read each. The whole of it has 10 s
-//! (docs/design.md#deadlines), nofail or not; whichever comes first, its end or the alarm, answers. The table is
+//! Each read is submitted where the one before it is answered, so that no thread waits for a scan and any number of
+//! them may be under way: a rack of targets that appears at once costs one read each. A scan has 10 s
+//! (docs/design.md#deadlines), also under `nofail`; its end or the alarm answers, whichever comes first. The table is
 //! declared as a whole or not at all.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::parttable::{Entry, Scan, Verdict, Want};
 use crate::runtime::Unit;
 use crate::wire::SECTOR;
 
-/// What one scan may take.
+/// The time that one scan may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A scan under way.
@@ -38,7 +38,7 @@ pub fn scan(context: &Arc<Context>, unit: &Arc<Unit>, answer: impl Answer<(), Ct
     run.step(Scan::new(size / SECTOR as u64));
 }
 
-/// A disk that was not there before, with `-o partscan`. That it has no table is nothing to report.
+/// With `-o partscan`, scans a disk that is new here. It is no error if the disk has no table.
 pub fn scan_unasked(context: &Arc<Context>, unit: &Arc<Unit>) {
     if !context.settings.partscan {
         return;
@@ -62,23 +62,23 @@ impl Run {
         if self.waiting.is_over() {
             return;
         }
-        // No disk of AoE has so many sectors that its last byte had no 64-bit offset.
+        // The offset of every sector that AoE can address fits in 64 bits.
         let io = Io::Read { offset: at.bytes().unwrap_or(u64::MAX), len: count as usize * SECTOR };
         let (context, unit, place) = (self.context.clone(), self.unit.clone(), self.place);
-        // A target that is away by now is not waited for.
+        // The scan does not wait for a target that is away by now.
         context.submit(&unit, place, true, io, move |outcome| match outcome {
             Ok(Output::Data(data)) => {
                 scan.feed(&data);
                 self.step(scan);
             }
             other => self.end(|_| {
-                let errno = other.map_or_else(errno::of, |_| Errno::EIO);
+                let errno = other.map_or_else(Errno::from, |_| Errno::EIO);
                 Err(CtlError::new(errno, format!("sector {at}: {}", errno::words(errno))))
             }),
         });
     }
 
-    /// Answers. A scan that took too long declares nothing.
+    /// Answers. A scan that took too long declares no partition.
     fn end(&self, result: impl FnOnce(&Run) -> Result<(), CtlError>) {
         self.waiting.give_with(|| result(self));
     }
@@ -86,7 +86,7 @@ impl Run {
     fn judge(&self, verdict: &Verdict) -> Result<(), CtlError> {
         match verdict {
             Verdict::Found(entries) => self.declare(entries),
-            // What the table had before must not stay: its sectors may be another partition's soon.
+            // Partitions of an earlier table must not stay: their sectors may be another partition's soon.
             Verdict::Nothing => self
                 .declare(&[])
                 .and_then(|()| Err(CtlError::new(Errno::ENOENT, "no partition table, or an empty one"))),
@@ -104,7 +104,7 @@ impl Run {
             let place = |id| Handle { part: Some(id), ..self.place };
             let in_use = |id| context.tree.is_open(self.unit.id, place(id));
             device.follow_table(&table, in_use).map_err(|(name, error)| {
-                let errno = errno::of_part(error);
+                let errno = Errno::from(error);
                 CtlError::new(errno, format!("{name}: {}", errno::words(errno)))
             })
         });

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::fs::context::Context;
 use crate::fs::ctl::{Switch, Top};
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 
 /// Runs one command of the top ctl.
 pub fn run(context: &Context, command: &Top) -> Result<(), Errno> {
@@ -14,8 +14,8 @@ pub fn run(context: &Context, command: &Top) -> Result<(), Errno> {
         Ok(())
     };
     match command {
-        Top::Bind(name) => runtime.bind(name).map_err(errno::of_runtime),
-        Top::Unbind(name) => runtime.unbind(name).map_err(errno::of_runtime),
+        Top::Bind(name) => runtime.bind(name).map_err(Errno::from),
+        Top::Unbind(name) => runtime.unbind(name).map_err(Errno::from),
         Top::Discover(whom) => {
             runtime.discover(*whom);
             Ok(())
@@ -23,7 +23,7 @@ pub fn run(context: &Context, command: &Top) -> Result<(), Errno> {
         Top::Autodiscover(to) => switch(&runtime.switches.autodiscover, *to),
         Top::Rediscover(to) => switch(&runtime.switches.rediscover, *to),
         Top::Debug(to) => switch(&runtime.switches.debug, *to),
-        Top::Remove { addr, force } => runtime.remove(*addr, *force).map_err(errno::of_runtime),
+        Top::Remove { addr, force } => runtime.remove(*addr, *force).map_err(Errno::from),
         Top::RemoveDown => {
             runtime.remove_down();
             Ok(())
@@ -40,7 +40,7 @@ pub fn run(context: &Context, command: &Top) -> Result<(), Errno> {
 /// too.
 pub fn run_config_line(context: &Context, command: &Top) -> Result<(), Errno> {
     match command {
-        Top::Bind(name) => context.runtime.bind_when_there(name).map_err(errno::of_runtime),
+        Top::Bind(name) => context.runtime.bind_when_there(name).map_err(Errno::from),
         command => run(context, command),
     }
 }

@@ -9,12 +9,13 @@ use crate::fs::answer::Answer;
 use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, UnitCommand};
 use crate::fs::errno::{self, Errno};
-use crate::fs::file::script::Step;
+use crate::fs::file::script::Progress;
 use crate::fs::tree;
 use crate::runtime::{Done, Unit};
 
-/// A command that changes only what is known here: nothing is sent for it. None for the others. It is also what runs
-/// on a target that nobody can see yet. `uncached`: what the mount says where the target's own switch was never set.
+/// Runs a command that changes only settings here, and sends no frame. None: it is another command. This is all that
+/// runs on a target that is in no directory yet. `uncached`: what the mount says where the target's own switch was
+/// never set.
 pub fn apply_local(
     device: &mut Device<Done>,
     command: &UnitCommand,
@@ -23,12 +24,12 @@ pub fn apply_local(
     match command {
         UnitCommand::Part { name, .. } if tree::is_reserved(name) => return Some(Err(Errno::EEXIST)),
         UnitCommand::Part { name, start, end } => {
-            return Some(device.add_partition(name, *start, *end).map(|_| ()).map_err(errno::of_part));
+            return Some(device.add_partition(name, *start, *end).map(|_| ()).map_err(Errno::from));
         }
         UnitCommand::Delpart { name, .. } => {
-            return Some(device.delete_partition(name).map(|_| ()).map_err(errno::of_part));
+            return Some(device.delete_partition(name).map(|_| ()).map_err(Errno::from));
         }
-        UnitCommand::Setsize(bytes) => return Some(device.set_size(*bytes).map_err(errno::of)),
+        UnitCommand::Setsize(bytes) => return Some(device.set_size(*bytes).map_err(Errno::from)),
         UnitCommand::Mtu(mtu) => device.set_mtu(mtu.map(usize::from)),
         UnitCommand::Maxbno(sectors) => device.set_maxbno(*sectors),
         UnitCommand::Jumbo(switch) => device.set_jumbo(switch.apply(device.jumbo())),
@@ -48,7 +49,7 @@ pub fn apply_local(
     Some(Ok(()))
 }
 
-/// What the log says of a partition that shares sectors with another one, after it was declared.
+/// A line for the log, if the partition that was just declared shares sectors with another one.
 pub fn overlap_of(device: &Device<Done>, command: &UnitCommand) -> Option<String> {
     let UnitCommand::Part { name, .. } = command else { return None };
     let other = device.overlapping(name)?;
@@ -65,13 +66,13 @@ pub fn run_config_line(
     let step = run(context, unit, command);
     context.refresh(unit);
     match step {
-        Step::Done(done) => answer(done.map_err(CtlError::from)),
-        Step::Ask(question) => question(Box::new(answer)),
+        Progress::Done(done) => answer(done.map_err(CtlError::from)),
+        Progress::Ask(question) => question(Box::new(answer)),
     }
 }
 
 /// Runs one command. The caller then refreshes the names.
-pub fn run(context: &Arc<Context>, unit: &Arc<Unit>, command: UnitCommand) -> Step {
+pub fn run(context: &Arc<Context>, unit: &Arc<Unit>, command: UnitCommand) -> Progress {
     let mut overlap = None;
     let local = context.runtime.with_device(unit, |device, now, sink| {
         if is_in_use(context, unit, device, &command) {
@@ -93,20 +94,20 @@ pub fn run(context: &Arc<Context>, unit: &Arc<Unit>, command: UnitCommand) -> St
         context.runtime.log().log("part", Some(unit.addr), overlap);
     }
     if let Some(done) = local {
-        return Step::Done(done);
+        return Progress::Done(done);
     }
     let (context, unit) = (context.clone(), unit.clone());
     match command {
         UnitCommand::Config { verb, string } => {
-            return Step::Ask(Box::new(move |ended| ask::config(&context, &unit, verb, string, ended)));
+            return Progress::Ask(Box::new(move |ended| ask::config(&context, &unit, verb, string, ended)));
         }
         UnitCommand::Partscan => {
-            return Step::Ask(Box::new(move |ended| partscan::scan(&context, &unit, ended)));
+            return Progress::Ask(Box::new(move |ended| partscan::scan(&context, &unit, ended)));
         }
         UnitCommand::Flush => flush_and_log(&context, &unit),
         _ => {}
     }
-    Step::Done(Ok(()))
+    Progress::Done(Ok(()))
 }
 
 /// Whether the command would drop a partition that is open.
@@ -116,7 +117,7 @@ fn is_in_use(context: &Context, unit: &Unit, device: &Device<Done>, command: &Un
     part.is_some_and(|part| context.tree.is_open(unit.id, device.handle(Some(part.id))))
 }
 
-/// One at a time: however often it is asked for meanwhile, one more follows.
+/// Asks for one flush at a time: if `flush` is written again meanwhile, however often, one more follows.
 fn flush_and_log(context: &Arc<Context>, unit: &Arc<Unit>) {
     if context.flushing.lock().entry(unit.id).and_modify(|again| *again = true).or_default() == &true {
         return;
@@ -128,7 +129,7 @@ fn flush_and_log(context: &Arc<Context>, unit: &Arc<Unit>) {
         }
         let said = match outcome {
             Ok(_) => "flush: done".to_string(),
-            Err(error) => format!("flush: {}", errno::words(errno::of(error))),
+            Err(error) => format!("flush: {}", errno::words(Errno::from(error))),
         };
         own.runtime.log().log("flush", Some(target.addr), said);
         if own.flushing.lock().remove(&target.id) == Some(true) {

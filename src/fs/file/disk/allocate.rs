@@ -1,4 +1,4 @@
-//! fallocate(2) on `data` and partitions: what a loop device makes of discards and of zeroing.
+//! fallocate(2) on `data` and partitions: a loop device turns discards and zeroing into it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use super::zero::Zeros;
 use super::{OpenDisk, Verbs};
 use crate::engine::{Io, Time};
 use crate::fs::answer::Answer;
-use crate::fs::context::nothing;
+use crate::fs::context::success;
 use crate::fs::errno::Errno;
 use crate::wire::SECTOR;
 
-/// Zeros that one ZERO_RANGE writes over the wire at most, in bytes. A program that wants more should write them itself:
-/// then it sees how far it got.
+/// Zeros that one ZERO_RANGE writes over the wire at most, in bytes. A program that wants more should write them
+/// itself: then it sees how far it got.
 const ZERO_MAX: u64 = 256 << 20;
 
 /// Bytes that are to read as zeros.
@@ -84,7 +84,7 @@ impl OpenDisk {
             }
             let io = Io::Trim { offset: whole.start, len: whole.end - whole.start };
             let own = file.clone();
-            file.change(io, &whole, move |outcome| match nothing(outcome) {
+            file.change(io, &whole, move |outcome| match success(outcome) {
                 Ok(()) => own.zero(tail, move |_, zeroed| answer(zeroed)),
                 Err(errno) => answer(Err(errno)),
             });

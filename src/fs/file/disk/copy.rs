@@ -1,20 +1,20 @@
 //! copy_file_range(2) between names of one target: a read and a write under the engine's locks.
 //!
-//! One call copies one request's worth and says how much that was; callers go on, as copy_file_range(2) has it. Between
-//! its read and its write others may write, as they may between two calls.
+//! One call copies at most one request's worth and says how much that was; the program goes on, as copy_file_range(2)
+//! has it. Other programs may write between the read and the write, as they may between two calls.
 
 use std::sync::Arc;
 
 use super::{OpenDisk, Write};
 use crate::engine::{Io, Output};
 use crate::fs::answer::Answer;
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::limits::REQUEST_MAX;
 
 impl OpenDisk {
-    /// Copies up to `len` bytes from `from` on to `to` of the file `sink`. Between two targets it is EOPNOTSUPP, and the
-    /// kernel then copies itself; ranges that overlap on the target are EINVAL; 0 at the end of this file; ENOSPC where
-    /// a write would be.
+    /// Copies up to `len` bytes from the offset `from` of this file to the offset `to` of the file `sink`. Between two
+    /// targets it is EOPNOTSUPP, and the kernel then copies itself; ranges that overlap on the target are EINVAL; 0 at
+    /// the end of this file; ENOSPC where a write would be.
     pub fn copy(
         self: &Arc<Self>,
         from: u64,
@@ -23,12 +23,12 @@ impl OpenDisk {
         len: u64,
         answer: impl Answer<u32>,
     ) {
-        // The kernel holds the sink's lock until the answer: a source that is away would hold up whoever writes to the
+        // The kernel holds the sink's lock until the answer: a source that is away would hold up all writers of the
         // sink.
         if self.unit.id != sink.unit.id {
             return answer(Err(Errno::EOPNOTSUPP));
         }
-        if let Err(errno) = self.fresh().and_then(|()| self.context.writable(&sink.disk)) {
+        if let Err(errno) = self.current().and_then(|()| self.context.writable(&sink.disk)) {
             return answer(Err(errno));
         }
         let len = len.min(self.disk.size().saturating_sub(from));
@@ -56,7 +56,7 @@ impl OpenDisk {
                 sink.put(write, sink.mode.durable, move |written| pending.give(written));
             }
             Ok(_) => pending.give(Err(Errno::EIO)),
-            Err(error) => pending.give(Err(errno::of(error))),
+            Err(error) => pending.give(Err(Errno::from(error))),
         });
     }
 }

@@ -1,31 +1,31 @@
-//! What a truncating open leaves behind: a mark, and zeros before whatever is written past it.
+//! Truncation of a disk: a mark, and zeros before data that is written past the mark.
 //!
 //! A disk cannot be made shorter, so `cp` of a sparse image, which seeks over its holes, would find the old bytes in
-//! them. A handle that truncated carries a mark, the end that the file would have: a write or truncation past it
-//! first zeroes the gap. While that goes on, whatever else comes through the same handle waits here in order, since
-//! the zeros must not land on data that came after them. Handles that never truncated pay one atomic load.
+//! them. An open file that truncated carries a mark, the end that the file would have: a write or truncation past it
+//! first zeroes the gap. Meanwhile other operations through the same open file wait here in order, since the zeros must
+//! not land on data that came after them. Open files that never truncated pay one atomic load.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-/// Something to do again once the zeros are written.
+/// An operation that is tried again once the zeros are written.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// What may happen now.
+/// What the caller does now.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Admit {
-    /// The caller goes on.
+    /// It goes on.
     Go,
-    /// The caller zeroes `[from, to)`, reports by [`Truncation::zeroed`], and goes on if that went well.
+    /// It zeroes `[from, to)`, reports by [`Truncation::zeroed`], and goes on if that went well.
     Zero {
         /// First byte.
         from: u64,
         /// One past the last.
         to: u64,
     },
-    /// The caller's job waits for zeros that are being written.
+    /// Its job waits for zeros that are being written.
     Wait,
 }
 
@@ -37,7 +37,7 @@ struct Inner {
     waiting: VecDeque<Job>,
 }
 
-/// The mark of one handle.
+/// The mark of one open file.
 #[derive(Default)]
 pub struct Truncation {
     /// A mark was set once: until then there is nothing to look up.
@@ -46,8 +46,8 @@ pub struct Truncation {
 }
 
 impl Truncation {
-    /// A write of `[offset, end)`, or anything else that must stay in order (`offset` and `end` 0). `wait` makes the
-    /// job that is run if it has to wait; it must ask again.
+    /// A write of `[offset, end)`, or another operation that must stay in order (`offset` and `end` 0). `wait` makes
+    /// the job that is run later if the operation has to wait; the job must ask again.
     pub fn write(&self, offset: u64, end: u64, wait: impl FnOnce() -> Job) -> Admit {
         if !self.marked.load(Ordering::Acquire) {
             return Admit::Go;
@@ -86,8 +86,8 @@ impl Truncation {
         }
     }
 
-    /// The zeros are written, or failed. The mark goes to `mark`: the end of what the caller writes next, or as far
-    /// as the zeros came. Returns what waited, to be run in order with nothing locked, after the caller's own write
+    /// The zeros are written, or failed. The mark goes to `mark`: the end of the caller's own write, or as far as the
+    /// zeros came. Returns the jobs that waited, to be run in order with nothing locked, after the caller's own write
     /// was submitted.
     #[must_use]
     pub fn zeroed(&self, mark: u64) -> VecDeque<Job> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::OpenDisk;
 use crate::engine::{Io, Output, Time, WriteBuf};
-use crate::fs::errno::{self, Errno};
+use crate::fs::errno::Errno;
 use crate::fs::limits::REQUEST_MAX;
 
 /// A run of zeros.
@@ -18,7 +18,7 @@ pub(super) struct Zeros {
 }
 
 impl OpenDisk {
-    /// When a run that begins now has to be over. None under `nofail`: never.
+    /// The time by which a run that begins now has to be over. None: it has no limit, under `nofail`.
     pub(super) fn zeros_until(&self) -> Option<Time> {
         let now = self.context.runtime.now();
         self.context.time_left(&self.unit, now).map(|left| now + left)
@@ -47,7 +47,7 @@ impl OpenDisk {
                 file.zero(run, finish);
             }
             Ok(_) => finish(run.from, Err(Errno::ENOSPC)),
-            Err(error) => finish(run.from, Err(errno::of(error))),
+            Err(error) => finish(run.from, Err(Errno::from(error))),
         });
     }
 }

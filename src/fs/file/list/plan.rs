@@ -1,18 +1,18 @@
-//! The `mask` and `reserve` files: lists of MAC addresses that a target keeps.
+//! What a line written to `mask` or `reserve` asks the target for.
 //!
-//! Pure: what was written, the addresses of this machine and the list as it is go in, the request comes out. Both lists can
-//! shut out the one who edits them. A mask does so silently, for every command, so that what would do it is refused unless
-//! it is said with an exclamation mark.
+//! Pure: the command, the addresses of this machine and the list as it is go in, the request comes out. Both lists can
+//! shut out the machine that edits them. A mask does so silently, for every command; so a line that would do it is
+//! refused unless it has an exclamation mark.
 
 use std::fmt::Write;
 
-use super::ctl::{CtlError, MaskEdit, ReserveEdit};
-use super::errno::Errno;
 use crate::engine::Reservation;
+use crate::fs::ctl::{CtlError, MaskEdit, ReserveEdit};
+use crate::fs::errno::Errno;
 use crate::wire::{Directive, Mac, MaskError, MaskOp};
 
-/// Versions of vblade, as config replies have them, are 0x4000 plus a number. The one that everybody has dies when it is
-/// told to delete an entry.
+/// Versions of vblade, as config replies have them, are 0x4000 plus a number. The usual version dies when it is told to
+/// delete an entry.
 const VBLADE: u16 = 0x4000;
 
 /// The list as the file shows it.
@@ -25,7 +25,7 @@ pub fn page(list: &[Mac]) -> String {
     text
 }
 
-/// What one line written to `mask` asks the target for: nothing, if the list is like that already. `own` are the addresses by
+/// The directives for one line written to `mask`: none, if the list is like that already. `own` are the addresses by
 /// which this machine reaches the target, `list` is its list, and `firmware` its version.
 pub fn plan_mask(
     edit: MaskEdit,
@@ -35,7 +35,8 @@ pub fn plan_mask(
 ) -> Result<Vec<Directive>, CtlError> {
     match edit {
         MaskEdit::Add(mac) => {
-            // The first entry shuts everybody else out, this machine too: its addresses go in with it, in the same request.
+            // The first entry shuts all other addresses out, those of this machine too: they go in with it, in the same
+            // request.
             let first: &[Mac] = if list.is_empty() { own } else { &[] };
             if list.is_empty() && own.is_empty() {
                 return Err(unreached());
@@ -64,7 +65,7 @@ pub fn plan_mask(
     }
 }
 
-/// Whether the list that came back is what the edit asked for: some targets mix up their entries.
+/// Whether the list that came back is the one that was asked for: some targets mix up their entries.
 pub fn check_mask(directives: &[Directive], list: &[Mac]) -> Result<(), CtlError> {
     let holds = |d: &Directive| list.contains(&d.mac) == (d.op == MaskOp::Add);
     match directives.iter().find(|d| !holds(d)) {
@@ -75,7 +76,7 @@ pub fn check_mask(directives: &[Directive], list: &[Mac]) -> Result<(), CtlError
     }
 }
 
-/// Why the target did not do a directive. The ones before it are done.
+/// The error for a directive that the target did not do. The directives before it are done.
 pub fn mask_refused(error: MaskError, directive: Option<&Directive>) -> CtlError {
     let errno = match error {
         MaskError::Full => Errno::ENOSPC,
@@ -88,7 +89,7 @@ pub fn mask_refused(error: MaskError, directive: Option<&Directive>) -> CtlError
     }
 }
 
-/// What one line written to `reserve` asks the target for.
+/// The request for one line written to `reserve`.
 pub fn plan_reserve(edit: ReserveEdit, own: &[Mac]) -> Result<Reservation, CtlError> {
     match edit {
         // An empty list would release it.

@@ -1,13 +1,14 @@
 //! ATA commands of the `raw` file: a register FIS in, one out.
 //!
-//! A command is 18 bytes: 0xff, a protocol byte, and a host-to-device register FIS. What AoE cannot carry is refused: the
-//! upper halves of feature and count, other than in a transfer of sectors; resets, packets and queued commands.
+//! A command is 18 bytes: 0xff, a protocol byte, and a host-to-device register FIS. Some things AoE cannot carry, and
+//! they are refused: the upper halves of feature and count, other than in a transfer of sectors; resets, packets and
+//! queued commands.
 //!
-//! Reads and writes go out with the PIO codes whatever code was asked for, since no software target knows the DMA
-//! ones, and where they are larger than a frame the engine splits them, so that their registers are made up here.
-//! Everything else is one frame, and its registers are what the target said.
+//! Reads and writes go out with the PIO codes also where a DMA code was asked for, since no software target knows DMA.
+//! Those that are larger than a frame are split by the engine, so their registers are made up here. Every other command
+//! is one frame, and its registers are those of the target's answer.
 
-use super::{ATA, Command, Form, Phase, Snapshot, Work};
+use super::{ATA, Command, Facts, Form, Phase, Work};
 use crate::fs::limits::REQUEST_MAX;
 use crate::wire::{AFLAG_DEVICE, AFLAG_EXT, Ata, Move, SECTOR, cmd, error, is_extended, status};
 
@@ -76,7 +77,7 @@ pub(super) enum Verdict {
     Done,
     /// The target refused it; the registers say why.
     Refused,
-    /// Nobody knows whether it was done. There are no registers.
+    /// It is not known whether it was done. There are no registers.
     Unknown,
 }
 
@@ -92,7 +93,7 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    /// Takes over what the target said.
+    /// Takes over the registers of the target's answer.
     pub(super) fn answer(&mut self, ata: &Ata) {
         let [a, b, c, d, e, f] = ata.lba;
         self.status = ata.command;
@@ -129,8 +130,8 @@ impl Registers {
     }
 }
 
-/// Takes a command apart. `None`: it is none, or not one that AoE can carry.
-pub(super) fn parse(unit: &Snapshot, bytes: &[u8]) -> Option<Command> {
+/// Takes a command apart. `None`: it is no command, or none that AoE can carry.
+pub(super) fn parse(facts: &Facts, bytes: &[u8]) -> Option<Command> {
     let bytes: &[u8; LEN] = bytes.try_into().ok()?;
     let (head, fis) = bytes.split_first_chunk::<2>()?;
     debug_assert_eq!(head[0], ATA);
@@ -148,8 +149,8 @@ pub(super) fn parse(unit: &Snapshot, bytes: &[u8]) -> Option<Command> {
         _ => return None,
     };
     match Move::from_code(fis[fis::COMMAND]) {
-        Some(moves) => parse_move(unit, fis, moves, phase),
-        None => parse_other(unit, fis, protocol & protocol::SHORT != 0, phase),
+        Some(moves) => parse_move(facts, fis, moves, phase),
+        None => parse_other(facts, fis, protocol & protocol::SHORT != 0, phase),
     }
 }
 
@@ -176,7 +177,7 @@ fn failed(error: u8, registers: Registers) -> Registers {
     Registers { status: status::DRDY | status::ERR, error, ..registers }
 }
 
-fn parse_move(unit: &Snapshot, fis: &[u8], moves: Move, asked: Phase) -> Option<Command> {
+fn parse_move(facts: &Facts, fis: &[u8], moves: Move, asked: Phase) -> Option<Command> {
     let low = usize::from(fis[fis::COUNT]);
     let sectors = if moves.ext {
         match low | usize::from(fis[fis::COUNT_HIGH]) << 8 {
@@ -204,17 +205,17 @@ fn parse_move(unit: &Snapshot, fis: &[u8], moves: Move, asked: Phase) -> Option<
     let ata = Ata { aflags, feature: fis[fis::FEATURE], count: 0, command: moves.code(), lba };
     let at = ata.address().0;
     let registers = echo(fis, lba, moves.ext);
-    if moves.write && unit.read_only {
+    if moves.write && facts.read_only {
         let form = Form::Ata { registers: failed(error::ABRT, registers) };
         return Some(Command { phase, work: Work::Refused, form });
     }
     // One frame brings the target's own registers back, which say where a bad sector is.
-    if sectors <= usize::from(unit.frame.max(1)) && !moves.through {
+    if sectors <= usize::from(facts.frame.max(1)) && !moves.through {
         let ata = Ata { count: sectors as u8, ..ata };
         let expect = if moves.write { 0 } else { len };
         return Some(Command { phase, work: Work::Ata(Task { ata, expect }), form: Form::Ata { registers } });
     }
-    if at > unit.sectors || sectors as u64 > unit.sectors - at {
+    if at > facts.sectors || sectors as u64 > facts.sectors - at {
         let form = Form::Ata { registers: failed(error::IDNF, registers) };
         return Some(Command { phase, work: Work::Refused, form });
     }
@@ -222,7 +223,7 @@ fn parse_move(unit: &Snapshot, fis: &[u8], moves: Move, asked: Phase) -> Option<
     Some(Command { phase, work, form: Form::Ata { registers } })
 }
 
-fn parse_other(unit: &Snapshot, fis: &[u8], short: bool, asked: Phase) -> Option<Command> {
+fn parse_other(facts: &Facts, fis: &[u8], short: bool, asked: Phase) -> Option<Command> {
     if fis[fis::FEATURE_HIGH] != 0 || fis[fis::COUNT_HIGH] != 0 {
         return None;
     }
@@ -245,7 +246,7 @@ fn parse_other(unit: &Snapshot, fis: &[u8], short: bool, asked: Phase) -> Option
     };
     let ata = Ata { aflags, feature: fis[fis::FEATURE], count, command, lba };
     let registers = echo(fis, lba, ext);
-    if unit.read_only && !ata.effect().sectors.is_empty() {
+    if facts.read_only && !ata.effect().sectors.is_empty() {
         let form = Form::Ata { registers: failed(error::ABRT, registers) };
         return Some(Command { phase, work: Work::Refused, form });
     }

@@ -5,7 +5,7 @@ use crate::wire::{AFLAG_EXT, Ata, FlushKind, Text};
 
 const SECTORS: u64 = 1 << 33;
 
-fn unit() -> Snapshot {
+fn unit() -> Facts {
     let identify = Identify {
         serial: Text::new("S123"),
         model: Text::new("a model with a long name indeed"),
@@ -21,12 +21,12 @@ fn unit() -> Snapshot {
         physical_log2: 3,
         rotation: 1,
     };
-    Snapshot { identify, sectors: SECTORS, frame: 16, up: true, read_only: false }
+    Facts { identify, sectors: SECTORS, frame: 16, up: true, read_only: false }
 }
 
 struct Bed {
     raw: Raw,
-    unit: Snapshot,
+    unit: Facts,
 }
 
 impl Bed {
@@ -169,7 +169,7 @@ fn commands_that_are_refused() {
         match phase {
             Phase::None => {}
             Phase::In(_) => assert_eq!(bed.get(4096), b"", "{name}"),
-            // Nothing was written: that is an error to who writes, too.
+            // Nothing was written: that is an error for the writer, too.
             Phase::Out(_) => assert_eq!(error(&bed.write(&[1; 24])), Error::Io, "{name}"),
         }
         assert_eq!(bed.status(), "2\n", "{name}");

@@ -1,10 +1,11 @@
 //! SCSI commands on a disk that speaks ATA: what each means here, and what it answers.
 //!
-//! The few that move or describe sectors are translated (SPC-4, SBC-3; identification as SAT-3 has it); all others end in a
-//! check condition, "invalid command operation code". For those whose form is well known it is still known which way
-//! their data would go, so that a program that transfers it before it looks at the status does not read the status as data.
+//! The few that move or describe sectors are translated (SPC-4, SBC-3; identification as SAT-3 has it); all others end
+//! in a check condition, "invalid command operation code". Of those whose form is well known, the machine still knows
+//! which way their data would go: so a program that transfers the data before it looks at the status does not read the
+//! status as data.
 
-use super::{Command, Form, Phase, Snapshot, Work};
+use super::{Command, Facts, Form, Phase, Work};
 use crate::engine::Error;
 use crate::fs::limits::REQUEST_MAX;
 use crate::wire::{Identify, SECTOR};
@@ -13,7 +14,7 @@ use crate::wire::{Identify, SECTOR};
 pub(super) const GOOD: u8 = 0x00;
 /// Status: see the sense.
 pub(super) const CHECK: u8 = 0x02;
-/// Status: reserved by somebody else.
+/// Status: reserved by another host.
 const CONFLICT: u8 = 0x18;
 
 /// Command codes.
@@ -42,7 +43,7 @@ mod code {
 /// Byte 1 of a write: it must be stable before it is answered.
 const FUA: u8 = 0x08;
 
-/// What went wrong: sense key, additional code and its qualifier.
+/// Sense: key, additional code and its qualifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sense(u8, u8, u8);
 
@@ -95,37 +96,37 @@ pub(super) fn least(code: u8) -> usize {
     }
 }
 
-/// Takes a command apart. `None`: it is none, or it moves more than one transfer can.
-pub(super) fn parse(unit: &Snapshot, cdb: &[u8], sense: Option<Sense>) -> Option<Command> {
+/// Takes a command apart. `None`: it is no command, or it moves more than one transfer can.
+pub(super) fn parse(facts: &Facts, cdb: &[u8], sense: Option<Sense>) -> Option<Command> {
     let code = *cdb.first()?;
     if !(least(code)..=16).contains(&cdb.len()) {
         return None;
     }
     let mut c = [0; 16];
     c[..cdb.len()].copy_from_slice(cdb);
-    // The upper bits of byte 1 were the unit's number once. We are number 0, and there is no other.
+    // The upper bits of byte 1 were the number of a logical unit once. There is only number 0 here.
     if c[1] >> 5 != 0 && code != code::INQUIRY {
         return Some(refuse(&c, Sense::NO_SUCH_UNIT));
     }
     Some(match code {
-        code::TEST_UNIT_READY if !unit.up => refuse(&c, Sense::NOT_READY),
+        code::TEST_UNIT_READY if !facts.up => refuse(&c, Sense::NOT_READY),
         code::TEST_UNIT_READY | code::START_STOP => nothing(Work::Here(Vec::new())),
         code::REQUEST_SENSE => request_sense(number(&c, 4, 1), sense),
-        code::INQUIRY => match inquiry(&unit.identify, &c) {
+        code::INQUIRY => match inquiry(&facts.identify, &c) {
             Ok(data) => tell(data, number(&c, 3, 2)),
             Err(sense) => refuse(&c, sense),
         },
         code::READ_CAPACITY_10 => {
             let partial = c[1] & 1 != 0 || c[8] & 1 != 0 || number(&c, 2, 4) != 0;
-            if partial { refuse(&c, Sense::BAD_FIELD) } else { tell(capacity_10(unit), 8) }
+            if partial { refuse(&c, Sense::BAD_FIELD) } else { tell(capacity_10(facts), 8) }
         }
         code::SERVICE_IN_16 if c[1] & 0x1f == code::READ_CAPACITY_16 => {
             let partial = c[14] & 1 != 0 || number(&c, 2, 8) != 0;
-            if partial { refuse(&c, Sense::BAD_FIELD) } else { tell(capacity_16(unit), number(&c, 10, 4)) }
+            if partial { refuse(&c, Sense::BAD_FIELD) } else { tell(capacity_16(facts), number(&c, 10, 4)) }
         }
         code::SYNCHRONIZE_10 | code::SYNCHRONIZE_16 => nothing(Work::Flush),
         _ => match extent(&c) {
-            Some((at, sectors)) => return moves(unit, &c, at, sectors),
+            Some((at, sectors)) => return moves(facts, &c, at, sectors),
             None => refuse(&c, Sense::NO_SUCH_COMMAND),
         },
     })
@@ -175,15 +176,15 @@ fn extent(cdb: &[u8; 16]) -> Option<(u64, u64)> {
     })
 }
 
-fn moves(unit: &Snapshot, cdb: &[u8; 16], at: u64, sectors: u64) -> Option<Command> {
+fn moves(facts: &Facts, cdb: &[u8; 16], at: u64, sectors: u64) -> Option<Command> {
     let write = cdb[0] & 0x0f == code::WRITE_6;
     if sectors > (REQUEST_MAX / SECTOR) as u64 {
         return None;
     }
-    if at > unit.sectors || sectors > unit.sectors - at {
+    if at > facts.sectors || sectors > facts.sectors - at {
         return Some(refuse(cdb, Sense::OUT_OF_RANGE));
     }
-    if write && unit.read_only {
+    if write && facts.read_only {
         return Some(refuse(cdb, Sense::WRITE_PROTECTED));
     }
     let sectors = sectors as usize;
@@ -249,18 +250,18 @@ fn direction(cdb: &[u8; 16]) -> Phase {
     }
 }
 
-fn capacity_10(unit: &Snapshot) -> Vec<u8> {
-    let last = u32::try_from(unit.sectors.saturating_sub(1)).unwrap_or(u32::MAX);
+fn capacity_10(facts: &Facts) -> Vec<u8> {
+    let last = u32::try_from(facts.sectors.saturating_sub(1)).unwrap_or(u32::MAX);
     [last.to_be_bytes(), (SECTOR as u32).to_be_bytes()].concat()
 }
 
-fn capacity_16(unit: &Snapshot) -> Vec<u8> {
+fn capacity_16(facts: &Facts) -> Vec<u8> {
     let mut out = vec![0; 32];
-    out[..8].copy_from_slice(&unit.sectors.saturating_sub(1).to_be_bytes());
+    out[..8].copy_from_slice(&facts.sectors.saturating_sub(1).to_be_bytes());
     out[8..12].copy_from_slice(&(SECTOR as u32).to_be_bytes());
-    out[13] = unit.identify.physical_log2 & 0x0f;
+    out[13] = facts.identify.physical_log2 & 0x0f;
     out[14] =
-        u8::from(unit.identify.trim) << 7 | u8::from(unit.identify.trim && unit.identify.trim_zeroes) << 6;
+        u8::from(facts.identify.trim) << 7 | u8::from(facts.identify.trim && facts.identify.trim_zeroes) << 6;
     out
 }
 
@@ -269,7 +270,7 @@ fn padded(text: &str, len: usize) -> impl Iterator<Item = u8> + '_ {
     text.bytes().chain(std::iter::repeat(b' ')).take(len)
 }
 
-/// Who makes disks that speak ATA, as SCSI hosts know it.
+/// The vendor that SCSI hosts see for disks that speak ATA.
 const VENDOR: &str = "ATA";
 
 fn inquiry(identify: &Identify, cdb: &[u8; 16]) -> Result<Vec<u8>, Sense> {

@@ -1,6 +1,6 @@
 //! The `raw` file: write a command, transfer its data, read its status.
 //!
-//! A pure state machine. Each write and read of the file comes in as bytes or a length, with a [`Snapshot`] of the
+//! A pure state machine. Each write and read of the file comes in as bytes or a length, with a [`Facts`] of the
 //! target; what comes out is a [`Step`]: done, refused, or a request for the engine whose outcome is fed back into
 //! [`Raw::answered`]. One handle has one machine, and the fs lets only one handle be open.
 //!
@@ -9,14 +9,14 @@
 //!    └──────write: one without, which is run at once─────────▶┘
 //! ```
 //!
-//! Whatever is out of turn or of the wrong length is invalid and takes the machine back to Command, so that it is never
-//! more than two failures away from taking a command. Reading where a command is expected is the end of the file.
+//! A call that is out of turn or of the wrong length is invalid and takes the machine back to Command, so that it is
+//! never more than two failures away from taking a command. Reading where a command is expected is the end of the file.
 //! A transfer that failed leaves the status to be read; a command without data that failed leaves nothing.
 
 use std::ops::Range;
 
-use super::limits::REQUEST_MAX;
 use crate::engine::{Error, Io, Outcome, Output, Pool, WriteBuf};
+use crate::fs::limits::REQUEST_MAX;
 use crate::wire::{Identify, SECTOR};
 
 mod ata;
@@ -28,17 +28,17 @@ use ata::Task;
 use scsi::Sense;
 
 /// A transfer above this, in bytes, may come in two pieces of which the first is not below it: the kernel gives a FUSE
-/// daemon no more pages at once than the largest request has, and a buffer that does not begin where a page begins lies in one
-/// more. The largest pages have 64 KiB.
+/// daemon no more pages at once than the largest request has, and a buffer that does not begin where a page begins lies
+/// in one more. The largest pages have 64 KiB.
 const WHOLE_MAX: usize = REQUEST_MAX - (64 << 10);
 
 /// The first byte of an ATA command, where a SCSI command has its code.
 const ATA: u8 = 0xff;
 
-/// What the machine has to know of the target.
+/// The facts about the target that a command depends on.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// What IDENTIFY said.
+pub struct Facts {
+    /// The target's answer to IDENTIFY.
     pub identify: Identify,
     /// Sectors of the disk, as shown.
     pub sectors: u64,
@@ -50,7 +50,7 @@ pub struct Snapshot {
     pub read_only: bool,
 }
 
-/// What a write or a read comes to.
+/// The result of a write or a read.
 #[derive(Debug)]
 pub enum Step {
     /// The write took that many bytes.
@@ -59,7 +59,7 @@ pub enum Step {
     Read(Vec<u8>),
     /// The engine is to do this on the whole disk; its outcome decides.
     Submit {
-        /// What to do.
+        /// The request.
         io: Io,
         /// Bytes of the disk that are different afterwards; empty if none.
         changes: Range<u64>,
@@ -75,11 +75,11 @@ enum Phase {
     None,
     /// From the target: at least so many bytes must be asked for.
     In(usize),
-    /// To the target: exactly so many bytes, or as many as you like if it is refused anyhow.
+    /// To the target: exactly so many bytes; None: any number, for the command is refused in any case.
     Out(Option<usize>),
 }
 
-/// What a command is to do.
+/// The work of a command.
 #[derive(Debug)]
 enum Work {
     /// It is answered with this data.
@@ -102,10 +102,10 @@ struct Command {
     form: Form,
 }
 
-/// Whose status it has.
+/// Which language it speaks, and so the form of its status.
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    /// A number; what is wrong is the sense. REQUEST SENSE takes the one away that it read.
+    /// A number; the sense says what is wrong. REQUEST SENSE takes the sense away that it has read.
     Scsi { refused: Option<Sense>, takes_sense: bool },
     /// A register FIS; these are the registers if the command is not carried out in one frame.
     Ata { registers: ata::Registers },
@@ -136,12 +136,12 @@ enum State {
     Status(Vec<u8>),
 }
 
-/// See the module.
+/// The state machine of one open `raw`.
 #[derive(Debug)]
 pub struct Raw {
     pool: Pool,
     state: State,
-    /// What REQUEST SENSE will say; kept until then.
+    /// The answer to the next REQUEST SENSE.
     sense: Option<Sense>,
 }
 
@@ -151,23 +151,23 @@ enum End {
     Done(Vec<u8>),
     /// The target refused it.
     Refused,
-    /// It was not carried out, or nobody knows.
+    /// It was not carried out, or it is not known whether it was.
     Broken(Error),
 }
 
 impl Raw {
-    /// The machine of a handle that was just opened.
+    /// The machine of a file that was just opened.
     pub fn new(pool: Pool) -> Raw {
         Raw { pool, state: State::Command, sense: None }
     }
 
-    /// Somebody writes.
-    pub fn write(&mut self, unit: &Snapshot, bytes: &[u8]) -> Step {
+    /// write(2).
+    pub fn write(&mut self, facts: &Facts, bytes: &[u8]) -> Step {
         match std::mem::replace(&mut self.state, State::Command) {
             State::Command => {
                 let parsed = match bytes.first() {
-                    Some(&ATA) => ata::parse(unit, bytes),
-                    _ => scsi::parse(unit, bytes, self.sense),
+                    Some(&ATA) => ata::parse(facts, bytes),
+                    _ => scsi::parse(facts, bytes, self.sense),
                 };
                 let Some(command) = parsed else { return Step::Error(Error::Invalid) };
                 if command.phase == Phase::None {
@@ -199,7 +199,7 @@ impl Raw {
         }
     }
 
-    /// Somebody reads.
+    /// read(2).
     pub fn read(&mut self, len: usize) -> Step {
         match std::mem::replace(&mut self.state, State::Command) {
             State::Command => Step::Read(Vec::new()),
@@ -221,7 +221,7 @@ impl Raw {
         }
     }
 
-    /// What became of the request of [`Step::Submit`].
+    /// The request of [`Step::Submit`] has ended.
     pub fn answered(&mut self, outcome: Outcome) -> Step {
         match std::mem::replace(&mut self.state, State::Command) {
             State::Busy(mut command, call) => {
@@ -254,14 +254,14 @@ impl Raw {
                 self.end(&command, call, end)
             }
             other => {
-                // Nobody asked. That would be a mistake of the caller's, and no reason to lose the state.
+                // There was no request. That is a mistake of the caller, and no reason to lose the state.
                 self.state = other;
                 Step::Error(Error::Invalid)
             }
         }
     }
 
-    /// Everything is there that the command needs.
+    /// All data that the command needs is there: runs it.
     fn run(&mut self, mut command: Command, call: Call, data: Vec<u8>) -> Step {
         let nothing = 0..0;
         let (io, changes) = match &mut command.work {
@@ -313,7 +313,7 @@ impl Raw {
             }),
         };
         match (call, end) {
-            // The status is of no use to who did not get the command through.
+            // The command was not taken: there is no status to read.
             (Call::Command(_), End::Broken(error)) => Step::Error(error),
             (_, End::Broken(error)) => {
                 self.state = State::Status(status);
@@ -343,7 +343,7 @@ impl Raw {
         }
     }
 
-    /// As much of the data as was asked for. What is left of a large transfer is for the next read.
+    /// As much of the data as was asked for. The rest of a large transfer is for the next read.
     fn hand_out(&mut self, mut data: Vec<u8>, len: usize, status: Vec<u8>, large: bool) -> Step {
         let rest = data.split_off(len.min(data.len()));
         let over = rest.is_empty() || !large;
