@@ -107,7 +107,7 @@ pub(super) fn read(sector: &[u8], sectors: u64) -> Result<Table, Reason> {
         }
         entries.push(entry);
     }
-    // A container is a range like any other here, and gone from the list after.
+    // The extended partition takes part in the check for overlaps, and is then left out of the list.
     found(entries.clone(), &[])?;
     let (containers, entries) = entries.into_iter().partition::<Vec<_>, _>(|e| extended.contains(&e.number));
     let mut containers = containers.into_iter().map(|e| (e.start.0, e.end.0));
