@@ -1,5 +1,6 @@
 //! Rules of the house, as a test over the source text: which layer may know which, where sockets and clocks are, how
-//! long a file may be, and what must not be left in it. A rule that is broken names the file, the line and the rule.
+//! long a file and how wide a comment may be, and what must not be left in them. A rule that is broken names the
+//! file, the line and the rule.
 #![allow(clippy::unwrap_used, reason = "a file that cannot be read ends the test")]
 
 use std::path::{Path, PathBuf};
