@@ -101,8 +101,8 @@ impl<I: Image> Bed<I> {
     }
 }
 
-/// A conversation: command, argument in hexadecimal, and the answer from the flags on (address and tag left out), padding
-/// included only as far as it is given; the rest must be zeros. `-` is silence.
+/// A conversation: command, argument in hexadecimal, and the answer from the flags on (address and tag left out),
+/// padding included only as far as it is given; the rest must be zeros. `-` is silence.
 fn converse(bed: &mut Bed<impl Image>, lines: &str) {
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let mut words = line.split_whitespace();
