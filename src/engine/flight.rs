@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use slab::Slab;
@@ -259,6 +260,21 @@ pub struct Flight {
     counter: u32,
 }
 
+impl Index<FrameId> for Flight {
+    type Output = Frame;
+
+    /// A frame that is known to be there: it has just been found, or created, and not settled since.
+    fn index(&self, id: FrameId) -> &Frame {
+        &self.frames[id.0 as usize]
+    }
+}
+
+impl IndexMut<FrameId> for Flight {
+    fn index_mut(&mut self, id: FrameId) -> &mut Frame {
+        &mut self.frames[id.0 as usize]
+    }
+}
+
 impl Flight {
     /// `seed` makes the first tag of the space; a restarted daemon must not take its predecessor's late answers for its own.
     pub fn new(space: TagSpace, seed: u32) -> Flight {
@@ -321,8 +337,7 @@ impl Flight {
     }
 
     /// Notes that an attempt leaves now; the caller has settled an earlier flying attempt. Returns its tag.
-    pub fn depart(&mut self, id: FrameId, path: PathId, place: Place, now: Time, due: Time) -> Option<Tag> {
-        self.frames.get(id.0 as usize)?;
+    pub fn depart(&mut self, id: FrameId, path: PathId, place: Place, now: Time, due: Time) -> Tag {
         let tag = self.fresh_tag();
         let attempt = Attempt { tag, path: Some(path), place, sent: now, flying: true };
         let frame = &mut self.frames[id.0 as usize];
@@ -343,7 +358,7 @@ impl Flight {
         };
         frame.attempts[free] = Some(attempt);
         self.tags.insert(tag.0, id);
-        Some(tag)
+        tag
     }
 
     /// Whose answer carries `tag`?
@@ -376,7 +391,7 @@ impl Flight {
 
     /// Attempts of this frame that could still arrive, `answered` aside: how many, and whether there are more than that.
     pub fn unanswered(&self, id: FrameId, answered: Option<Tag>) -> (u32, bool) {
-        let Some(frame) = self.get(id) else { return (0, false) };
+        let frame = &self[id];
         let known = frame.attempts().filter(|c| Some(c.tag) != answered).count() as u32;
         (known, frame.forgotten)
     }
@@ -441,7 +456,7 @@ mod tests {
         let mut seen = Vec::new();
         for i in 0..20 {
             f.ground(id);
-            let tag = f.depart(id, P, Place::Outside, Time(i), Time(i + 1)).unwrap();
+            let tag = f.depart(id, P, Place::Outside, Time(i), Time(i + 1));
             assert!(tag.is_ours() && tag.0 != u32::MAX);
             assert!(!seen.contains(&tag));
             seen.push(tag);
@@ -473,7 +488,7 @@ mod tests {
             assert!(!f.left_lately(space.tag(seed)), "the predecessor's, perhaps");
             let leave = |f: &mut Flight| {
                 let id = f.create(Work::Flush { req: 0, ext: true }, Sector(0), 0);
-                let tag = f.depart(id, P, Place::Outside, Time(0), Time(1)).unwrap();
+                let tag = f.depart(id, P, Place::Outside, Time(0), Time(1));
                 f.settle(id, Some(tag), None, Time(0));
                 tag
             };

@@ -220,7 +220,7 @@ impl<R> Device<R> {
 
     /// An IDENTIFY expired: asks again, or gives up. True if it was sent again.
     pub(super) fn identify_expired(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
-        let Some(frame) = self.flight.get_mut(id) else { return };
+        let frame = &self.flight[id];
         let expiries = frame.expiries;
         let Work::Identify { path } = frame.work else { return };
         if self.confirming == Some(id) {
@@ -442,16 +442,14 @@ impl<R> Device<R> {
             .map(|(frame, _)| frame)
             .collect();
         for frame in older {
-            let Some(f) = self.flight.get(frame) else { continue };
+            let f = &self.flight[frame];
             parts.push(Answered { work: f.work, at: f.at, count: f.count, redone: f.redone, came: now });
             self.release_place(frame);
             self.settle(frame, None, now);
         }
         for part in parts {
             let frame = self.flight.create(part.work, part.at, part.count);
-            if let Some(f) = self.flight.get_mut(frame) {
-                f.redone = part.redone;
-            }
+            self.flight[frame].redone = part.redone;
             self.line_up(frame);
         }
     }
@@ -470,9 +468,7 @@ impl<R> Device<R> {
         }
         for id in old {
             self.release_place(id);
-            if let Some(f) = self.flight.get_mut(id) {
-                f.expiries = 0;
-            }
+            self.flight[id].expiries = 0;
             self.line_up(id);
         }
         self.paths.restart();

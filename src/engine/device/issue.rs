@@ -124,7 +124,7 @@ impl<R> Device<R> {
                 self.lanes.pop_request(lane);
                 continue;
             }
-            let whole = self.reqs.get(id).map_or(0, Req::whole);
+            let whole = self.reqs[id].whole();
             if !self.paths.carries(whole, &self.settings) {
                 self.too_large(Some(id), now, sink);
                 continue;
@@ -132,7 +132,7 @@ impl<R> Device<R> {
             let Some(path) = self.paths.choose(now, None, whole, &self.settings) else { return false };
             let most = self.paths.get(path).map_or(1, |p| p.sectors(&self.settings));
             let ext = self.disk.flushing.kind() == FlushKind::FlushExt;
-            let Some(req) = self.reqs.get_mut(id) else { return false };
+            let req = &mut self.reqs[id];
             let work = req.next_work(id, most, ext);
             let over = req.all_issued() || work.is_none();
             req.queued = !over;
@@ -152,7 +152,7 @@ impl<R> Device<R> {
     /// Sectors that this work's frame must have room for, since nobody can split it.
     fn whole(&self, work: Work) -> u8 {
         match work {
-            Work::Raw { req } => self.reqs.get(req).map_or(0, Req::whole),
+            Work::Raw { req } => self.reqs[req].whole(),
             _ => 0,
         }
     }
@@ -186,7 +186,7 @@ impl<R> Device<R> {
     /// Sends a frame, or what it consists of if the path carries less than it holds.
     fn launch_in_pieces(&mut self, id: FrameId, path: PathId, now: Time, sink: &mut Sink<R>) {
         let mut most = self.paths.get(path).map_or(1, |p| p.sectors(&self.settings));
-        let Some(frame) = self.flight.get(id) else { return };
+        let frame = &self.flight[id];
         let (work, at, count, expiries, redone) =
             (frame.work, frame.at, frame.count, frame.expiries, frame.redone);
         // Every path learns by itself what it carries; this frame must not wait until the last one has.
@@ -211,10 +211,8 @@ impl<R> Device<R> {
                 other => other,
             };
             let piece = self.flight.create(work, Sector(at.0 + u64::from(done)), n);
-            if let Some(f) = self.flight.get_mut(piece) {
-                f.expiries = expiries;
-                f.redone = redone;
-            }
+            let f = &mut self.flight[piece];
+            (f.expiries, f.redone) = (expiries, redone);
             if done == 0 {
                 self.launch(piece, path, now, sink);
             } else {
@@ -226,7 +224,7 @@ impl<R> Device<R> {
 
     /// Sends one attempt of a frame over a path.
     pub(super) fn launch(&mut self, id: FrameId, to: PathId, now: Time, sink: &mut Sink<R>) {
-        let Some(frame) = self.flight.get(id) else { return };
+        let frame = &self.flight[id];
         let (work, expiries) = (frame.work, frame.expiries);
         let again = frame.last().is_some();
         let waited_for = matches!(work, Work::Identify { .. })
@@ -249,7 +247,7 @@ impl<R> Device<R> {
         if let Place::Ordered(_) = place {
             self.watch(to);
         }
-        let Some(tag) = self.flight.depart(id, to, place, now, due) else { return };
+        let tag = self.flight.depart(id, to, place, now, due);
         if let Some(transmit) = self.describe(id, to, tag) {
             sink.frames.push(transmit);
         }
@@ -257,24 +255,23 @@ impl<R> Device<R> {
 
     /// Sends a frame that does not wait for room: by the best path that is up at all.
     pub(super) fn dispatch_outside(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
-        let avoid = self.flight.get(id).and_then(|f| f.last()).and_then(|c| c.path);
+        let frame = &mut self.flight[id];
+        let avoid = frame.last().and_then(|c| c.path);
         // Where no way is left that is known to lead to the disk, IDENTIFY goes by one that may.
-        let identify = self.flight.get(id).is_some_and(|f| matches!(f.work, Work::Identify { .. }));
+        let identify = matches!(frame.work, Work::Identify { .. });
         match self.paths.choose_outside(avoid, identify) {
             Some(path) => self.launch(id, path, now, sink),
             None => {
                 // Try again when a path comes back, or give up with the request.
                 let due = now + ASK_AGAIN;
-                if let Some(f) = self.flight.get_mut(id) {
-                    f.due = due;
-                }
+                frame.due = due;
                 self.arm(due);
             }
         }
     }
 
     fn describe(&self, id: FrameId, to: PathId, tag: Tag) -> Option<Transmit> {
-        let frame = self.flight.get(id)?;
+        let frame = &self.flight[id];
         let path = self.paths.get(to)?;
         let lba48 = self.disk.info().lba48;
         let (command, ata, payload) = match frame.work {

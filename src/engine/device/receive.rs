@@ -26,6 +26,17 @@ const SHORT_MAX: u8 = 3;
 /// Quarantines end at multiples of this many µs.
 const TOGETHER: u64 = 16_384;
 
+/// An answer that has come and fits the one whose tag it carries.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    pub now: Time,
+    /// The frame, and which attempt of it.
+    pub id: FrameId,
+    pub attempt: Attempt,
+    /// What the frame does.
+    pub work: Work,
+}
+
 /// What an ATA answer said.
 enum Said<'a> {
     Ok(Ata, &'a [u8]),
@@ -78,12 +89,12 @@ impl<R> Device<R> {
                 Verdict::Taken
             }
             Owner::Frame(id, attempt) => {
-                let Some(frame) = self.flight.get(id) else { return Verdict::Unknown };
-                let taken = match frame.work {
+                let arrival = Arrival { now, id, attempt, work: self.flight[id].work };
+                let taken = match arrival.work {
                     Work::Query { .. } | Work::Holders { .. } | Work::Command { .. } => {
-                        self.receive_command(now, net, id, &attempt, header, body, sink)
+                        self.receive_command(arrival, net, header, body, sink)
                     }
-                    _ => self.receive_ata(now, id, &attempt, header, body, sink),
+                    _ => self.receive_ata(arrival, header, body, sink),
                 };
                 if taken {
                     Verdict::Taken
@@ -103,17 +114,8 @@ impl<R> Device<R> {
         }
     }
 
-    fn receive_ata(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        header: &Header,
-        body: &[u8],
-        sink: &mut Sink<R>,
-    ) -> bool {
-        let Some(frame) = self.flight.get(id) else { return false };
-        let (work, count) = (frame.work, frame.count);
+    fn receive_ata(&mut self, arrival: Arrival, header: &Header, body: &[u8], sink: &mut Sink<R>) -> bool {
+        let Arrival { now, id, work, .. } = arrival;
         if header.command != Command::Ata {
             return false;
         }
@@ -128,7 +130,9 @@ impl<R> Device<R> {
         // What is too short is as good as lost; what is longer carries padding.
         if let Said::Ok(_, data) = said {
             let wanted = match work {
-                Work::Read { .. } | Work::Gather { .. } | Work::Probe { .. } => usize::from(count) * SECTOR,
+                Work::Read { .. } | Work::Gather { .. } | Work::Probe { .. } => {
+                    usize::from(self.flight[id].count) * SECTOR
+                }
                 Work::Identify { .. } => IDENTIFY_LEN,
                 Work::Raw { req } => self.expected(req),
                 _ => 0,
@@ -140,11 +144,11 @@ impl<R> Device<R> {
                 return false;
             }
         }
-        self.account(now, id, attempt, work, sink);
+        self.account(arrival, sink);
         match work {
-            Work::Identify { path } => self.identify_answered(now, id, path, attempt, &said, sink),
-            Work::Probe { path } => self.probe_answered(now, id, path, attempt, &said, sink),
-            _ => self.data_answered(now, id, attempt, work, &said, sink),
+            Work::Identify { path } => self.identify_answered(arrival, path, &said, sink),
+            Work::Probe { path } => self.probe_answered(arrival, path, &said, sink),
+            _ => self.data_answered(arrival, &said, sink),
         }
         true
     }
@@ -159,8 +163,7 @@ impl<R> Device<R> {
 
     /// A raw command succeeded without its data. Once that may be an accident of the network.
     fn short(&mut self, now: Time, id: ReqId, sink: &mut Sink<R>) {
-        let Some(req) = self.reqs.get_mut(id) else { return };
-        if let Job::Ata(raw) = &mut req.job {
+        if let Job::Ata(raw) = &mut self.reqs[id].job {
             raw.short += 1;
             if raw.short >= SHORT_MAX || !raw.effect.repeatable {
                 self.fail(id, Error::Io, Cause::Short, now, sink);
@@ -169,14 +172,8 @@ impl<R> Device<R> {
     }
 
     /// Books a valid answer to its path, and finds what it overtook.
-    pub(super) fn account(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        work: Work,
-        sink: &mut Sink<R>,
-    ) {
+    pub(super) fn account(&mut self, arrival: Arrival, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, work } = arrival;
         // What a MAC says that has not proven itself is no sign of life of the disk that we know.
         let proven = attempt.path.and_then(|id| self.paths.get(id)).is_none_or(|p| p.trust != Trust::Proving);
         if proven {
@@ -203,7 +200,7 @@ impl<R> Device<R> {
             self.slow.sample(now, now.since(attempt.sent));
         }
         let size = match work {
-            Work::Read { .. } | Work::Write { .. } => self.flight.get(id).map_or(1, |f| f.count),
+            Work::Read { .. } | Work::Write { .. } => self.flight[id].count,
             _ => 1,
         };
         let Some(path_id) = attempt.path else { return };
@@ -259,7 +256,7 @@ impl<R> Device<R> {
     /// A frame's flying attempt is lost: the path pays for it, and the frame waits to be sent again.
     pub(super) fn lose(&mut self, id: FrameId, early: bool, now: Time, sink: &mut Sink<R>) {
         let Some(attempt) = self.flight.ground(id) else { return };
-        let Some(frame) = self.flight.get(id) else { return };
+        let frame = &self.flight[id];
         let (work, count, expiries) = (frame.work, frame.count, frame.expiries);
         if let Some(path_id) = attempt.path
             && let Some(path) = self.paths.get_mut(path_id)
@@ -297,9 +294,9 @@ impl<R> Device<R> {
 
     /// Ends a frame. Where another attempt of it could still change the disk, newer writes are held back.
     pub(super) fn settle(&mut self, id: FrameId, answered: Option<Tag>, now: Time) {
-        let Some(frame) = self.flight.get(id) else { return };
+        let work = self.flight[id].work;
         let mut quarantine = None;
-        if frame.work.modifies() || matches!(frame.work, Work::Command { .. }) {
+        if work.modifies() || matches!(work, Work::Command { .. }) {
             let (attempts, more) = self.flight.unanswered(id, answered);
             let (start, end) = self.reach(id);
             if (attempts > 0 || more) && start < end {
@@ -322,7 +319,7 @@ impl<R> Device<R> {
 
     /// The sectors that a frame may change, or the place of what a command may.
     fn reach(&self, id: FrameId) -> (u64, u64) {
-        let Some(frame) = self.flight.get(id) else { return (0, 0) };
+        let frame = &self.flight[id];
         match frame.work {
             Work::Write { .. } => (frame.at.0, frame.at.0 + u64::from(frame.count)),
             Work::Trim { req } => {
@@ -344,20 +341,13 @@ impl<R> Device<R> {
         }
     }
 
-    fn data_answered(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        work: Work,
-        said: &Said<'_>,
-        sink: &mut Sink<R>,
-    ) {
+    fn data_answered(&mut self, arrival: Arrival, said: &Said<'_>, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, work } = arrival;
         let Some(req) = work.request() else { return };
-        let Some(frame) = self.flight.get(id) else { return };
+        let frame = &self.flight[id];
         let answered = Answered { work, at: frame.at, count: frame.count, redone: frame.redone, came: now };
         let again = |req: &Req<R>| req.repeatable() && !(req.is_flush() && matches!(said, Said::Failed(_)));
-        if self.doubt.suspect() && self.reqs.get(req).is_some_and(again) {
+        if self.doubt.suspect() && again(&self.reqs[req]) {
             // It will be asked for anew.
             self.settle(id, Some(attempt.tag), now);
             return;
@@ -367,8 +357,8 @@ impl<R> Device<R> {
                 self.settle(id, Some(attempt.tag), now);
                 self.landed(req, answered, attempt.path, ata, data, sink);
             }
-            Said::Failed(ata) => self.refused_by_disk(now, id, attempt, req, work, ata, sink),
-            Said::Refused(refusal) => self.refused_by_target(now, id, attempt, req, work, *refusal, sink),
+            Said::Failed(ata) => self.refused_by_disk(arrival, req, ata, sink),
+            Said::Refused(refusal) => self.refused_by_target(arrival, req, *refusal, sink),
         }
     }
 
@@ -387,7 +377,7 @@ impl<R> Device<R> {
             p.stats.bytes += bytes as u64;
         }
         let doubtful = !self.doubt.confirmed();
-        let Some(req) = self.reqs.get_mut(req_id) else { return };
+        let req = &mut self.reqs[req_id];
         if doubtful {
             match work {
                 Work::Read { .. } | Work::Write { .. } => req.doubted.push(answered),
@@ -430,34 +420,23 @@ impl<R> Device<R> {
         self.check_complete(req_id, now, sink);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
-    fn refused_by_disk(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        req_id: ReqId,
-        work: Work,
-        ata: &Ata,
-        sink: &mut Sink<R>,
-    ) {
+    fn refused_by_disk(&mut self, arrival: Arrival, req_id: ReqId, ata: &Ata, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, work } = arrival;
         let cause = Cause::Ata { status: ata.command, error: ata.feature };
         match work {
             Work::Raw { .. } => {
                 // The user wants the registers, whatever they say.
                 self.settle(id, Some(attempt.tag), now);
-                if let Some(req) = self.reqs.get_mut(req_id)
-                    && let Job::Ata(raw) = &mut req.job
-                {
+                if let Job::Ata(raw) = &mut self.reqs[req_id].job {
                     raw.answer = Some((*ata, Vec::new()));
                 }
                 self.check_complete(req_id, now, sink);
             }
             Work::Flush { ext, .. } if is_echo(ext, ata) => {
-                self.flush_refused(now, id, attempt, req_id, (ext, Refused::Echoed, cause), sink);
+                self.flush_refused(arrival, req_id, (ext, Refused::Echoed, cause), sink);
             }
             Work::Flush { ext, .. } if ata.feature & error::ABRT != 0 => {
-                self.flush_refused(now, id, attempt, req_id, (ext, Refused::Aborted, cause), sink);
+                self.flush_refused(arrival, req_id, (ext, Refused::Aborted, cause), sink);
             }
             Work::Trim { .. } if ata.feature & error::ABRT != 0 => {
                 self.disk.refused_trim();
@@ -475,18 +454,9 @@ impl<R> Device<R> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
-    fn refused_by_target(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        req_id: ReqId,
-        work: Work,
-        refusal: Refusal,
-        sink: &mut Sink<R>,
-    ) {
-        let count = self.flight.get(id).map_or(0, |f| f.count);
+    fn refused_by_target(&mut self, arrival: Arrival, req_id: ReqId, refusal: Refusal, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, work } = arrival;
+        let count = self.flight[id].count;
         match (work, refusal) {
             (Work::Read { .. } | Work::Write { .. }, Refusal::BadArgument) if count > 1 => {
                 // Larger than it takes, whatever it advertised: smaller frames, and ask for its limits.
@@ -505,7 +475,7 @@ impl<R> Device<R> {
             }
             (Work::Flush { ext, .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
                 let cause = Cause::Aoe(refusal);
-                self.flush_refused(now, id, attempt, req_id, (ext, Refused::Unknown, cause), sink);
+                self.flush_refused(arrival, req_id, (ext, Refused::Unknown, cause), sink);
             }
             (Work::Trim { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
                 self.disk.refused_trim();
@@ -528,15 +498,8 @@ impl<R> Device<R> {
         }
     }
 
-    fn identify_answered(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        path: PathId,
-        attempt: &Attempt,
-        said: &Said<'_>,
-        sink: &mut Sink<R>,
-    ) {
+    fn identify_answered(&mut self, arrival: Arrival, path: PathId, said: &Said<'_>, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, .. } = arrival;
         self.flight.settle(id, Some(attempt.tag), None, now);
         if self.confirming == Some(id) {
             self.confirming = None;
@@ -557,16 +520,9 @@ impl<R> Device<R> {
         }
     }
 
-    fn probe_answered(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        path_id: PathId,
-        attempt: &Attempt,
-        said: &Said<'_>,
-        sink: &mut Sink<R>,
-    ) {
-        let count = self.flight.get(id).map_or(1, |f| f.count);
+    fn probe_answered(&mut self, arrival: Arrival, path_id: PathId, said: &Said<'_>, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, .. } = arrival;
+        let count = self.flight[id].count;
         self.flight.settle(id, Some(attempt.tag), None, now);
         if let Said::Refused(_) | Said::Failed(..) = said {
             return;

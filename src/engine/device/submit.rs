@@ -218,7 +218,7 @@ impl<R> Device<R> {
 
     /// A request has its lock. A command leaves at once; what moves sectors goes into a lane.
     fn begin(&mut self, id: ReqId, now: Time, sink: &mut Sink<R>) {
-        if self.reqs.get(id).is_some_and(Req::is_command) {
+        if self.reqs[id].is_command() {
             let frame = self.flight.create(Work::Command { req: id }, Sector(0), 0);
             self.dispatch_outside(frame, now, sink);
         } else {
@@ -258,7 +258,7 @@ impl<R> Device<R> {
     pub(super) fn lock(&mut self, id: ReqId, now: Time) -> bool {
         let next = self.locks.expire(now);
         self.arm(next);
-        let Some(req) = self.reqs.get_mut(id) else { return false };
+        let req = &mut self.reqs[id];
         let place = req.place();
         let taken = match &mut req.job {
             Job::Write { span, lock, .. } | Job::Trim { span, lock } => {
@@ -313,7 +313,7 @@ impl<R> Device<R> {
 
     /// A request has its lock: what it needs first goes into a lane.
     pub(super) fn start(&mut self, id: ReqId) {
-        let Some(req) = self.reqs.get_mut(id) else { return };
+        let req = &mut self.reqs[id];
         if let Job::Write { span, bytes: Bytes::Edges { data, missing }, .. } = &mut req.job {
             let last = (span.sectors - 1) as usize;
             let head = (data.head != 0 || (last == 0 && data.tail() != 0)).then_some(0);
@@ -332,7 +332,7 @@ impl<R> Device<R> {
 
     /// A request has frames to issue.
     fn queue(&mut self, id: ReqId) {
-        let Some(req) = self.reqs.get_mut(id) else { return };
+        let req = &mut self.reqs[id];
         if !req.queued {
             req.queued = true;
             self.lanes.push_request(req.lane(), id);
@@ -341,20 +341,21 @@ impl<R> Device<R> {
 
     /// May another attempt of the frame be sent?
     fn may_leave(&self, id: FrameId) -> bool {
-        let Some(frame) = self.flight.get(id) else { return false };
+        let frame = &self.flight[id];
         let Work::Raw { req } = frame.work else { return true };
-        match self.reqs.get(req).map(|r| &r.job) {
-            Some(Job::Ata(raw)) => raw.effect.repeatable || frame.last().is_none(),
+        match &self.reqs[req].job {
+            Job::Ata(raw) => raw.effect.repeatable || frame.last().is_none(),
             _ => true,
         }
     }
 
     /// A frame waits to be sent (again). One that must not be sent twice only waits for its answer.
     pub(super) fn line_up(&mut self, id: FrameId) {
-        if self.may_leave(id)
-            && let Some(frame) = self.flight.get_mut(id)
-            && !frame.queued
-        {
+        if !self.may_leave(id) {
+            return;
+        }
+        let frame = &mut self.flight[id];
+        if !frame.queued {
             frame.queued = true;
             self.lanes.push_frame(frame.work.lane(), id);
         }
@@ -362,8 +363,7 @@ impl<R> Device<R> {
 
     /// The sector around an edge of a write has arrived.
     pub(super) fn gathered(&mut self, id: ReqId, index: usize, sector: &[u8]) {
-        let Some(req) = self.reqs.get_mut(id) else { return };
-        let Job::Write { bytes, .. } = &mut req.job else { return };
+        let Job::Write { bytes, .. } = &mut self.reqs[id].job else { return };
         let Bytes::Edges { data, missing } = bytes else { return };
         data.fill_around(index, sector);
         *missing = missing.saturating_sub(1);
@@ -378,7 +378,7 @@ impl<R> Device<R> {
     /// Some of the request's answers are in: ends it if they all are and the disk is confirmed.
     pub(super) fn check_complete(&mut self, id: ReqId, now: Time, sink: &mut Sink<R>) {
         let doubtful = !self.doubt.confirmed();
-        let Some(req) = self.reqs.get_mut(id) else { return };
+        let req = &mut self.reqs[id];
         if !req.complete() || req.held {
             return;
         }
