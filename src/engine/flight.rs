@@ -21,8 +21,9 @@ use crate::wire::{Sector, Tag};
 
 /// Attempts that a frame remembers, the newest ones. With the timeout doubling, six cover more than ten seconds.
 const REMEMBERED: usize = 6;
-/// Tags that left so lately that one which is known no more was answered, not forged: no network keeps an answer for longer.
-/// One in 512 of all, so that a stranger's meets them by chance only.
+/// Of an unknown tag that is one of the last so many, the answer has come before: it was not forged. No network
+/// keeps an answer for longer than these tags last. They are one in 512 of all, so that a foreign tag is among them
+/// only by chance.
 const LATELY: u32 = 1 << 16;
 /// Strays that are remembered at once, and how long: twice the longest timeout.
 const STRAYS_MAX: usize = 4096;
@@ -43,13 +44,13 @@ pub enum Work {
     Flush { req: ReqId, ext: bool },
     /// Any ATA command of the raw file.
     Raw { req: ReqId },
-    /// Config, mask or reserve, for somebody who waits.
+    /// Config, mask or reserve, for a request.
     Command { req: ReqId },
     /// IDENTIFY over one path: confirms the disk, or proves the path.
     Identify { path: PathId },
     /// A config query over one path, for its limits.
     Query { path: PathId },
-    /// Who holds the target, for the log.
+    /// Which hosts hold the target, for the log.
     Holders { path: PathId },
     /// A full-size read whose request is padded to the same size: both directions of one path.
     Probe { path: PathId },
@@ -70,7 +71,7 @@ impl Work {
         }
     }
 
-    /// As what its round trip is counted; IDENTIFY, queries and what the raw file sends are not.
+    /// The kind of request that its round trip is counted for; none for IDENTIFY, queries and raw commands.
     pub fn op(self) -> Option<Op> {
         match self {
             Work::Read { .. } | Work::Gather { .. } => Some(Op::Read),
@@ -85,8 +86,8 @@ impl Work {
         matches!(self, Work::Write { .. } | Work::Trim { .. } | Work::Raw { .. })
     }
 
-    /// Must the disk be confirmed before it leaves? Reads are answered only after the confirmation, so after mere silence they
-    /// may leave; the edges of a write may not, since they will be written.
+    /// Must the disk be confirmed before it leaves? Reads are answered only after the confirmation, so after mere
+    /// silence they may leave. The edges of a write may not, since they will be written.
     pub fn needs_trust(self) -> bool {
         self.modifies() || matches!(self, Work::Flush { .. } | Work::Gather { .. })
     }
@@ -101,7 +102,7 @@ impl Work {
         !self.asks() && !matches!(self, Work::Identify { .. } | Work::Probe { .. } | Work::Command { .. })
     }
 
-    /// Is it a question of ours that does not matter if it is lost?
+    /// Is it a question of ours whose loss does not matter?
     pub fn asks(self) -> bool {
         matches!(self, Work::Query { .. } | Work::Holders { .. })
     }
@@ -138,7 +139,7 @@ pub struct Frame {
     pub count: u8,
     /// Attempts that expired; the timeout doubles with each.
     pub expiries: u8,
-    /// How often its sectors were asked for again because of who may have answered.
+    /// How often its sectors were asked for again because another disk may have answered.
     pub redone: u8,
     /// Attempts given up before the timer because nothing at all was answered.
     pub tails: u8,
@@ -199,13 +200,13 @@ impl Hasher for TagHasher {
     }
 }
 
-/// Bits of a tag that count; the others say whose it is.
+/// Bits of a tag that count; the others say which daemon it belongs to.
 const COUNTER_BITS: u32 = 25;
 
 /// The tags of one daemon: bit 31, which of 64 daemons in this network namespace, and a counter.
 ///
-/// Two daemons on one interface have one MAC, and each sees the answers to the other. If their tags could meet, one would
-/// take the other's data for its own.
+/// Two daemons on one interface have one MAC, and each sees the answers to the other. If their tags could meet, one
+/// would take the other's data for its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TagSpace(u32);
 
@@ -244,7 +245,7 @@ type TagMap<V> = HashMap<u32, V, BuildHasherDefault<TagHasher>>;
 pub enum Owner {
     /// A frame that waits for it, and the attempt.
     Frame(FrameId, Attempt),
-    /// An attempt that nobody waits for any more.
+    /// An attempt that no frame waits for any more.
     Stray(Stray),
 }
 
@@ -263,7 +264,7 @@ pub struct Flight {
 impl Index<FrameId> for Flight {
     type Output = Frame;
 
-    /// A frame that is known to be there: it has just been found, or created, and not settled since.
+    /// A frame that is known to be there: the caller has just found or created it, and has not settled it since.
     fn index(&self, id: FrameId) -> &Frame {
         &self.frames[id.0 as usize]
     }
@@ -276,7 +277,8 @@ impl IndexMut<FrameId> for Flight {
 }
 
 impl Flight {
-    /// `seed` makes the first tag of the space; a restarted daemon must not take its predecessor's late answers for its own.
+    /// `seed` makes the first tag of the space; a restarted daemon must not take late answers to its predecessor for
+    /// its own.
     pub fn new(space: TagSpace, seed: u32) -> Flight {
         Flight {
             frames: Slab::new(),
@@ -361,7 +363,7 @@ impl Flight {
         tag
     }
 
-    /// Whose answer carries `tag`?
+    /// What does an answer with this tag belong to?
     pub fn owner(&self, tag: Tag) -> Option<Owner> {
         if let Some(&id) = self.tags.get(&tag.0) {
             let attempt = self.get(id)?.attempts().find(|c| c.tag == tag)?;
@@ -370,7 +372,7 @@ impl Flight {
         self.strays.get(&tag.0).map(|s| Owner::Stray(*s))
     }
 
-    /// Is it a tag that left lately? If nobody owns it, its frame was answered.
+    /// Is it a tag that left lately? If it belongs to nothing now, its frame was answered.
     pub fn left_lately(&self, tag: Tag) -> bool {
         let left = self.counter.wrapping_sub(self.first).min(LATELY);
         self.space.contains(tag) && self.space.age(tag, self.counter) < left
@@ -389,7 +391,8 @@ impl Flight {
         self.strays.remove(&tag.0);
     }
 
-    /// Attempts of this frame that could still arrive, `answered` aside: how many, and whether there are more than that.
+    /// Attempts of this frame that could still arrive, `answered` aside: how many, and whether there are more than
+    /// that.
     pub fn unanswered(&self, id: FrameId, answered: Option<Tag>) -> (u32, bool) {
         let frame = &self[id];
         let known = frame.attempts().filter(|c| Some(c.tag) != answered).count() as u32;

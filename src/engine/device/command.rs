@@ -1,4 +1,4 @@
-//! Answers to the commands that are not ATA: config, mask, reserve. And who holds a target that is reserved.
+//! Answers to the commands that are not ATA: config, mask, reserve. And which hosts hold a target that is reserved.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::engine::request::{Error, Job, Output, Reservation};
 use crate::engine::time::Time;
 use crate::wire::{Command, Config, Header, Mac, Mask, MaskError, MaskVerb, Refusal, Reserve, Sector, Verb};
 
-/// How often at most the target is asked who holds it, however many requests it refuses.
+/// How often at most the target is asked which hosts hold it, however many requests it refuses.
 const HOLDERS_EVERY: Duration = Duration::from_secs(1);
 
 impl<R> Device<R> {
@@ -72,7 +72,7 @@ impl<R> Device<R> {
         true
     }
 
-    /// The target says that somebody else holds it. The log is to say who.
+    /// The target says that another host holds it. The log is to say which.
     pub(super) fn ask_holders(&mut self, path: Option<PathId>, now: Time, sink: &mut Sink<R>) {
         let Some(path) = path.filter(|id| self.paths.get(*id).is_some_and(|p| p.up)) else { return };
         if now >= self.holders_at {
@@ -128,7 +128,8 @@ fn reserve_answer(header: &Header, body: &[u8], what: &Reservation) -> Option<Re
         Some(Refusal::Reserved) => {
             let Ok((_, macs)) = Reserve::parse(body) else { return Some(Err(Error::Busy)) };
             let held: Vec<Mac> = macs.collect();
-            // An earlier attempt made it so, its answer was lost, and we are not on the list that was asked for.
+            // An earlier attempt reserved it and its answer was lost; this host itself is not on the list that was
+            // asked for.
             let done = matches!(what, Reservation::Set(wanted) if !wanted.is_empty() && *wanted == held);
             Some(if done { Ok(Output::Macs(held)) } else { Err(Error::Busy) })
         }

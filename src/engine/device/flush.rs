@@ -1,4 +1,4 @@
-//! What a flush that the target does not do comes to.
+//! What follows if the target does not do a flush.
 
 use super::receive::Arrival;
 use super::{Device, Sink};
@@ -10,8 +10,8 @@ use crate::engine::request::{Error, Job};
 use crate::wire::{FlushKind, Sector};
 
 impl<R> Device<R> {
-    /// The target did not flush: the other opcode is tried, or the request fails, or the target has none. Another flush may have
-    /// found that out already.
+    /// The target did not flush: the other opcode is tried, or the request fails, or the target has no flush.
+    /// Another request may have found that out already.
     pub(super) fn flush_refused(
         &mut self,
         arrival: Arrival,
@@ -42,7 +42,8 @@ impl<R> Device<R> {
             Next::Fail => self.refused(req_id, Error::Io, cause, now, sink),
             Next::None => {
                 *done = true;
-                // Another disk may have said it: this request is asked again where that is possible, and the next one in any case.
+                // Another disk may have said it: this request is asked again where that is possible, and the next
+                // one in any case.
                 if doubtful {
                     self.reqs[req_id].unsure.get_or_insert(now);
                 } else if !known {

@@ -16,7 +16,8 @@ use crate::wire::{
     RESERVE_LEN, Reserve, ReserveVerb, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, fill_trim,
 };
 
-/// Attempts of a frame that expired before it leaves sector by sector. From [`SAME`] on it leaves in pieces of [`PLAIN`].
+/// Expired attempts of a frame after which it leaves sector by sector. From [`SAME`] on it leaves in pieces of
+/// [`PLAIN`].
 const SINGLE: u8 = SAME + 2;
 
 impl<R> Device<R> {
@@ -50,7 +51,7 @@ impl<R> Device<R> {
             issued = true;
         }
         if issued {
-            // After the work: a target with one buffer must not lose it to a question.
+            // This comes after the work: a target with one buffer must not lose a write to a question.
             self.refresh_paths(now, sink);
         }
         self.keep_asking(now, sink);
@@ -81,7 +82,8 @@ impl<R> Device<R> {
 
     fn issue_again(&mut self, lane: Lane, now: Time, sink: &mut Sink<R>) -> bool {
         while let Some(id) = self.lanes.first_frame(lane) {
-            // A place in the lane may outlive its frame, and the frame's number may be another's by now, of the other lane.
+            // A place in the lane may outlive its frame, and the frame's number may belong to another frame by now,
+            // of the other lane.
             let here = |f: &&Frame| f.queued && f.work.lane() == lane;
             let Some(frame) = self.flight.get(id).filter(here) else {
                 self.lanes.pop_frame(lane);
@@ -89,8 +91,8 @@ impl<R> Device<R> {
             };
             let (work, last, expiries) = (frame.work, frame.last().copied(), frame.expiries);
             if work.needs_trust() && last.is_some_and(|c| self.doubt.unheard_since(c.sent)) {
-                // Nothing was heard since that attempt left: whoever is there now may not be who it was sent to.
-                // What is only a little late is not worth a line in the log.
+                // Nothing was heard since that attempt left: the disk that is there now may be another than the one
+                // it was sent to. What is only a little late is not worth a line in the log.
                 let why = (expiries > 0).then_some("a write was not answered");
                 self.raise_doubt(now, why, sink);
                 return false;
@@ -149,7 +151,7 @@ impl<R> Device<R> {
         false
     }
 
-    /// Sectors that this work's frame must have room for, since nobody can split it.
+    /// Sectors that this work's frame must have room for, since it cannot be split.
     fn whole(&self, work: Work) -> u8 {
         match work {
             Work::Raw { req } => self.reqs[req].whole(),
@@ -157,14 +159,15 @@ impl<R> Device<R> {
         }
     }
 
-    /// What the raw command needs, no path carries any more.
+    /// No path carries any more what the raw command needs.
     fn too_large(&mut self, req: Option<ReqId>, now: Time, sink: &mut Sink<R>) {
         if let Some(req) = req {
             self.fail(req, Error::Invalid, Cause::TooLarge, now, sink);
         }
     }
 
-    /// Where there are several paths, those that were silent show that the disk is still behind them before they carry work.
+    /// Where there are several paths, a path that was silent shows that the disk is still behind it before it
+    /// carries work.
     fn refresh_paths(&mut self, now: Time, sink: &mut Sink<R>) {
         if !self.paths.several() {
             return;
@@ -237,7 +240,7 @@ impl<R> Device<R> {
         if work.slow() {
             patience = patience.max(slow);
         } else if matches!(work, Work::Identify { .. }) && waited_for {
-            // Somebody waits for the target to return: ask at least once a second.
+            // A request waits for the target to return: ask at least once a second.
             patience = patience.min(ASK_AGAIN);
         }
         path.stats.sent += 1;

@@ -1,4 +1,4 @@
-//! Answers: whose they are, whether they fit, and what follows.
+//! Answers: which frame each belongs to, whether it fits, and what follows.
 
 use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
@@ -14,10 +14,11 @@ use crate::wire::{
     Ata, Command, Header, IDENTIFY_LEN, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, error,
 };
 
-/// A stale attempt lives at most this long in a network that was never seen slower, and longer in one that was.
+/// An attempt that is late can arrive for this long in a network that was never seen slower, and for longer in one
+/// that was.
 const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(1);
-/// But no longer than this: one target that was stopped for a minute and then answered must not make every later overlap
-/// wait past its deadline. Four of the longest timeouts.
+/// But no longer than this, which is four of the longest timeouts: a target that was stopped for a minute and then
+/// answered must not make every later write of the same sectors wait past its deadline.
 const QUARANTINE_MAX: std::time::Duration = std::time::Duration::from_secs(32);
 
 /// Answers without their data after which a raw command is believed to bring none.
@@ -55,7 +56,7 @@ impl<R> Device<R> {
         sink: &mut Sink<R>,
     ) -> Verdict {
         let Some(owner) = self.flight.owner(header.tag) else {
-            // A config reply may answer the discovery: whoever finds that it does not calls `unexpected`.
+            // A config reply may answer the discovery: the caller asks it, and calls `unexpected` if it does not.
             if header.command != Command::Config {
                 self.unexpected(header.tag);
             }
@@ -77,7 +78,7 @@ impl<R> Device<R> {
                     && let Some(path) = self.paths.get_mut(path_id)
                 {
                     path.late(stray.place);
-                    // Another's delay may be that of a disk that empties its cache.
+                    // The delay of any other may be that of a disk that empties its cache.
                     if matches!(stray.place, Place::Ordered(_)) {
                         path.rtt.sample(now, now.since(stray.sent));
                         self.watch(path_id);
@@ -106,7 +107,7 @@ impl<R> Device<R> {
         }
     }
 
-    /// Counts an answer that nobody waits for: the network made two of one, or nobody had asked.
+    /// Counts an answer that belongs to nothing: the network made two of one, or no question was asked.
     pub fn unexpected(&mut self, tag: Tag) {
         match self.flight.left_lately(tag) {
             true => self.stats.duplicates += 1,
@@ -174,7 +175,7 @@ impl<R> Device<R> {
     /// Books a valid answer to its path, and finds what it overtook.
     pub(super) fn account(&mut self, arrival: Arrival, sink: &mut Sink<R>) {
         let Arrival { now, id, attempt, work } = arrival;
-        // What a MAC says that has not proven itself is no sign of life of the disk that we know.
+        // A MAC that has not proven itself is no sign of life of the disk that we know.
         let proven = attempt.path.and_then(|id| self.paths.get(id)).is_none_or(|p| p.trust != Trust::Proving);
         if proven {
             let silent = self.doubt.heard(now);
@@ -224,7 +225,7 @@ impl<R> Device<R> {
         self.give_up_overtaken(path_id, now, sink);
     }
 
-    /// Attempts that younger ones overtook are lost.
+    /// Attempts that were overtaken by younger ones are lost.
     pub(super) fn give_up_overtaken(&mut self, path_id: PathId, now: Time, sink: &mut Sink<R>) {
         while let Some(old) = self.paths.get(path_id).and_then(|p| p.overtaken(now)) {
             if let Some(path) = self.paths.get_mut(path_id) {
@@ -235,7 +236,7 @@ impl<R> Device<R> {
         self.watch(path_id);
     }
 
-    /// Comes back when the path's oldest attempt counts as overtaken, or its last ones as lost.
+    /// Sets the timer to when the path's oldest attempt counts as overtaken, or its last ones as lost.
     pub(super) fn watch(&mut self, path_id: PathId) {
         let overtaken = self.paths.get(path_id).and_then(|p| p.overtaken_at());
         if let Some(at) = overtaken.or_else(|| self.tail(path_id).map(|tail| tail.1)) {
@@ -248,7 +249,7 @@ impl<R> Device<R> {
         let path = self.paths.get(path_id)?;
         let id = path.oldest()?;
         let frame = self.flight.get(id)?;
-        // With the timer's first expiry it is the timer's.
+        // From its first timeout on, the frame is sent again by its timeout only.
         let tails = if frame.expiries > 0 { TAILS } else { frame.tails };
         Some((id, path.tail_at(tails)?))
     }
@@ -302,13 +303,15 @@ impl<R> Device<R> {
             if (attempts > 0 || more) && start < end {
                 let slowest = self.paths.slowest();
                 let mut until = now + QUARANTINE.max((slowest * 4).min(QUARANTINE_MAX));
-                // Under loss there are hundreds a second: they end together, not each by a wake-up of its own.
+                // Under loss there are hundreds of them a second: they end together, and not each by a wake-up of
+                // its own.
                 until.0 = until.0.next_multiple_of(TOGETHER);
                 self.arm(until);
                 let attempts = if more { u32::MAX } else { attempts };
                 quarantine = Some(self.locks.quarantine(start, end, attempts, until));
                 if self.locks.full() {
-                    // What may not be sent a second time waits for the first of them, not for the last.
+                    // Frames that may not be sent a second time wait for the first quarantine to end, not for the
+                    // last.
                     let next = self.locks.awaited_end();
                     self.arm(next);
                 }
@@ -388,7 +391,7 @@ impl<R> Device<R> {
             if let Work::Gather { .. } = work
                 && req.redone < REDO_MAX
             {
-                // Another disk's bytes around the edges would be written to this one.
+                // Bytes of another disk around the edges would be written to this one.
                 req.redone += 1;
                 let frame = self.flight.create(work, Sector(at), count);
                 self.line_up(frame);
@@ -425,7 +428,7 @@ impl<R> Device<R> {
         let cause = Cause::Ata { status: ata.command, error: ata.feature };
         match work {
             Work::Raw { .. } => {
-                // The user wants the registers, whatever they say.
+                // The program wants the registers, whatever they say.
                 self.settle(id, Some(attempt.tag), now);
                 if let Job::Ata(raw) = &mut self.reqs[req_id].job {
                     raw.answer = Some((*ata, Vec::new()));
@@ -459,7 +462,8 @@ impl<R> Device<R> {
         let count = self.flight[id].count;
         match (work, refusal) {
             (Work::Read { .. } | Work::Write { .. }, Refusal::BadArgument) if count > 1 => {
-                // Larger than it takes, whatever it advertised: smaller frames, and ask for its limits.
+                // The frame is larger than the target takes, whatever it advertised: use smaller ones, and ask for
+                // its limits.
                 if let Some(path_id) = attempt.path {
                     if let Some(path) = self.paths.get_mut(path_id) {
                         path.ladder.refused(count, now);
