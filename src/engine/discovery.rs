@@ -229,36 +229,8 @@ impl Discovery {
             // The answer to another initiator of this host.
             return;
         }
-        let way = (net, mac, mtu, config.sectors);
-        let room = self.has_room(asked);
-        match self.candidates.get_mut(&addr) {
-            None if !room => {
-                self.refused += 1;
-                return;
-            }
-            None => self.add(now, addr, way, asked),
-            Some(c) => {
-                let same = c.way() == (net, mac);
-                match c.stage {
-                    Stage::Quiet => {}
-                    _ if !asked => return,
-                    Stage::Limits if same || !c.answered => {}
-                    _ if same => return,
-                    _ => {
-                        if c.more.len() < MORE_MAX && !c.more.iter().any(|m| (m.0, m.1) == (net, mac)) {
-                            c.more.push(way);
-                        }
-                        return;
-                    }
-                }
-                let answered = asked || (same && c.answered);
-                if !answered && c.answered && self.announced >= ANNOUNCED_MAX {
-                    self.refused += 1;
-                    return;
-                }
-                self.stop_asking(addr);
-                self.turn_to(addr, way, answered);
-            }
+        if !self.note(now, addr, (net, mac, mtu, config.sectors), asked) {
+            return;
         }
         let Some(c) = self.candidates.get_mut(&addr) else { return };
         if asked {
@@ -274,6 +246,41 @@ impl Discovery {
         self.timer = self.timer.min(at);
         self.line_up(addr);
         self.ask_more(now, net, frames);
+    }
+
+    /// Notes a way to an address. True: the candidate is asked anew, by this way.
+    fn note(&mut self, now: Time, addr: Addr, way: (NetId, Mac, usize, u8), asked: bool) -> bool {
+        let room = self.has_room(asked);
+        match self.candidates.get_mut(&addr) {
+            None if !room => {
+                self.refused += 1;
+                return false;
+            }
+            None => self.add(now, addr, way, asked),
+            Some(c) => {
+                let same = c.way() == (way.0, way.1);
+                match c.stage {
+                    Stage::Quiet => {}
+                    _ if !asked => return false,
+                    Stage::Limits if same || !c.answered => {}
+                    _ if same => return false,
+                    _ => {
+                        if c.more.len() < MORE_MAX && !c.more.iter().any(|m| (m.0, m.1) == (way.0, way.1)) {
+                            c.more.push(way);
+                        }
+                        return false;
+                    }
+                }
+                let answered = asked || (same && c.answered);
+                if !answered && c.answered && self.announced >= ANNOUNCED_MAX {
+                    self.refused += 1;
+                    return false;
+                }
+                self.stop_asking(addr);
+                self.turn_to(addr, way, answered);
+            }
+        }
+        true
     }
 
     fn has_room(&self, answered: bool) -> bool {

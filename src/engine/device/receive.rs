@@ -2,7 +2,7 @@
 
 use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
-use crate::engine::flight::{Attempt, Owner, Work};
+use crate::engine::flight::{Attempt, Owner, Stray, Work};
 use crate::engine::flushing::{Refused, is_echo};
 use crate::engine::ids::{FrameId, NetId, PathId, ReqId};
 use crate::engine::limits::{ASK_AGAIN, PLAIN, REDO_MAX};
@@ -72,21 +72,7 @@ impl<R> Device<R> {
         }
         match owner {
             Owner::Stray(stray) => {
-                self.stats.duplicates += 1;
-                self.flight.forget_stray(header.tag);
-                if let Some(path_id) = stray.path
-                    && let Some(path) = self.paths.get_mut(path_id)
-                {
-                    path.late(stray.place);
-                    // The delay of any other may be that of a disk that empties its cache.
-                    if matches!(stray.place, Place::Ordered(_)) {
-                        path.rtt.sample(now, now.since(stray.sent));
-                        self.watch(path_id);
-                    }
-                }
-                if let Some(quarantine) = stray.quarantine {
-                    self.locks.attempt_settled(quarantine);
-                }
+                self.receive_late(now, header.tag, &stray);
                 Verdict::Taken
             }
             Owner::Frame(id, attempt) => {
@@ -104,6 +90,25 @@ impl<R> Device<R> {
                     Verdict::Mismatched
                 }
             }
+        }
+    }
+
+    /// An attempt is answered that no frame waits for any more.
+    fn receive_late(&mut self, now: Time, tag: Tag, stray: &Stray) {
+        self.stats.duplicates += 1;
+        self.flight.forget_stray(tag);
+        if let Some(path_id) = stray.path
+            && let Some(path) = self.paths.get_mut(path_id)
+        {
+            path.late(stray.place);
+            // The delay of any other may be that of a disk that empties its cache.
+            if matches!(stray.place, Place::Ordered(_)) {
+                path.rtt.sample(now, now.since(stray.sent));
+                self.watch(path_id);
+            }
+        }
+        if let Some(quarantine) = stray.quarantine {
+            self.locks.attempt_settled(quarantine);
         }
     }
 
