@@ -29,6 +29,10 @@ const CHUNK: u64 = 128 << 10;
 const LONGEST: u64 = 1 << 20;
 /// Reads of one stream may arrive in another order than they were asked in, by so many bytes.
 const NEAR: u64 = 1 << 20;
+/// A read whose buffer begins within a page comes in two parts, where it needs more pages than a request of the
+/// kernel has. The second part has fewer bytes than this page, and what is to follow both must be on its way when
+/// the first part is there.
+const SPLIT: u64 = 4096;
 /// A target that takes longer than [`AGE`] for a fetch is not asked for another one of the same reader for this
 /// long: that one would be too old as well, and would hold up what the reader asks for itself.
 const REST: Duration = Duration::from_secs(10);
@@ -63,7 +67,7 @@ struct Piece {
     end: u64,
     /// When they were asked for.
     begun: Time,
-    /// Bytes of it that its reader got.
+    /// Bytes of it that its reader got, or had before: pieces begin with a whole sector.
     served: u64,
     state: State,
 }
@@ -234,10 +238,9 @@ impl Ahead {
         let flow = self.flows.get_mut(&stream);
         let mut quick = false;
         self.pieces.retain(|p| {
-            // The reader may have had a part of the first sector before.
-            let over = p.stream == stream
-                && p.served + SECTOR as u64 > p.len()
-                && matches!(p.state, State::Here(..));
+            // Not earlier: a large read whose buffer begins within a page comes in two parts, the second of a few
+            // bytes.
+            let over = p.stream == stream && p.served >= p.len() && matches!(p.state, State::Here(..));
             quick |= over && now.since(p.begun) < AGE / 4;
             !over
         });
@@ -264,7 +267,7 @@ impl Ahead {
             from = p.end;
         }
         let to = (from + chunk).next_multiple_of(SECTOR as u64).min(end);
-        if from >= to || to.saturating_sub(next) > reach {
+        if from >= to || to.saturating_sub(next) > reach + SPLIT {
             return None;
         }
         let held: u64 = self.pieces.iter().filter(mine).map(Piece::len).sum();
@@ -282,7 +285,8 @@ impl Ahead {
     /// Request `req` fetches these bytes for a stream from now on.
     pub fn begun(&mut self, stream: Stream, bytes: &Range<u64>, req: ReqId, now: Time) {
         let Range { start, end } = *bytes;
-        self.pieces.push(Piece { stream, start, end, begun: now, served: 0, state: State::Coming(req) });
+        let served = self.flows.get(&stream).map_or(0, |flow| flow.next.saturating_sub(start));
+        self.pieces.push(Piece { stream, start, end, begun: now, served, state: State::Coming(req) });
     }
 
     /// The fetch ended, with its bytes or without. False if they were thrown away meanwhile.

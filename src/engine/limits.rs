@@ -21,7 +21,7 @@ pub const REDO_MAX: u8 = 3;
 pub const REQUESTS_MAX: usize = 16_384;
 /// Frames outstanding at most, over one path and over all, whatever the target advertises: the limit of devaoe and
 /// of the kernel's driver (docs/design.md#paths-and-windows).
-pub const FRAMES_MAX: u32 = 128;
+pub const FRAMES_MAX: u32 = crate::wire::BUFFERS_MAX as u32;
 /// Netlinks × MACs that one target is known by.
 pub const PATHS_MAX: usize = 36;
 /// Sectors a frame that every Ethernet frame carries (1500 bytes), and that need no jumbo frames: 1 KiB.

@@ -152,10 +152,6 @@ pub enum Error {
     Timeout,
     /// The argument makes no sense.
     Invalid,
-    /// There is no such thing.
-    NotFound,
-    /// A table is full.
-    TooMany,
 }
 
 /// How a request ended.

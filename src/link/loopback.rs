@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Batch, Link, OutFrame, Ready, Received, is_readable, slot_size};
-use crate::wire::{ETHERNET, Mac};
+use crate::wire::{BUFFERS_MAX, ETHERNET, Mac};
 
-/// Frames that wait for the receiver of one direction: twice the largest window of a target. More are lost.
-pub const QUEUE: usize = 256;
+/// Frames that wait for the receiver of one direction: twice as many as a target queues. More are lost.
+pub const QUEUE: usize = 2 * BUFFERS_MAX as usize;
 
-/// How long a receiver that waits for frames and for something else sleeps between two looks at the other: here frames are
-/// announced by a condition, which cannot be waited for together with a descriptor.
+/// How long a receiver that waits for frames and for something else sleeps between two looks at the other: here frames
+/// are announced by a condition, which cannot be waited for together with a descriptor.
 const GLANCE: Duration = Duration::from_micros(50);
 
 /// Indices of loopback ends start here, far above what the kernel gives interfaces.
@@ -41,32 +41,6 @@ pub enum Fate {
 
 /// Decides a frame's fate; called once a frame in the order they were sent, with the direction locked.
 pub type Hook = Box<dyn FnMut(&OutFrame<'_>) -> Fate + Send>;
-
-/// A hook that draws from `seed`: of a million frames, `drop` are lost, `duplicate` doubled and `delay` late by up
-/// to `late`. The same seed and the same frames give the same fates.
-pub fn seeded(seed: u64, drop: u32, duplicate: u32, delay: u32, late: Duration) -> Hook {
-    /// The drawn number is below this.
-    const MILLION: u64 = 1_000_000;
-    let mut state = seed;
-    let mut draw = move || {
-        // SplitMix64 (Steele, Lea, Flood 2014): every seed is good, zero included.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    let (drop, duplicate, delay) = (u64::from(drop), u64::from(duplicate), u64::from(delay));
-    Box::new(move |_| match draw() % MILLION {
-        n if n < drop => Fate::Drop,
-        n if n < drop + duplicate => Fate::Duplicate,
-        n if n < drop + duplicate + delay => {
-            let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX).max(1);
-            Fate::Delay(Duration::from_micros(draw() % micros))
-        }
-        _ => Fate::Pass,
-    })
-}
 
 /// One end of a pair.
 pub struct LoopbackLink {

@@ -1,8 +1,8 @@
 //! A link on a real interface: an AF_PACKET socket that sees AoE frames only.
 //!
-//! Promises: no frame from before the filter or from another interface is ever delivered; frames leave and
-//! arrive in batches without an allocation or a copy of ours; an interface that goes down, comes back, changes
-//! its MTU or its name, or is deleted and made again under its name is served on by the same link.
+//! Promises: no frame that came before the filter was set, or on another interface, is ever delivered; frames leave and
+//! arrive in batches without an allocation or a copy of ours; the same link goes on serving an interface that goes
+//! down, comes back, changes its MTU or its name, or is deleted and made again under its name.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -20,18 +20,18 @@ use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::interface::{self, Interface};
 use super::{
-    BATCH, Batch, FEW, LARGEST_FRAME, Link, Looked, OutFrame, Ready, Received, is_gone, is_link_down,
+    BATCH, Batch, FEW, LARGEST_FRAME, Link, OutFrame, Polled, Ready, Received, is_gone, is_link_down,
     is_readable,
 };
 use crate::wire::header::filter::{FLAGS, RESPONSE, TAG};
-use crate::wire::{ETHERNET, ETHERTYPE, Mac, Tag, header};
+use crate::wire::{BUFFERS_MAX, ETHERNET, ETHERTYPE, Mac, Tag, header};
 
-/// Bytes of receive buffer asked for. The kernel counts what a frame occupies, about twice its length: the
-/// default of 208 KiB holds 17 jumbo replies, this one more than all targets' windows together.
+/// Bytes of receive buffer asked for. The kernel counts the memory that a frame occupies, about twice its length: the
+/// default of 208 KiB holds 17 jumbo replies, this one more than the windows of all targets together.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
-/// Bytes of send buffer asked for: 128 frames of 64 KiB, the largest window a target may have.
-const SEND_BUFFER: usize = 8 << 20;
+/// Bytes of send buffer asked for: all frames that may be outstanding with a target, of 64 KiB each.
+const SEND_BUFFER: usize = BUFFERS_MAX as usize * (64 << 10);
 
 /// Which side of the protocol a link serves: decides what its filter lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum Role {
 
 /// An AF_PACKET socket bound to AoE's Ethernet type on one interface.
 pub struct PacketLink {
-    /// What it was bound as; may be an alternative name.
+    /// The name that it was bound by; may be an alternative one.
     bound_as: String,
     name: RwLock<Arc<str>>,
     role: Role,
@@ -99,7 +99,7 @@ impl PacketLink {
         };
         link.bind(found.index)?;
         link.note(&found);
-        // Alternative names are for finding it.
+        // It may have been found by an alternative name.
         link.note_name(interface::name_of(link.socket.as_fd(), found.index)?);
         Ok(link)
     }
@@ -112,15 +112,7 @@ impl PacketLink {
     fn bind(&self, index: u32) -> io::Result<()> {
         // First: no frame of the new interface may pass the filter for the old one.
         self.socket.attach_filter(&filter(self.role, index))?;
-        let mut storage = SockAddrStorage::zeroed();
-        // SAFETY: the storage is larger than sockaddr_ll, zeroed, and AF_PACKET addresses have that layout.
-        let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-        address.sll_family = libc::AF_PACKET as libc::sa_family_t;
-        address.sll_protocol = ETHERTYPE.to_be();
-        address.sll_ifindex = i32::try_from(index).unwrap_or(0);
-        let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: `storage` holds an initialised sockaddr_ll and `len` is its length.
-        self.socket.bind(&unsafe { SockAddr::new(storage, len) })?;
+        self.socket.bind(&address(ETHERTYPE, index))?;
         self.index.store(index, Ordering::Relaxed);
         Ok(())
     }
@@ -139,19 +131,19 @@ impl PacketLink {
     }
 
     /// The interface that is bound, under whatever name; ENODEV if it is gone.
-    fn look_up(&self) -> io::Result<(String, Interface)> {
+    fn query_bound(&self) -> io::Result<(String, Interface)> {
         let socket = self.socket.as_fd();
         let name = interface::name_of(socket, self.index())?;
         let found = interface::query(socket, &name)?;
         match found.index == self.index() {
             true => Ok((name, found)),
-            // Renamed in between; whoever tells of the change comes again.
+            // Renamed in between: the watcher hears of it and calls again.
             false => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
         }
     }
 
-    /// A new interface of the name that the one that is gone had, or was bound as.
-    fn look_for_successor(&self) -> io::Result<(String, Interface)> {
+    /// A new interface under the last name of the one that is gone, or under the name that it was bound by.
+    fn find_successor(&self) -> io::Result<(String, Interface)> {
         let socket = self.socket.as_fd();
         let found =
             interface::query(socket, &self.name()).or_else(|_| interface::query(socket, &self.bound_as))?;
@@ -168,7 +160,7 @@ impl PacketLink {
         true
     }
 
-    /// What `recv` waits for: the socket and the waker.
+    /// The two descriptors that `recv` waits for: the socket and the waker.
     fn sources(&self) -> [PollFd<'_>; 2] {
         [&self.socket as &dyn AsFd, &self.wake].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN))
     }
@@ -242,7 +234,7 @@ impl Link for PacketLink {
 
     fn recv(&self, batch: &mut Batch) -> io::Result<Received> {
         loop {
-            // Looked at before the socket, so that a flood of frames cannot hide a wake-up.
+            // Asked before the socket, so that a flood of frames cannot hide a wake-up.
             if self.take_wake() {
                 batch.clear();
                 return Ok(Received::Woken);
@@ -285,18 +277,18 @@ impl Link for PacketLink {
         is_readable(self.socket.as_fd())
     }
 
-    fn look(&self, patience: Duration) -> Looked {
+    fn poll(&self, patience: Duration) -> Polled {
         let start = Instant::now();
         loop {
             let found = !matches!(poll(&mut self.sources(), PollTimeout::ZERO), Ok(0));
             let took = start.elapsed();
             if took >= patience * 2 {
-                // It does not take so long to look once.
-                return Looked::Unwelcome;
+                // One poll does not take so long: another thread had the processor.
+                return Polled::Preempted;
             } else if found {
-                return Looked::Found;
+                return Polled::Ready;
             } else if took >= patience {
-                return Looked::InVain;
+                return Polled::TimedOut;
             }
             std::hint::spin_loop();
         }
@@ -309,15 +301,15 @@ impl Link for PacketLink {
     }
 
     fn refresh(&self) -> io::Result<()> {
-        let looked = match self.look_up() {
-            Err(error) if is_gone(&error) => self.look_for_successor().inspect_err(|error| {
+        let found = match self.query_bound() {
+            Err(error) if is_gone(&error) => self.find_successor().inspect_err(|error| {
                 if is_gone(error) {
                     self.index.store(0, Ordering::Relaxed);
                 }
             }),
-            looked => looked,
+            found => found,
         };
-        let (name, found) = looked.map_err(|error| self.sorted(error))?;
+        let (name, found) = found.map_err(|error| self.sorted(error))?;
         if found.index != self.index() {
             self.bind(found.index).map_err(|error| self.sorted(error))?;
         }
@@ -332,10 +324,10 @@ impl Link for PacketLink {
     }
 }
 
-/// The program that decides, before a frame is copied or anybody is woken, whether it concerns us.
+/// The program that decides whether a frame concerns us, before it is copied and before a thread is woken.
 ///
-/// A socket that is bound to an interface also sees what arrives there for the interfaces above it (VLANs, macvlan),
-/// which are networks of their own: such a frame has the index of the upper one.
+/// A socket that is bound to an interface also sees frames for the interfaces above it (VLANs, macvlan), which are
+/// networks of their own: such a frame has the index of the upper interface.
 fn filter(role: Role, index: u32) -> Vec<SockFilter> {
     /// Loads of 32, 16 and 8 bits at an absolute offset; past the end of the frame they refuse it.
     const LD_W: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -344,9 +336,9 @@ fn filter(role: Role, index: u32) -> Vec<SockFilter> {
     const JEQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const JSET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
     const RET: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    /// The kernel's class of the frame, and PACKET_OTHERHOST: another host's, seen on a promiscuous port.
+    /// The kernel's class of the frame, and the class of another host's frame, which a promiscuous port sees.
     const CLASS: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
-    const OTHER_HOST: u32 = 3;
+    const OTHER_HOST: u32 = libc::PACKET_OTHERHOST as u32;
     /// The index of the interface that the frame is on now.
     const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
 
@@ -414,7 +406,7 @@ fn send_chunk<const N: usize>(socket: &Socket, frames: &[OutFrame<'_>]) -> (usiz
             )
         };
         if let Ok(sent @ 1..) = usize::try_from(sent) {
-            // Fewer than asked: the next call says why, or takes the rest.
+            // If it took fewer than asked, the next call says why, or takes the rest.
             next += sent;
             taken += sent;
             continue;
@@ -432,13 +424,13 @@ fn send_chunk<const N: usize>(socket: &Socket, frames: &[OutFrame<'_>]) -> (usiz
     (taken, refused)
 }
 
-/// What did not fit its slot.
+/// Frames that did not fit their slots.
 struct Cut {
     frames: u64,
     largest: usize,
 }
 
-/// Takes what is there, up to a batch; WouldBlock if there is nothing.
+/// Takes the frames that are there, at most a batch; WouldBlock if there are none.
 fn receive(socket: &Socket, batch: &mut Batch) -> io::Result<Cut> {
     // SAFETY: iovec and mmsghdr are plain C structures for which all zeros (null pointers with length zero) is
     // a valid value.
@@ -495,6 +487,19 @@ fn statistics(socket: &Socket) -> io::Result<u64> {
         0 => Ok(u64::from(stats.tp_drops)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The address that binds a packet socket to an Ethernet type on the interface with that index.
+pub(crate) fn address(ethertype: u16, index: u32) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: the storage is larger than sockaddr_ll, zeroed, and AF_PACKET addresses have that layout.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = i32::try_from(index).unwrap_or(0);
+    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: `storage` holds an initialised sockaddr_ll and `len` is its length.
+    unsafe { SockAddr::new(storage, len) }
 }
 
 fn mac_to_u64(mac: Mac) -> u64 {

@@ -1,16 +1,17 @@
-//! The event log: what `log` shows, the last lines of what happened.
+//! The event log: the lines that the file `log` shows.
 //!
-//! Promises: logging takes a short lock that nobody holds while waiting, so it never blocks I/O; the ring never
-//! grows above its size; one kind of message cannot flood it, and what was left out is said in one line. Byte
+//! Promises: logging takes a short lock that no thread holds while it waits, so it never blocks I/O; the ring never
+//! grows above its size; one kind of message cannot flood it, and one line says how many lines were left out. Byte
 //! positions count from the start of the daemon, so that they work as offsets in a file that only grows.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Display, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::allowance::Allowance;
 use crate::wire::Addr;
 
 /// Bytes kept by default: some 800 lines, an hour of a bad network under the rate limit.
@@ -18,15 +19,6 @@ pub const DEFAULT_SIZE: usize = 64 << 10;
 
 /// Longest line in bytes, its end included; longer ones are cut. Enough for a command with a config string.
 const LONGEST: usize = 1536;
-
-/// Lines of one kind that may come at once: every target of a rack coming up.
-const BURST: f64 = 64.0;
-
-/// Lines of one kind a second in the long run.
-const RATE: f64 = 4.0;
-
-/// How long the count of lines left out is gathered before it is told.
-const GATHER: Duration = Duration::from_secs(1);
 
 /// Something to run when there are new lines. It runs on the thread that logged, with nothing of the log locked,
 /// and must not block: hand over to a thread that may.
@@ -38,7 +30,7 @@ pub struct EventLog {
     size: usize,
 }
 
-/// Where a reader is: one per open handle.
+/// Where a reader is: one for each open handle.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     /// Log position minus file offset, once known.
@@ -53,17 +45,8 @@ struct State {
     total: u64,
     pushed_out: u64,
     suppressed: u64,
-    kinds: HashMap<&'static str, Bucket>,
+    kinds: HashMap<&'static str, Allowance>,
     news: Arc<[News]>,
-}
-
-/// The allowance of one kind of message.
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-    /// Lines left out since the last summary, and since when.
-    left_out: u64,
-    since: Instant,
 }
 
 impl Default for EventLog {
@@ -86,8 +69,8 @@ impl EventLog {
         EventLog { state: Mutex::new(state), size }
     }
 
-    /// Adds a line about `target`, or about none. `kind` is what the rate limit goes by: a word for the sort of
-    /// message, the same at every call from one place.
+    /// Adds a line about `target`, or about none. `kind` is a word for the sort of message, the same at every call from
+    /// one place: each kind has its own allowance.
     pub fn log(&self, kind: &'static str, target: Option<Addr>, words: impl Display) {
         self.log_at(Instant::now(), kind, target, &words);
     }
@@ -114,9 +97,9 @@ impl EventLog {
         self.state.lock().suppressed
     }
 
-    /// Up to `max` bytes for a reader at file `offset`; none at the end. A handle whose first read lies below the
-    /// oldest byte kept starts there instead, and so goes on a reader in sequence that was overtaken; any other
-    /// read of what is no longer there finds nothing.
+    /// Up to `max` bytes for a reader at file `offset`; none at the end. If the first read of a handle lies below the
+    /// oldest byte that is kept, it starts at that byte; so does a reader in sequence that was overtaken. Any other
+    /// read of bytes that are no longer there finds nothing.
     pub fn read_at(&self, cursor: &mut Cursor, offset: u64, max: usize) -> Vec<u8> {
         self.sum_up(Instant::now());
         let state = self.state.lock();
@@ -136,7 +119,7 @@ impl EventLog {
         read
     }
 
-    /// Whether a reader at file `offset` would get something: what poll(2) asks.
+    /// Whether a reader at file `offset` would get something, for poll(2).
     pub fn has_news(&self, cursor: &Cursor, offset: u64) -> bool {
         offset.saturating_add(cursor.shift.unwrap_or(0)) < self.total()
     }
@@ -146,7 +129,7 @@ impl EventLog {
         if !self.state.lock().admit(now, kind) {
             return;
         }
-        // Between two locks: nobody waits while words are put together, and they may come from anywhere.
+        // Not under the lock: other threads need not wait while the words are put together.
         let line = line(target, words);
         let mut state = self.state.lock();
         state.push(&line, self.size);
@@ -155,14 +138,13 @@ impl EventLog {
         announce(&line, &news);
     }
 
-    /// Tells what was left out, kind by kind. Done whenever somebody logs or looks, so that it needs no timer.
+    /// Writes how many lines of each kind were left out. Every call that logs or reads does it, so it needs no timer.
     fn sum_up(&self, now: Instant) {
         let mut state = self.state.lock();
         let mut lines = Vec::new();
-        for (kind, bucket) in &mut state.kinds {
-            if bucket.left_out > 0 && now.saturating_duration_since(bucket.since) >= GATHER {
-                lines.push(line(None, &format_args!("suppressed {} lines of kind {kind}", bucket.left_out)));
-                bucket.left_out = 0;
+        for (kind, allowance) in &mut state.kinds {
+            if let Some(count) = allowance.take_left_out(now, false) {
+                lines.push(line(None, &format_args!("suppressed {count} lines of kind {kind}")));
             }
         }
         for line in &lines {
@@ -182,21 +164,9 @@ impl State {
     }
 
     fn admit(&mut self, now: Instant, kind: &'static str) -> bool {
-        let new = || Bucket { tokens: BURST, filled: now, left_out: 0, since: now };
-        let bucket = self.kinds.entry(kind).or_insert_with(new);
-        let gained = now.saturating_duration_since(bucket.filled).as_secs_f64() * RATE;
-        bucket.tokens = (bucket.tokens + gained).min(BURST);
-        bucket.filled = now;
-        if bucket.tokens >= 1.0 {
-            bucket.tokens -= 1.0;
-            return true;
-        }
-        if bucket.left_out == 0 {
-            bucket.since = now;
-        }
-        bucket.left_out += 1;
-        self.suppressed += 1;
-        false
+        let admitted = self.kinds.entry(kind).or_insert_with(|| Allowance::new(now)).admit(now);
+        self.suppressed += u64::from(!admitted);
+        admitted
     }
 
     fn push(&mut self, line: &str, size: usize) {
@@ -222,7 +192,7 @@ fn announce(line: &str, news: &[News]) {
 fn line(target: Option<Addr>, words: &dyn Display) -> String {
     let mut line = Line(String::with_capacity(128));
     let now = jiff::Timestamp::now();
-    // A Line refuses what is too much, and what it has then is the line.
+    // A Line refuses text beyond its limit; what it has then is the line.
     let _ = match target {
         Some(target) => write!(line, "{now:.3} {target} {words}"),
         None => write!(line, "{now:.3} - {words}"),

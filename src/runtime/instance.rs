@@ -1,24 +1,25 @@
 //! Which tags are ours: one of 64 spaces, claimed against every other daemon on the same interfaces.
 //!
-//! Two daemons that use one interface have one MAC and see each other's answers. A space is held by a packet socket that is
-//! the only member of a fanout group of its own: groups belong to a network namespace, as interfaces do, and only who may use
-//! AoE at all (CAP_NET_RAW) can make one. A name that any local user could take would let a stranger hold all spaces, and two
-//! daemons then share one by chance.
+//! Two daemons that use one interface have one MAC and see each other's answers. A space is held by a packet socket
+//! that is the only member of a fanout group of its own: groups belong to a network namespace, as interfaces do, and
+//! only a process that may use AoE at all (CAP_NET_RAW) can make one. With a name that any local user could take, a
+//! stranger could hold all spaces, and two daemons would then share one by chance.
 
 use std::io;
-use std::mem::size_of;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::engine::TagSpace;
+use crate::link::packet;
 
-/// The fanout group of the first space; the others follow. Chosen anywhere: a group of another program takes one space away.
+/// The fanout group of the first space; the others follow. Any number would do: a group of another program takes one
+/// space away.
 const FIRST_GROUP: u16 = 0xa0e0;
 
 /// The loopback interface, which every network namespace has, up or not.
-const LOOPBACK: i32 = 1;
+const LOOPBACK: u32 = 1;
 
 /// IEEE 802's "local experimental" EtherType: no frame of it ever comes.
 const NOTHING: u16 = 0x88b5;
@@ -31,7 +32,8 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Claims a free space, beginning anywhere, so that a stranger cannot know which.
+    /// Claims a free space. The search begins at `start`, a random number, so that a stranger cannot know which is
+    /// taken.
     pub(super) fn claim(start: u32) -> Instance {
         let start = start as u8;
         let mut why = None;
@@ -43,9 +45,9 @@ impl Instance {
             }
         }
         match why {
-            // Who may make no packet socket binds no interface: there is nobody to be told from.
+            // A process that may make no packet socket binds no interface, so that no other daemon sees its answers.
             Some(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            // Sixty-four daemons, or a kernel before Linux 5.11, whose groups have no bound: luck has to do.
+            // Sixty-four daemons, or a kernel before Linux 5.11, whose groups have no bound: a random space has to do.
             why => log::warn!("no tag space could be claimed in this network namespace: {why:?}"),
         }
         Instance { space: TagSpace::new(start), _socket: None }
@@ -56,27 +58,11 @@ impl Instance {
     }
 }
 
-/// PACKET_FANOUT's argument with a bound, linux/if_packet.h.
-#[repr(C)]
-struct FanoutArgs {
-    id: u16,
-    type_flags: u16,
-    members_max: u32,
-}
-
+/// Makes a socket that is alone in the fanout group of a space.
 fn hold(number: u8) -> io::Result<Socket> {
-    let protocol = NOTHING.to_be();
-    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(protocol))))?;
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: the storage is larger than sockaddr_ll, zeroed, and AF_PACKET addresses have that layout.
-    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
-    address.sll_protocol = protocol;
-    address.sll_ifindex = LOOPBACK;
-    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: `storage` holds an initialised sockaddr_ll and `len` is its length.
-    socket.bind(&unsafe { SockAddr::new(storage, len) })?;
-    let args = FanoutArgs { id: FIRST_GROUP + u16::from(number), type_flags: 0, members_max: 1 };
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(NOTHING.to_be()))))?;
+    socket.bind(&packet::address(NOTHING, LOOPBACK))?;
+    let args = libc::fanout_args { id: FIRST_GROUP + u16::from(number), type_flags: 0, max_num_members: 1 };
     // SAFETY: the socket is open, and the kernel reads as many bytes of `args` as it is told that there are.
     let done = unsafe {
         libc::setsockopt(
@@ -84,7 +70,7 @@ fn hold(number: u8) -> io::Result<Socket> {
             libc::SOL_PACKET,
             libc::PACKET_FANOUT,
             (&raw const args).cast(),
-            size_of::<FanoutArgs>() as libc::socklen_t,
+            size_of::<libc::fanout_args>() as libc::socklen_t,
         )
     };
     if done == 0 { Ok(socket) } else { Err(Errno::last().into()) }

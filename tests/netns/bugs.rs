@@ -1,5 +1,5 @@
-//! A bug on any thread: the process says so and ends, and nobody is left behind. A debug build panics where the environment
-//! asks for it.
+//! A bug on any thread: the process says so and ends, and nobody is left behind. A debug build panics where the
+//! environment asks for it.
 
 use crate::bed::mount::{AOEFS, is_mounted};
 use crate::bed::sweep::{self, Mess};
@@ -30,7 +30,6 @@ fn read(mount: &Path, _: u32) {
 /// Every kind of thread: its place, and whether it is there on this machine.
 fn kinds() -> Vec<(&'static str, Stir)> {
     let mut kinds: Vec<(&str, Stir)> = vec![
-        ("handler", |mount, _| drop(std::fs::metadata(mount.join("ctl")))),
         ("request", read),
         ("answer", read),
         ("reader", |mount, _| write(&mount.join("ctl"), "discover\n")),

@@ -1,4 +1,5 @@
-//! A target's config string: the claim that exactly one of two hosts gets, and the file's edges, with targets that refuse or say nothing.
+//! A target's config string: the claim that exactly one of two hosts gets, and the file's edges, with targets that
+//! refuse or say nothing.
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Unit, errno};
@@ -13,7 +14,7 @@ crate::tests![
     claim_of_vblade_is_won_by_one(180),
     claim_of_our_target_is_won_by_one(180),
     config_c4_sizes_and_offsets,
-    config_c4_refused_or_never_answered,
+    config_c4_refused_or_never_answered(beside),
 ];
 
 const UP: Duration = Duration::from_secs(3);

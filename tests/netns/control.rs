@@ -1,4 +1,5 @@
-//! `raw`, `mask` and `reserve` of a real mount: against our own target, against vblade, and against targets that do not know them.
+//! `raw`, `mask` and `reserve` of a real mount: against our own target, against vblade, and against targets that do
+//! not know them.
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Mount, Unit, errno};
@@ -15,7 +16,7 @@ crate::tests![
     smart_script_tells_health,
     smart_script_says_why_not,
     lists_of_vblade,
-    lists_that_nobody_answers,
+    lists_that_nobody_answers(beside),
 ];
 
 const UP: Duration = Duration::from_secs(2);

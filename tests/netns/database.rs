@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-crate::tests![integrity_w6_crash_cuts(300), integrity_sqlite_through_target_kills(300)];
+crate::tests![integrity_w6_crash_cuts(300), integrity_sqlite_through_target_kills(300, beside)];
 
 const STEP: Duration = Duration::from_secs(30);
 const DISK: usize = 24 * MIB;
@@ -22,8 +22,8 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// One row, committed: sqlite returns when the file system says that it is on disk. `extra`, since else the name of the rollback
-/// journal may be back after a crash, and with it the row gone.
+/// One row, committed: sqlite returns when the file system says that it is on disk. `extra`, since else the name of
+/// the rollback journal may be back after a crash, and with it the row gone.
 fn commit(dir: &Path, n: u64) {
     let insert = format!("pragma synchronous=extra; insert into t values({n}, hex(randomblob(700)))");
     let line = format!("sqlite3 {}/db '{insert}'", dir.display());

@@ -7,10 +7,10 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 crate::tests![
-    return_n8_interface_with_another_name(90),
-    return_n9_unbound_by_hand_until_it_is_bound,
+    return_n8_interface_with_another_name(90, beside),
+    return_n9_unbound_by_hand_until_it_is_bound(beside),
     return_n10_interface_that_the_file_binds_comes_later,
-    return_n11_open_of_a_target_that_is_back(90),
+    return_n11_open_of_a_target_that_is_back(90, beside),
     interfaces_that_cannot_work_are_said,
 ];
 
@@ -38,7 +38,8 @@ fn read(mount: &Mount) {
     mount.unit("1.0").open("data").read_exact_at(&mut [0; 512], 0).unwrap();
 }
 
-/// Bound by an alternative name, then renamed: what happens to it is seen all the same, and the name that is shown is the one it has.
+/// Bound by an alternative name, then renamed: what happens to it is seen all the same, and the name that is shown is
+/// the one it has.
 fn return_n8_interface_with_another_name() {
     let mut bed = Bed::cable(&[], 9000);
     bed.ini.ip("link property add dev v0 altname storagelan");
@@ -161,7 +162,8 @@ fn return_n11_open_of_a_target_that_is_back() {
     mount.stop();
 }
 
-/// An interface that is down, or whose frames go to a bridge, is said where people look: at the start, in ctl and in the log.
+/// An interface that is down, or whose frames go to a bridge, is said where people look: at the start, in ctl and in
+/// the log.
 fn interfaces_that_cannot_work_are_said() {
     let mut bed = Bed::cable(&[], 1500);
     bed.ini.ip("link set v0 down");

@@ -287,7 +287,7 @@ fn settle(crew: &mut Crew, image: &Path) {
     crew.judge_image(image);
 }
 
-/// Whoever does wrong on purpose is found out, each by its own kind, and so is who does not come back.
+/// A process that does wrong on purpose is found out, each by its own kind, and so is one that does not come back.
 fn bed_versions_find_what_is_wrong() {
     let mut bed = Bed::with_fuse(&[]);
     let (mount, unit) = demo(&mut bed);

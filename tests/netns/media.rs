@@ -1,10 +1,12 @@
-//! The disk behind an address changes, lies, or fails: which handles notice, what is never written, which error comes out.
+//! The disk behind an address changes, lies, or fails: which handles notice, what is never written, which error comes
+//! out.
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Mount, Unit, errno, try_open};
 use crate::bed::{Bed, LATE, MIB, until};
 use crate::tools::fsx::Aligned;
 use aoefs::wire::ata::cmd;
+use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -19,12 +21,12 @@ crate::tests![
     sync_d6_kinds_of_flush,
     sector_w4_read_modify_write_fails_whole,
     sector_w1_certain_interleaving,
-    return_l5_slow_target(120),
-    integrity_t4_late_answers_complete_nothing_else,
-    bound_t9_window_follows_the_advertised_buffers,
+    return_l5_slow_target(120, beside),
+    integrity_t4_late_answers_complete_nothing_else(beside),
+    bound_t9_window_follows_the_advertised_buffers(beside),
     once_l4_window_of_one_and_an_error_on_the_last_frame,
     integrity_x6_ten_answers_or_the_wrong_one,
-    deadline_x7_answers_identify_but_no_io,
+    deadline_x7_answers_identify_but_no_io(beside),
     fallocate_punches_where_trim_zeroes,
 ];
 
@@ -242,7 +244,8 @@ fn sync_d6_kinds_of_flush() {
     assert!(took >= 2 * SECOND && took <= 2 * SECOND + LATE, "{took:?}");
     one.fake.behave();
     one.mount.wait_for("1.0", 5 * SECOND);
-    // EA aborted, which has worked before: E7 is tried, and does not make good what EA lost. Nothing is concluded for the next one.
+    // EA aborted, which has worked before: E7 is tried, and does not make good what EA lost. Nothing is concluded for
+    // the next one.
     one.fake.forget_log();
     for aborted in [&[cmd::FLUSH_EXT][..], &[cmd::FLUSH_EXT, cmd::FLUSH]] {
         one.fake.script(move |request| {
@@ -275,8 +278,8 @@ fn sector_w4_read_modify_write_fails_whole() {
 }
 
 fn sector_w1_certain_interleaving() {
-    // Reads answer after 300 ms: two unaligned writes to one sector overlap for certain unless one waits for the other. Through
-    // two names, since the kernel itself lets only one writer at a time into a file.
+    // Reads answer after 300 ms: two unaligned writes to one sector overlap for certain unless one waits for the
+    // other. Through two names, since the kernel itself lets only one writer at a time into a file.
     let one = one();
     one.unit.ctl_ok("part low 0 8000");
     let slow = |one: &One, by: Duration| {
@@ -385,13 +388,13 @@ fn bound_t9_window_follows_the_advertised_buffers() {
                 });
             }
         });
-        // The first copy of each frame: one that is sent again, since its answer was late on a busy machine, takes the place of the
-        // copy that was given up.
-        let (log, mut seen) = (one.fake.log(), std::collections::HashSet::new());
-        let first = log.iter().filter(|request| {
-            request.is_io() && request.ata.is_some_and(|ata| seen.insert(ata.sector48().0))
-        });
-        let io: Vec<Instant> = first.map(|request| request.at).collect();
+        // Of what was sent once only: a frame whose answer was late on a busy machine was given up, and its place was
+        // another's from then on, while its first copy may still have been waiting here.
+        let mut sent: BTreeMap<u64, Vec<Instant>> = BTreeMap::new();
+        for request in one.fake.log().iter().filter(|request| request.is_io()) {
+            sent.entry(request.sectors().start).or_default().push(request.at);
+        }
+        let io: Vec<Instant> = sent.into_values().filter(|copies| copies.len() == 1).flatten().collect();
         let most = io.iter().map(|at| {
             io.iter().filter(|other| **other <= *at && *at - **other < Duration::from_millis(5)).count()
         });

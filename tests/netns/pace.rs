@@ -1,5 +1,5 @@
-//! How fast, and at what cost: speed kept under loss, speed by queue depth, wake-ups of an idle daemon, copies sent to a silent
-//! target. Speeds are compared within one run only; the machine may do other things at the same time.
+//! How fast, and at what cost: speed kept under loss, speed by queue depth, wake-ups of an idle daemon, copies sent
+//! to a silent target. Speeds are compared within one run only; the machine may do other things at the same time.
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::relay::{Faults, Way};
@@ -12,16 +12,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 crate::tests![
-    throughput_t1_under_random_loss(240),
-    throughput_p2_grows_with_the_queue_depth(180),
-    idle_p1_daemon_sleeps(90),
-    copies_p3_to_a_silent_target(60),
+    throughput_t1_under_random_loss(240, night),
+    throughput_p2_grows_with_the_queue_depth(180, night),
+    idle_p1_daemon_sleeps(90, beside),
+    copies_p3_to_a_silent_target(60, beside),
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
 const DISK: usize = 64 * MIB;
 
-/// Random loss each way, and the share of the speed without any that must be kept (issue 4).
+/// Random loss each way, and the share of the speed without any that must be kept.
 const LOSS: [(f64, f64); 4] = [(0.001, 0.90), (0.01, 0.70), (0.05, 0.35), (0.10, 0.20)];
 
 fn throughput_t1_under_random_loss() {
@@ -71,8 +71,8 @@ fn drop_and_stop(file: std::fs::File, mount: crate::bed::mount::Mount) {
     mount.stop();
 }
 
-/// Random 4 KiB reads, so many outstanding, by one thread of fio (as many readers would measure how threads are switched): reads a
-/// second, and the mean in µs.
+/// Random 4 KiB reads, so many outstanding, by one thread of fio (as many readers would measure how threads are
+/// switched): reads a second, and the mean in µs.
 fn reads(file: &Path, depth: usize) -> (f64, f64) {
     let line = format!(
         "fio --name=p2 --filename={} --rw=randread --bs=4k --direct=1 --ioengine=libaio --iodepth={depth} --runtime=400ms --time_based \

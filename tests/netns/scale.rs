@@ -1,5 +1,5 @@
-//! Many targets, and several wires: 4096 known targets cost little and slow nobody down, sixteen together are as fast as one,
-//! and two wires to one target are faster than one.
+//! Many targets, and several wires: 4096 known targets cost little and slow nobody down, sixteen together are as fast
+//! as one, and two wires to one target are faster than one.
 
 use crate::bed::many::{Kind, Many, addr, mark};
 use crate::bed::mount::Mount;
@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 crate::tests![
-    bound_z1_four_thousand_targets(180),
+    bound_z1_four_thousand_targets(180, beside),
     deadline_l7_a_tenth_of_255_targets_dies(120),
-    noblock_z2_a_busy_target_among_four_thousand(180),
-    speed_z3_from_one_to_sixteen_targets(120),
-    speed_z4_two_wires_to_one_target(120),
+    noblock_z2_a_busy_target_among_four_thousand(180, night),
+    speed_z3_from_one_to_sixteen_targets(120, night),
+    speed_z4_two_wires_to_one_target(120, night),
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,8 +26,8 @@ const SLACK: u32 = 5;
 
 /// Two loads take turns in windows as short as this: what else the machine does then falls on both alike.
 const WINDOW: Duration = Duration::from_millis(100);
-/// As fast as the other, but for what the machine's other work makes of it. The goal is 0.95; CATALOGUE.md has the figures of a
-/// quiet machine.
+/// As fast as the other, but for what the machine's other work makes of it. The goal is 0.95; CATALOGUE.md has the
+/// figures of a quiet machine.
 const AS_FAST: f64 = 0.85;
 
 /// Files and directories of the mount, by the kernel's count.

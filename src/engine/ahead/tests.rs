@@ -92,6 +92,25 @@ fn nothing_is_fetched_for_who_jumps_or_brings_a_large_buffer_or_does_not_want_it
 }
 
 #[test]
+fn a_large_read_that_comes_in_two_parts_has_the_next_one_on_its_way() {
+    // A buffer of 1 MiB that begins 16 bytes into a page, as malloc gives it, lies in 257 pages; a request has 256.
+    let mut desk = Desk::new();
+    let (len, rest) = (1024 * K - 16, 16);
+    desk.read(S, 0, len);
+    let mut begun = desk.read(S, len, rest).1;
+    for i in 1..6 {
+        assert_eq!((begun.len(), &begun[0].1), (1, &(i * 1024 * K..(i + 1) * 1024 * K)));
+        assert!(desk.land(S, &begun[0]));
+        let (found, more) = desk.read(S, i * 1024 * K, len);
+        assert_eq!(bytes_of(found).len() as u64, len);
+        begun = more;
+        let (found, more) = desk.read(S, i * 1024 * K + len, rest);
+        assert_eq!(bytes_of(found), [stamp((i + 1) * 2048 - 1); 16]);
+        assert!(more.is_empty(), "a second beside it: {more:?}");
+    }
+}
+
+#[test]
 fn the_reach_grows_to_the_window_for_a_quick_reader_and_shrinks_for_a_slow_one() {
     let mut desk = Desk::new();
     let mut begun = desk.begin(S, 128 * K);

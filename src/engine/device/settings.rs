@@ -9,8 +9,8 @@ use crate::engine::ids::Identity;
 use crate::engine::limits::{DEADLINE, FRAMES_MAX};
 use crate::engine::partition::{PartError, PartId, Partition, Refusal, Scanned};
 use crate::engine::request::Handle;
-use crate::engine::status::{FlushState, PathStatus, Status};
-use crate::wire::{Addr, FlushKind, IDENTIFY_LEN, Identify, SECTOR};
+use crate::engine::status::{PathStatus, Status};
+use crate::wire::{Addr, IDENTIFY_LEN, Identify, SECTOR};
 
 impl<R> Device<R> {
     /// shelf.slot.
@@ -235,11 +235,7 @@ impl<R> Device<R> {
             lba48: info.lba48,
             smart: info.smart,
             trim: self.can_trim(),
-            flush: match self.disk.flushing.kind() {
-                FlushKind::None => FlushState::None,
-                FlushKind::Flush => FlushState::Flush,
-                FlushKind::FlushExt => FlushState::FlushExt,
-            },
+            flush: self.disk.flushing.kind(),
             jumbo: self.settings.jumbo,
             nofail: self.settings.nofail,
             uncached: self.settings.uncached,
