@@ -1,4 +1,4 @@
-//! The names that one part of the engine has for what another part keeps, and which disk a disk is. Nothing here
+//! The names that one part of the engine has for what another part keeps, and the identity of a disk. Nothing here
 //! knows of the rest of the engine: a file that only passes a name on need not know what it stands for.
 
 use std::fmt;

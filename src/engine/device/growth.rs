@@ -25,8 +25,8 @@ pub(super) struct Larger {
 }
 
 impl<R> Device<R> {
-    /// A larger disk answers, and the operator has not said a word. True: it waits for that; false: the time is
-    /// over, and it is another disk.
+    /// A larger disk answers, and the operator has not said `identify`. True: the disk waits for that; false: the
+    /// time is over, and it is another disk.
     pub(super) fn awaits_word(&mut self, who: &Identity, now: Time, sink: &mut Sink<R>) -> bool {
         let seen = self.larger;
         if seen.is_some_and(|larger| larger.over) && !self.settings.nofail {
