@@ -204,15 +204,23 @@ fn in_process(test: &Test) -> (String, Verdict) {
     let mut command = Command::new(program);
     command.args(["--one", name]).stdin(Stdio::null()).stdout(output()).stderr(output());
     let mut child = command.spawn().unwrap();
-    let end = Instant::now() + test.limit + 2 * AFTER_KILL;
-    let status = loop {
-        match child.try_wait() {
-            Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
-            Ok(status) => break status,
-            Err(_) => break None,
+    let ended = |child: &mut std::process::Child, limit: Duration| {
+        let end = Instant::now() + limit;
+        loop {
+            match child.try_wait() {
+                Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                Ok(status) => break status,
+                Err(_) => break None,
+            }
         }
     };
-    let _ = child.kill();
+    // It ends its test at the limit itself, unless it cannot.
+    let status = ended(&mut child, test.limit + 2 * AFTER_KILL);
+    if status.is_none() {
+        let _ = child.kill();
+        ended(&mut child, AFTER_KILL);
+        super::sweep::leftovers();
+    }
     let mut text = String::new();
     said.rewind().unwrap();
     let _ = said.read_to_string(&mut text);

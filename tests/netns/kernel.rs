@@ -1,6 +1,6 @@
 //! The bed for the kernel (see `versions`): with the kernel on top, a reader never sees older than what was
-//! acknowledged nor newer
-//! than what was begun, by whatever name and call; nobody hangs; and at the end the disk agrees with everybody.
+//! acknowledged nor newer than what was begun, by whatever name and call; nobody hangs; and at the end the disk agrees
+//! with everybody.
 //!
 //! `AOEFS_TEST_OPS` is how many operations a main run has, the others in proportion; `AOEFS_TEST_SEED` decides what
 //! they are.

@@ -25,7 +25,7 @@ crate::tests![
     integrity_t4_late_answers_complete_nothing_else(beside),
     bound_t9_window_follows_the_advertised_buffers(beside),
     once_l4_window_of_one_and_an_error_on_the_last_frame,
-    integrity_x6_ten_answers_or_the_wrong_one,
+    integrity_x6_ten_answers_or_the_wrong_one(beside),
     deadline_x7_answers_identify_but_no_io(beside),
     fallocate_punches_where_trim_zeroes,
 ];

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 crate::tests![
     deadline_i3_partition_removed_under_a_loop_device(90),
-    deadline_i3_interface_unbound_under_a_loop_device(90),
+    deadline_i3_interface_unbound_under_a_loop_device(90, beside),
     alive_i4_memory_pressure_on_a_loop_device(240),
     alive_i4_daemon_within_the_same_limit(240),
 ];

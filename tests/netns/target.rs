@@ -16,7 +16,7 @@ crate::tests![
     serves_a_file,
     agrees_with_vblade,
     outlives_its_link,
-    outlives_its_interface,
+    outlives_its_interface(beside),
     follows_the_mtu,
     serves_two_interfaces,
     announces_to_masked_hosts_only,
