@@ -161,7 +161,7 @@ fn attach_backend(runtime: &Arc<Runtime>, backend: Backend) -> std::io::Result<O
 /// Waits for the targets of --wait, or until the first discovery has had its time.
 fn await_targets(runtime: &Runtime, options: &Options, over: &dyn Fn() -> bool) -> Result<(), Failure> {
     let start = Instant::now();
-    let up = |addr: &Addr| runtime.unit(*addr).is_some_and(|unit| runtime.look(&unit, |d| d.is_up()));
+    let up = |addr: &Addr| runtime.unit(*addr).is_some_and(|unit| runtime.inspect(&unit, |d| d.is_up()));
     loop {
         let missing: Vec<String> = options.wait.iter().filter(|a| !up(a)).map(Addr::to_string).collect();
         if over() {

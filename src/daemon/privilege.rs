@@ -32,7 +32,7 @@ pub fn io_flusher() -> Done {
 /// Keeps memory from being paged out, as far as it is touched. Later mappings are included only if no limit can
 /// make one fail: a thread's stack would be the first.
 pub fn lock_memory() -> Done {
-    // As a safe start: without the limit, later mappings may be locked also after the privilege is gone.
+    // Without the limit, later mappings may be locked also after the privilege is gone.
     let raised = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_ok();
     let unlimited =
         raised || getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY);

@@ -134,7 +134,7 @@ impl Context {
 
     /// The whole of the disk that is there now.
     pub fn whole(&self, unit: &Unit) -> Handle {
-        self.runtime.look(unit, |device| device.handle(None))
+        self.runtime.inspect(unit, |device| device.handle(None))
     }
 
     /// Whether a disk can be written to at all.
@@ -148,7 +148,7 @@ impl Context {
     /// Takes the names and sizes of a target over from the engine, and tells the kernel what is different.
     pub fn refresh(&self, unit: &Arc<Unit>) {
         // Under the target's lock, so that two views of it cannot overtake each other.
-        let changes = self.runtime.look(unit, |device| self.tree.sync(unit.id, &tree::views(device)));
+        let changes = self.runtime.inspect(unit, |device| self.tree.sync(unit.id, &tree::views(device)));
         self.tell_kernel(unit, changes);
         if self.runtime.unit_by_id(unit.id).is_none() {
             self.removed(unit);

@@ -267,7 +267,7 @@ impl Link for PacketLink {
 
     fn wait_beside(&self, other: BorrowedFd<'_>, patience: Duration) -> Ready {
         let mut fds = [self.socket.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        // An error is a signal's, or a bug: nothing is ready then.
+        // A signal may end it early: nothing is ready then.
         let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(patience)), None);
         let [frames, other] = fds.map(|fd| fd.any().unwrap_or(false));
         Ready { frames, other }

@@ -51,7 +51,8 @@ impl Duty {
         }
     }
 
-    /// Takes note of what the netlink's thread has received: several requests at a time are work for a deputy again.
+    /// Takes note of a batch that the netlink's thread has received: several requests at a time are work for a deputy
+    /// again.
     pub(super) fn note(&self, harvest: Harvest) {
         if harvest == Harvest::OneOfMany {
             self.one_by_one.store(false, Ordering::Relaxed);

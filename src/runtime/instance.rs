@@ -45,7 +45,7 @@ impl Instance {
             }
         }
         match why {
-            // A process that may make no packet socket binds no interface, so that no other daemon sees its answers.
+            // A process that may make no packet socket binds no interface either, and needs no space.
             Some(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             // Sixty-four daemons, or a kernel before Linux 5.11, whose groups have no bound: a random space has to do.
             why => log::warn!("no tag space could be claimed in this network namespace: {why:?}"),

@@ -311,8 +311,8 @@ impl Runtime {
         })
     }
 
-    /// Reads from a device under its lock. The call must not change anything.
-    pub fn look<T>(&self, unit: &Unit, f: impl FnOnce(&Device<Done>) -> T) -> T {
+    /// Reads from a device under its lock.
+    pub fn inspect<T>(&self, unit: &Unit, f: impl FnOnce(&Device<Done>) -> T) -> T {
         f(&unit.device.lock())
     }
 
@@ -456,7 +456,7 @@ impl Runtime {
 
     /// Forgets every target that is down and not in use, and says how many these were.
     pub fn remove_down(&self) -> usize {
-        let down = |u: &Arc<Unit>| !self.look(u, |d| d.is_up());
+        let down = |u: &Arc<Unit>| !self.inspect(u, |d| d.is_up());
         self.units().into_iter().filter(down).filter(|u| self.remove(u.addr, false).is_ok()).count()
     }
 

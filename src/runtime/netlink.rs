@@ -415,9 +415,9 @@ mod tests {
         let more = (1..6).map(|n| (net, mac(n), mtu, 2)).collect();
         runtime.adopt(runtime.now(), Found { birth, more });
         let unit = runtime.unit(addr).unwrap();
-        assert_eq!(runtime.look(&unit, |device| device.paths().len()), 6);
+        assert_eq!(runtime.inspect(&unit, |device| device.paths().len()), 6);
         runtime.with_device(&unit, |device, now, sink| device.announced(now, net, mac(0), mtu, 2, sink));
-        assert_eq!(runtime.look(&unit, |device| device.status().stats.confirmations), 1);
+        assert_eq!(runtime.inspect(&unit, |device| device.status().stats.confirmations), 1);
         runtime.stop();
     }
 }

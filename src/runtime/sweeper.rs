@@ -175,7 +175,7 @@ impl Runtime {
             return;
         }
         if self.nets.all().iter().any(|net| net.has_answers()) {
-            let (now, due) = (self.clock.now(), self.look(&unit, |device| device.next_deadline()));
+            let (now, due) = (self.clock.now(), self.inspect(&unit, |device| device.next_deadline()));
             if due.is_some_and(|due| now.since(due) < HELD) {
                 return self.timers.arm_unit(&unit, now + HELD_RETRY);
             }

@@ -1,11 +1,11 @@
 //! An image in a file or on a block device.
 //!
 //! Plain pread and pwrite: the page cache is the target's cache. A flush is fdatasync, and `sync` opens with O_DSYNC so
-//! that every write is durable before it is answered. TRIM punches a hole; where the file system cannot, zeros are
-//! written, since IDENTIFY promises zeros after it. The size is the file's, rounded down to whole sectors, and changes
-//! only by [`Image::rescan`]. A file that somebody cuts short meanwhile is an error that stays: what lies behind the
-//! smallest end that was seen can be neither read nor written, even if the file grows again, since what was there is
-//! gone; and a flush fails, since it may have been promised.
+//! that every write is durable before it is answered. TRIM punches a hole; where the file system cannot do that, zeros
+//! are written, since IDENTIFY promises zeros after it. The size is the file's, rounded down to whole sectors, and
+//! changes only by [`Image::rescan`]. If the file is cut short meanwhile, that is an error that stays: bytes behind the
+//! smallest end that was seen can be neither read nor written, even if the file grows again, since their data is gone;
+//! and a flush fails, since it may have been promised.
 //!
 //! The file is locked (flock) while it is exported: exclusively for writing, shared for a read-only export. Two targets
 //! that write one file, each believing that it is alone, would destroy it.
@@ -269,7 +269,7 @@ impl Image for FileImage {
         self.intact(at.0 * SECTOR as u64, bytes as u64)?;
         match preadv(self.file(), into, (at.0 * SECTOR as u64) as libc::off_t) {
             Ok(n) if n == bytes => Ok(()),
-            // Cut short, interrupted or failed: piece by piece finds out where.
+            // Cut short, interrupted or failed: reading one by one finds out where.
             _ => read_each(self, at, into),
         }
     }
@@ -440,7 +440,7 @@ mod tests {
             // What is still there works on.
             image.write_at(Sector(1), &[9; 1024]).unwrap();
             image.read_at(Sector(0), &mut [0; 1536]).unwrap();
-            // Somebody makes it as large as it was: with zeros, which are not what was there.
+            // It is made as large as it was, with zeros in the place of the data.
             resize(&path, 8192);
             assert_eq!(work(&mut image), missing, "{number}");
             assert_eq!(image.flush(), Err(Cause::Medium.at_once()), "{number}");

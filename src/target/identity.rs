@@ -83,7 +83,7 @@ fn name_of_file_system(file: &File) -> Option<String> {
 
     let kind = fstatfs(file).ok()?.filesystem_type();
     if kind == XFS_SUPER_MAGIC {
-        // Its f_fsid is the number of the device.
+        // The f_fsid of XFS is the number of the device.
         let mut geometry = [0; XFS_GEOMETRY];
         // SAFETY: the kernel fills a structure of exactly this size; the file is open, and lies on XFS.
         unsafe { ioctl::xfs_geometry(std::os::fd::AsRawFd::as_raw_fd(file), &mut geometry) }.ok()?;
@@ -94,7 +94,7 @@ fn name_of_file_system(file: &File) -> Option<String> {
         }
         return Some(uuid);
     }
-    // Of all of these f_fsid is made of the identifier.
+    // In these file systems f_fsid is made of the identifier.
     let lasts = kind == EXT4_SUPER_MAGIC || kind == BTRFS_SUPER_MAGIC || kind.0 as i64 == ZFS_SUPER_MAGIC;
     lasts.then(|| fstatvfs(file).ok().map(|stat| format!("{:x}", stat.filesystem_id())))?
 }
@@ -142,7 +142,7 @@ impl System {
     fn name_of_whole(&self, dir: &Path, number: Number) -> Option<String> {
         if let Some(backing) = read(dir, "loop/backing_file") {
             let offset = read(dir, "loop/offset").unwrap_or_default();
-            // A file that is deleted or hidden has a path only.
+            // A file that is deleted or hidden has only a path.
             return Some(format!("loop {offset} {}", file_at(&backing).unwrap_or(backing)));
         }
         // NVMe, SCSI, volumes, RAID, virtio, NVMe of older kernels, MMC.

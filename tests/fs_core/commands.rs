@@ -257,8 +257,10 @@ fn flushes_that_nobody_waits_for_are_two_at_most() {
     let host = Host::new();
     host.silence(true);
     host.echo("1.0/ctl", &"flush\n".repeat(4000)).unwrap();
-    let waiting =
-        host.runtime.unit(Addr::new(1, 0)).map(|unit| host.runtime.look(&unit, |device| device.requests()));
+    let waiting = host
+        .runtime
+        .unit(Addr::new(1, 0))
+        .map(|unit| host.runtime.inspect(&unit, |device| device.requests()));
     assert_eq!(waiting, Some(1));
     host.silence(false);
     host.eventually(|| host.log().matches("1.0 flush: done").count() == 2);

@@ -313,7 +313,7 @@ impl Host {
     pub fn end(self) {
         assert_eq!(self.core.open_handles(), 0, "handles left");
         for unit in self.runtime.units() {
-            self.runtime.look(&unit, |device| {
+            self.runtime.inspect(&unit, |device| {
                 assert_eq!(device.requests(), 0, "requests left");
                 assert_eq!(device.opened(), 0, "opens left");
             });

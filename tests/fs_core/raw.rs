@@ -252,7 +252,7 @@ fn another_disk_is_stale_and_a_reserved_one_busy() {
     other.echo("1.0/reserve", "release").unwrap();
     host.swap("two", SECTORS);
     host.eventually(|| {
-        host.runtime.look(&host.runtime.unit(Addr::new(1, 0)).unwrap(), |d| d.generation() == 2)
+        host.runtime.inspect(&host.runtime.unit(Addr::new(1, 0)).unwrap(), |d| d.generation() == 2)
     });
     assert_eq!(raw.write(&fis(0, 0xe7, &[])), Err(Errno::ESTALE));
     assert_eq!(raw.write(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), Ok(10));

@@ -307,7 +307,7 @@ fn write(host: &Host, file: &str, bytes: &[u8]) -> (Result<u32, Errno>, Vec<Stri
 fn settle(host: &Host) {
     host.eventually(|| {
         let units = host.runtime.units();
-        units.iter().all(|unit| host.runtime.look(unit, |device| device.requests() == 0))
+        units.iter().all(|unit| host.runtime.inspect(unit, |device| device.requests() == 0))
     });
 }
 

@@ -126,7 +126,7 @@ impl Bed {
 
     /// Every gauge at zero, every thread gone.
     fn end(self) {
-        self.runtime.look(&self.unit, |device| {
+        self.runtime.inspect(&self.unit, |device| {
             assert_eq!(device.requests(), 0, "requests left");
             assert_eq!(device.locked(), 0, "locks left");
             assert_eq!(device.status().nout, 0, "frames left in flight");
@@ -204,7 +204,7 @@ fn integrity_on_a_bad_link_with_eight_threads() {
     assert_eq!(answered.load(Ordering::Relaxed), 8 * 300);
     bed.near.set_hook(None);
     bed.far.set_hook(None);
-    let resent: u64 = bed.runtime.look(&bed.unit, |d| d.paths().iter().map(|p| p.stats.resent).sum());
+    let resent: u64 = bed.runtime.inspect(&bed.unit, |d| d.paths().iter().map(|p| p.stats.resent).sum());
     assert!(resent > 0, "the link was to be bad");
     Arc::into_inner(bed).unwrap().end();
 }
@@ -231,7 +231,8 @@ fn resent_while_nobody_receives() -> u64 {
         assert!(rx.recv_timeout(PATIENCE).expect("a request was never answered"));
     }
     let sum = |what: fn(&PathStats) -> u64| {
-        bed.runtime.look(&bed.unit, |device| device.paths().iter().map(|path| what(&path.stats)).sum::<u64>())
+        bed.runtime
+            .inspect(&bed.unit, |device| device.paths().iter().map(|path| what(&path.stats)).sum::<u64>())
     };
     assert!(sum(|stats| stats.sent) >= 16, "the reads went by no path");
     let resent = sum(|stats| stats.resent);
@@ -308,7 +309,7 @@ fn deadline_holds_for_outstanding_and_queued() {
     // Nobody watches an in-process link, so the test says what rtnetlink would.
     bed.runtime.refresh_netlink("near").unwrap();
     let back = Instant::now();
-    while !bed.runtime.look(&bed.unit, |d| d.is_up()) {
+    while !bed.runtime.inspect(&bed.unit, |d| d.is_up()) {
         assert!(back.elapsed() < Duration::from_secs(5), "not back");
         std::thread::sleep(Duration::from_millis(5));
     }

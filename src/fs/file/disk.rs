@@ -284,7 +284,7 @@ impl Verbs for OpenDisk {
         let (Admit::Go, Some(((), answer))) = (admit, held) else { return };
         let nonblock = self.mode.nonblock;
         // With O_NONBLOCK and a target that is down no flush was tried, so no data was lost.
-        let tried = !nonblock || self.context.runtime.look(&self.unit, |device| device.is_up());
+        let tried = !nonblock || self.context.runtime.inspect(&self.unit, |device| device.is_up());
         let file = self.clone();
         self.context.submit(&self.unit, self.disk.place, nonblock, Io::Flush, move |outcome| {
             let done = success(outcome);
