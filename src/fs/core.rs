@@ -28,6 +28,7 @@ mod command;
 mod config;
 mod copy;
 mod disk;
+mod export;
 mod fallocate;
 mod files;
 mod lists;
@@ -110,6 +111,7 @@ pub struct Core {
     configs: config::Truncations,
     openings: opening::Openings,
     raws: raw::Openers,
+    exports: export::Sockets,
     pollers: Mutex<HashMap<u64, PollNotifier>>,
     /// Requests that were given to the engine and are not answered yet.
     waiting: Arc<AtomicUsize>,
@@ -134,6 +136,7 @@ impl Core {
             configs: config::Truncations::default(),
             openings: opening::Openings::default(),
             raws: raw::Openers::default(),
+            exports: export::Sockets::default(),
             pollers: Mutex::default(),
             waiting: Arc::default(),
             runtime,
@@ -156,6 +159,7 @@ impl Core {
 
     /// The session has ended: ends the threads.
     pub fn close(&self) {
+        self.close_exports();
         self.openings.clear();
         self.pages.close();
         self.waker.close();
@@ -183,6 +187,7 @@ impl Core {
     }
 
     fn tell(&self, unit: &Unit, changes: Changes) {
+        self.settle_exports(unit, &changes);
         for disk in changes.gone {
             self.pages.drop_inode(unit.id, disk.ino);
         }

@@ -4,6 +4,7 @@
 //! request and goes on where the answer arrives, so that nobody waits. The first line that fails ends the write with
 //! its errno, and the log says which and why.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -81,6 +82,10 @@ enum Ask {
     Mask(MaskEdit),
     /// A change of its reservation.
     Reserve(ReserveEdit),
+    /// A socket for virtual machines: its path, and the disk's name.
+    Vhost(PathBuf, String),
+    /// The end of such a socket.
+    Unvhost(PathBuf),
 }
 
 impl Script {
@@ -199,7 +204,9 @@ pub(super) fn apply_local(
         | UnitCommand::Failio
         | UnitCommand::Config { .. }
         | UnitCommand::Flush
-        | UnitCommand::Probe => return None,
+        | UnitCommand::Probe
+        | UnitCommand::Vhost { .. }
+        | UnitCommand::Unvhost(_) => return None,
     }
     Some(Ok(()))
 }
@@ -268,6 +275,9 @@ impl Core {
         command: UnitCommand,
         answer: impl FnOnce(Result<(), CtlError>) + Send + 'static,
     ) {
+        if self.is_exported(unit, &command) {
+            return answer(Ok(()));
+        }
         let step = self.run_unit(unit, command);
         self.refresh(unit);
         match step {
@@ -304,6 +314,8 @@ impl Core {
             UnitCommand::Config { verb, string } => return Step::Ask(Ask::Config(verb, string)),
             UnitCommand::Partscan => return Step::Ask(Ask::Scan),
             UnitCommand::Flush => self.flush_and_log(unit),
+            UnitCommand::Vhost { path, name } => return Step::Ask(Ask::Vhost(path, name)),
+            UnitCommand::Unvhost(path) => return Step::Ask(Ask::Unvhost(path)),
             _ => {}
         }
         Step::Done(Ok(()))
@@ -326,6 +338,8 @@ impl Core {
             Ask::Scan => self.partscan(unit, answer),
             Ask::Mask(edit) => self.edit_mask(unit, edit, answer),
             Ask::Reserve(edit) => self.edit_reserve(unit, edit, answer),
+            Ask::Vhost(path, name) => self.export(unit, path, name, answer),
+            Ask::Unvhost(path) => self.unexport(unit, path, answer),
             Ask::Config(verb, string) => {
                 let io = Io::Config { verb, string: string.clone() };
                 self.submit(unit, self.whole(unit), false, io, move |outcome| {

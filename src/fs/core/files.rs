@@ -170,7 +170,9 @@ impl Core {
     /// A page that is made of what is known here.
     fn render(&self, node: &Node, unit: &Unit) -> Result<Vec<u8>, Errno> {
         match node {
-            Node::File(_, UnitFile::Ctl) => Ok(self.unit_page(unit).to_string().into_bytes()),
+            Node::File(_, UnitFile::Ctl) => {
+                Ok(format!("{}{}", self.unit_page(unit), self.export_lines(unit)).into_bytes())
+            }
             Node::File(_, UnitFile::Stats) => {
                 Ok(StatsPage::take(&self.runtime, unit).to_string().into_bytes())
             }
