@@ -4,7 +4,7 @@
 
 mod complaint;
 mod mount_options;
-mod values;
+pub mod values;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

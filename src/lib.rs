@@ -34,7 +34,8 @@
 //! * `cli`: the command line.
 //! * `app`: the start: interfaces or demo, configuration file, from a mount that stands to its end.
 //! * `top`: what aoefs-top knows, without a terminal.
-//! * `failure`, `bug`: one line for the terminal with its exit code; places where a test lets the program panic.
+//! * `failure`, `allowance`, `bug`: one line for the terminal with its exit code; how many log lines of one kind may
+//!   come; places where a test lets the program panic.
 //!
 //! # Threads
 //!
@@ -75,8 +76,8 @@
 //! Outer locks first. Frames are sent and received, requests answered and the kernel told things while none of them is
 //! held, the first one aside.
 //!
-//! 1. The deputy (`fs/handlers.rs`): who receives on the session's only thread. It is tried, never waited for.
-//! 2. Of one handle or target in fs: a truncation, the pages of a target, opens that wait, the place of a reader of
+//! 1. The deputy (`runtime/deputy.rs`), which receives on the session's only thread. It is tried, never waited for.
+//! 2. Of one open file or target in fs: a truncation, the pages of a target, opens that wait, the place of a reader of
 //!    the log.
 //! 3. One answer that is given once (`Pending`), and one [`Device`](engine::Device), never two; neither inside of
 //!    the other.
@@ -90,8 +91,8 @@
 //! # Where to look
 //!
 //! * Wrong or old bytes are read, a write is lost or undone: `engine/locks.rs` (order, late attempts),
-//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a
-//!   truncation left: what `fs` has of truncation.
+//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a truncation left:
+//!   `fs/file/disk/truncation.rs`.
 //! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`.
 //! * A wrong name, size, mode or inode: `fs/tree.rs`. A wrong partition: `engine/partition.rs`, `parttable/mod.rs`.
 //! * No answer, or one after the deadline: `engine/device/sweep.rs` (what is due), `runtime/sweeper.rs` (when it is
@@ -102,13 +103,16 @@
 //! * An interface is lost, or not bound when it comes: `runtime/watcher.rs`, `runtime/bind.rs`, `link/watch.rs`.
 //! * A good frame is refused, or a bad one taken: `wire/header.rs`, `wire/ata.rs`; does it fit what was asked:
 //!   `engine/device/receive.rs`.
-//! * A command is refused or does something else: its words: `fs/ctl.rs`; what it does: `fs`, then `runtime/mod.rs`
-//!   for the top ctl and `engine/device/settings.rs` for a target's.
+//! * A file does something wrong when it is read, written, truncated, polled or closed: its kind in `fs/file.rs`; it
+//!   cannot be opened: `fs/core/opening.rs`.
+//! * A command is refused or does something else: its words: `fs/ctl.rs`; what it does: `fs/file/ctl.rs`, then
+//!   `runtime/mod.rs` for the top ctl and `engine/device/settings.rs` for a target's.
 //! * A wrong errno: `fs/errno.rs`.
-//! * fsync(2) lies or fails: `engine/flushing.rs`; which handles are told of it: `fs`. TRIM: `engine/device/submit.rs`.
+//! * fsync(2) lies or fails: `engine/flushing.rs`; which open files are told of it: `fs/file/disk.rs`. TRIM:
+//!   `engine/device/submit.rs`.
 //! * A virtual machine's disk: `vhost/device.rs` (its queues and messages), `vhost/request.rs` (what it asks for),
-//!   `vhost/chain.rs` (what it may not do), `vhost/server.rs` (connections); what is behind it: `fs`.
-//! * A command of the file `raw`: `fs/raw.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
+//!   `vhost/chain.rs` (what it may not do), `vhost/server.rs` (connections); what is behind it: `fs/file/disk/guest.rs`.
+//! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
 //! * A wrong figure: `engine/stats.rs`, `fs/metrics.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
 //!   file `log`), `daemon/logging.rs` (stderr and syslog).
 //! * A hang when it ends, or a mount that stays: `daemon/stop.rs`, `daemon/unmounter.rs`, `mount/mod.rs`.
@@ -116,6 +120,7 @@
 //!   `daemon/privilege.rs`.
 //! * The demo or aoefs-target answers wrongly, or not: `target/processor.rs`, `export/server.rs`.
 
+pub mod allowance;
 pub mod app;
 pub mod bug;
 pub mod cli;

@@ -5,17 +5,14 @@
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 
 mod bed;
-#[path = "mount/room.rs"]
-#[allow(dead_code, reason = "the mount tests start daemons in it")]
-mod room;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bed::proc::{self, Output};
+use bed::room::Room;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use room::Room;
 
 /// Longer than any refusal takes, the proof of life of a mount included.
 const LIMIT: Duration = Duration::from_secs(10);

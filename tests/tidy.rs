@@ -93,7 +93,8 @@ impl Drop for Broken {
 }
 
 /// The rooms of the house: which others of the crate each may name. The names in the first column are all that there are.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
+    ("allowance", &[]),
     ("bug", &[]),
     ("failure", &[]),
     ("mount", &[]),
@@ -103,12 +104,12 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("target", &["wire"]),
     ("link", &["wire"]),
     ("top", &["wire"]),
-    ("runtime", &["bug", "engine", "link", "wire"]),
+    ("runtime", &["allowance", "bug", "engine", "link", "wire"]),
     ("export", &["bug", "link", "target", "wire"]),
     ("vhost", &["bug", "engine", "wire"]),
     ("fs", &["bug", "engine", "parttable", "runtime", "vhost", "wire"]),
     ("cli", &["engine", "failure", "wire"]),
-    ("daemon", &["failure", "mount"]),
+    ("daemon", &["allowance", "failure", "mount"]),
     (
         "app",
         &[

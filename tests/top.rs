@@ -4,9 +4,6 @@
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 
 mod bed;
-#[path = "mount/room.rs"]
-#[allow(dead_code, reason = "the mount tests start daemons in it")]
-mod room;
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -16,19 +13,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bed::proc::{self, Daemon, Output, until};
+use bed::room::Room;
 use bed::skip;
 use nix::sys::signal::Signal;
-use room::Room;
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
 tests![
-    a_live_view,
+    a_live_view(beside),
     every_way_to_end_it,
     colours_and_none,
-    a_mount_that_goes_and_comes,
-    once_and_json,
+    a_mount_that_goes_and_comes(beside),
+    once_and_json(beside),
     what_cannot_work_is_one_line,
     over_a_real_mount,
 ];

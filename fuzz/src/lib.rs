@@ -2,7 +2,7 @@
 //!
 //! The promises: no panic; nothing read beyond the bytes given; what was parsed, once emitted, is the same bytes again with
 //! reserved fields zeroed, whatever the buffer held before. The targets in `fuzz_targets/` call these functions, and so do
-//! the ordinary tests (`tests/fuzz_corpus.rs`, `tests/wire_golden.rs`), which include this file by its path.
+//! the ordinary tests (`tests/wire`), which include this file by its path.
 
 use aoefs::fs::ctl::{
     CtlError, check_part_name, lines, parse_config, parse_mask, parse_reserve, parse_top, parse_unit,

@@ -26,7 +26,7 @@ use crate::fs::ctl::UnitCommand;
 use crate::fs::session::FuseSession;
 use crate::link::loopback;
 use crate::mount::Mounted;
-use crate::runtime::{NetlinkStatus, Runtime, clock};
+use crate::runtime::{NetlinkStatus, Runtime, TARGETS_MAX, clock};
 use crate::target::TargetConfig;
 use crate::wire::Addr;
 
@@ -60,7 +60,7 @@ pub struct Stage {
 /// unmounted by the caller.
 pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let Stage { options, config, backend, mounted, unmounter, signals } = stage;
-    let runtime = Runtime::new(options.mount.max_targets);
+    let runtime = Runtime::new(options.mount.max_targets.unwrap_or(TARGETS_MAX));
     let startup = Arc::new(Startup::new(&options, config));
     let settings = Settings {
         uid: options.mount.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw()),

@@ -16,6 +16,7 @@ use std::thread;
 
 use clap::{ArgAction, Parser};
 
+use aoefs::cli::values;
 use aoefs::daemon::errand::{Asked, Errand};
 use aoefs::daemon::logging;
 use aoefs::daemon::panics;
@@ -369,18 +370,9 @@ fn text<const N: usize>(text: &str) -> Result<String, String> {
     }
 }
 
-/// A number of bytes, with a letter for a power of 1024.
+/// The size of a file that is created. The file may end in a part of a sector, which is not exported.
 fn size(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.as_bytes() {
-        [digits @ .., letter @ (b'K' | b'M' | b'G' | b'T')] => {
-            (digits, 10 * (1 + "KMGT".bytes().position(|l| l == *letter).unwrap_or(0)))
-        }
-        digits => (digits, 0),
-    };
-    std::str::from_utf8(digits)
-        .ok()
-        .and_then(|digits| digits.parse::<u64>().ok())
-        .and_then(|number| number.checked_mul(1 << shift))
+    values::bytes(text)
         .filter(|bytes| *bytes >= SECTOR as u64 && *bytes <= i64::MAX as u64)
         .ok_or_else(|| "not a size of at least 512 bytes, as in 64M or 1G".into())
 }
@@ -411,7 +403,7 @@ mod tests {
         {
             assert_eq!(size(text), Ok(bytes));
         }
-        for text in ["", "K", "511", "0", "-1K", "1k", "1KB", "1.5G", "99999999999T", "8388608T"] {
+        for text in ["", "K", "511", "0", "-1K", "1X", "1KB", "1.5G", "99999999999T", "8388608T"] {
             assert!(size(text).is_err(), "{text}");
         }
     }

@@ -6,6 +6,7 @@ use nix::unistd::{Group, User};
 
 use super::DAY;
 use crate::failure::Failure;
+use crate::wire::Addr;
 
 /// The values of the mount options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +29,8 @@ pub struct MountOptions {
     pub stop: Duration,
     /// How far is read ahead: by the engine, or by the kernel of a mount that is read-only. Their own figures, if None.
     pub readahead_kib: Option<u32>,
-    /// How many targets may be known at once.
-    pub max_targets: usize,
+    /// How many targets may be known at once; the runtime's own figure, if None.
+    pub max_targets: Option<usize>,
     /// Declare the partitions of the table on every disk that appears.
     pub partscan: bool,
 }
@@ -44,12 +45,6 @@ const READAHEAD_KIB_MAX: u64 = 1 << 20;
 /// How long a busy mount is kept after SIGTERM: seconds. Long enough for a script that unmounts what is on top.
 const STOP: u64 = 10;
 
-/// As many targets as are known at once if nobody says otherwise. A segment full of forged announcements ends there.
-const MAX_TARGETS: usize = 4096;
-
-/// Every address that a target can have.
-const ADDRESSES: u64 = 65_535 * 255;
-
 impl Default for MountOptions {
     fn default() -> Self {
         Self {
@@ -62,7 +57,7 @@ impl Default for MountOptions {
             deadline: None,
             stop: Duration::from_secs(STOP),
             readahead_kib: None,
-            max_targets: MAX_TARGETS,
+            max_targets: None,
             partscan: false,
         }
     }
@@ -136,9 +131,16 @@ pub const TABLE: [MountOption; 50] = [
             o.readahead_kib = Some(n as u32);
         },
     ),
-    number("max_targets", "N", "how many targets may be known at once [4096]", 1, ADDRESSES, |o, n| {
-        o.max_targets = n as usize;
-    }),
+    number(
+        "max_targets",
+        "N",
+        "how many targets may be known at once [4096]",
+        1,
+        Addr::COUNT as u64,
+        |o, n| {
+            o.max_targets = Some(n as usize);
+        },
+    ),
     switch("partscan", "read the partition table of every target that appears", |o| o.partscan = true),
     switch("noexec", "nothing on the mount may be executed", |o| o.noexec = true),
     ignored("rw"),

@@ -58,7 +58,7 @@ fn every_option() {
         deadline: Some(Duration::from_secs(60)),
         stop: Duration::ZERO,
         readahead_kib: Some(128),
-        max_targets: 9,
+        max_targets: Some(9),
         partscan: true,
     };
     assert_eq!(options.mount, expected);
@@ -183,4 +183,26 @@ fn help_and_version_are_printed() {
     assert!(!help.contains('\x1b'));
     let Ok(Action::Print(version)) = parse(["aoefs", "--version"]) else { panic!() };
     assert_eq!(version, format!("aoefs {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_help_names_the_defaults_that_hold() {
+    let defaults = MountOptions::default();
+    for (name, figure) in [
+        ("deadline", crate::engine::DEADLINE.as_secs()),
+        ("stop", defaults.stop.as_secs()),
+        ("readahead", defaults.read_ahead() >> 10),
+        ("max_targets", crate::runtime::TARGETS_MAX as u64),
+    ] {
+        let option = MOUNT_OPTIONS.iter().find(|option| option.name == name).unwrap();
+        assert!(option.help.ends_with(&format!(" [{figure}]")), "{name}: {}", option.help);
+    }
+    for (name, figure) in
+        [("wait-timeout", format!("default: {WAIT_TIMEOUT}")), ("demo", format!("default size: {DEMO_SIZE}"))]
+    {
+        let command = command();
+        let argument = command.get_arguments().find(|argument| argument.get_id() == name).unwrap();
+        let help = argument.get_help().unwrap().to_string();
+        assert!(help.ends_with(&format!(" [{figure}]")), "{name}: {help}");
+    }
 }

@@ -3,16 +3,16 @@
 use crate::failure::Failure;
 use crate::wire::{Addr, SECTOR, SECTORS_48};
 
-/// IFNAMSIZ less the final zero.
-const INTERFACE_NAME_MAX: usize = 15;
+/// The longest name of an interface, in bytes: a zero follows it.
+const INTERFACE_NAME_MAX: usize = libc::IFNAMSIZ - 1;
 
-/// What 48 bits of sector number reach, in bytes.
+/// The bytes that 48 bits of sector number can address.
 const DISK_MAX: u64 = SECTORS_48 * SECTOR as u64;
 
-/// `64M`, `1G`, `4096`; also with iB or B behind. A disk has whole sectors, and at least one.
+/// The size of the demo's disk: whole sectors, and at least one.
 pub fn disk_size(text: &str) -> Result<u64, Failure> {
     let bad = |why: &str| Failure::usage(format!("--demo: size \"{text}\" {why}; try --demo=64M"));
-    let bytes = size(text).ok_or_else(|| bad("is not a number of bytes, or with K, M, G or T"))?;
+    let bytes = bytes(text).ok_or_else(|| bad("is not a number of bytes, or with K, M, G or T"))?;
     match bytes {
         0 => Err(bad("is no disk")),
         _ if bytes % SECTOR as u64 != 0 => Err(bad("is not a multiple of 512 bytes")),
@@ -21,7 +21,8 @@ pub fn disk_size(text: &str) -> Result<u64, Failure> {
     }
 }
 
-fn size(text: &str) -> Option<u64> {
+/// A number of bytes: `4096`, `64M`, `1G`, also with iB or B behind. The letters are powers of 1024.
+pub fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let shift = match &text[digits.len()..] {
         "" | "B" => 0,

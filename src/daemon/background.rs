@@ -158,7 +158,8 @@ fn wait_readable(signals: &Signals, child: Pid, pipe: &File) {
     }
 }
 
-fn to_null() -> io::Result<()> {
+/// Lets standard input, output and error lead nowhere.
+pub(super) fn to_null() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(null.as_fd())?;
     dup2_stdout(null.as_fd())?;

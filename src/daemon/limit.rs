@@ -1,20 +1,13 @@
-//! A limit on how fast log lines come. A station that sends bad requests, or a disk that fails every one, could else
-//! fill the log's disk and take the processor.
+//! A limit on how fast log lines come: a station that sends bad requests, or a disk that fails every request, could fill
+//! the log's disk and take the processor.
 //!
-//! Promises: each place in the program that logs has an allowance of its own, so one kind of line does not push out
-//! another; every line that is left out is counted, and the count is said after [`GATHER`].
+//! Promises: each place in the program that logs has an allowance of its own, so that one kind of line does not push out
+//! another; every line that is left out is counted, and the count is written later with one of the lines.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Lines of one place that may come at once: every target of a rack coming up.
-const BURST: f64 = 64.0;
-
-/// Lines of one place a second in the long run.
-const RATE: f64 = 4.0;
-
-/// How long a count of lines left out is gathered before it is said.
-pub const GATHER: Duration = Duration::from_secs(1);
+use crate::allowance::Allowance;
 
 /// Where a line comes from: the source file and the line in it.
 pub type Place = (&'static str, u32);
@@ -33,66 +26,49 @@ pub enum Verdict {
 /// The allowances.
 #[derive(Default)]
 pub struct Limiter {
-    places: HashMap<Place, Bucket>,
+    places: HashMap<Place, Lines>,
 }
 
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-    left_out: u64,
-    /// When the first of those left out came, and what it said.
-    since: Instant,
+struct Lines {
+    allowance: Allowance,
+    /// The first line of those that were left out.
     example: String,
 }
 
 impl Limiter {
     /// Whether a line may be said now. If not, it is counted; `text` makes it an example of those left out.
     pub fn admit(&mut self, place: Place, now: Instant, text: impl FnOnce() -> String) -> Verdict {
-        let bucket = self.places.entry(place).or_insert_with(|| Bucket {
-            tokens: BURST,
-            filled: now,
-            left_out: 0,
-            since: now,
-            example: String::new(),
-        });
-        let gained = now.saturating_duration_since(bucket.filled).as_secs_f64() * RATE;
-        bucket.tokens = (bucket.tokens + gained).min(BURST);
-        bucket.filled = now;
-        if bucket.tokens >= 1.0 {
-            bucket.tokens -= 1.0;
+        let new = || Lines { allowance: Allowance::new(now), example: String::new() };
+        let lines = self.places.entry(place).or_insert_with(new);
+        if lines.allowance.admit(now) {
             return Verdict::Say;
         }
-        bucket.left_out += 1;
-        if bucket.left_out > 1 {
+        if lines.allowance.left_out() > 1 {
             return Verdict::More;
         }
-        bucket.since = now;
-        bucket.example = text();
+        lines.example = text();
         Verdict::First
     }
 
     /// Whether lines were left out whose count has not been said.
     pub fn owes(&self) -> bool {
-        self.places.values().any(|bucket| bucket.left_out > 0)
+        self.places.values().any(|lines| lines.allowance.left_out() > 0)
     }
 
     /// One line for each place whose count is due at `now`; with `all`, for each that has one.
     pub fn sum_up(&mut self, now: Instant, all: bool) -> Vec<String> {
-        let due = |bucket: &&mut Bucket| {
-            bucket.left_out > 0 && (all || now.saturating_duration_since(bucket.since) >= GATHER)
+        let count = |lines: &mut Lines| {
+            let count = lines.allowance.take_left_out(now, all)?;
+            Some(format!("{count} more lines left out, such as: {}", std::mem::take(&mut lines.example)))
         };
-        let say = |bucket: &mut Bucket| {
-            let line = format!("{} more lines left out, such as: {}", bucket.left_out, bucket.example);
-            bucket.left_out = 0;
-            bucket.example = String::new();
-            line
-        };
-        self.places.values_mut().filter(due).map(say).collect()
+        self.places.values_mut().filter_map(count).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

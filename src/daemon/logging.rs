@@ -15,9 +15,10 @@ use env_logger::{Target, WriteStyle};
 use log::{Level, Log, Metadata, Record};
 use parking_lot::Mutex;
 
-use super::limit::{GATHER, Limiter, Verdict};
+use super::limit::{Limiter, Verdict};
 use super::outlet::Outlet;
 pub use super::outlet::{PATIENCE, print};
+use crate::allowance::GATHER;
 use crate::failure::one_line;
 
 /// Where syslog listens, on every init system.

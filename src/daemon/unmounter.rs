@@ -11,7 +11,6 @@
 //! The two talk in lines over a socket pair: `mounted ID UNIQUE HELPER`, `unmount`, `detach` one way; `done`,
 //! `gone`, `busy WHO`, `failed WHY` the other way.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
@@ -25,10 +24,10 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid, getppid};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use parking_lot::Mutex;
 
-use crate::daemon::privilege;
+use crate::daemon::{background, privilege};
 use crate::failure::one_line;
 use crate::mount::{Connection, Mount, MountId, Place, Unmount, holders};
 
@@ -224,12 +223,8 @@ fn words_of(answer: &Outcome) -> String {
 fn alone(socket: UnixStream, daemon: Pid) -> io::Result<(UnixStream, Option<SignalFd>)> {
     SigSet::all().thread_block()?;
     std::env::set_current_dir("/")?;
-    // Where there is no /dev/null, it keeps what it has: it prints nothing.
-    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
-        dup2_stdin(null.as_fd())?;
-        dup2_stdout(null.as_fd())?;
-        dup2_stderr(null.as_fd())?;
-    }
+    // Where there is no /dev/null, it keeps the descriptors that it has: it prints nothing.
+    let _ = background::to_null();
     let keep = socket.as_raw_fd() as libc::c_uint;
     close_range(3, keep - 1);
     close_range(keep + 1, libc::c_uint::MAX);
@@ -237,9 +232,8 @@ fn alone(socket: UnixStream, daemon: Pid) -> io::Result<(UnixStream, Option<Sign
     if nix::unistd::geteuid().is_root() {
         let _ = privilege::drop_to_unmounting();
     }
-    // Its own name in ps, and in the list of those who hold something.
-    // SAFETY: the argument is a C string, of which the kernel copies 15 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, c"aoefs-unmount".as_ptr()) };
+    // A name of its own for ps, and for the line that says which processes keep the mount busy.
+    let _ = prctl::set_name(c"aoefs-unmount");
     // After privileges were dropped, which forgets it.
     let mut only = SigSet::empty();
     only.add(DEATH);

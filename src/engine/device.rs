@@ -21,23 +21,22 @@ mod sleep;
 mod submit;
 mod sweep;
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
 use slab::Slab;
 
 use super::ahead::Ahead;
 use super::buffer::Pool;
+use super::disk::Disk;
+use super::doubt::Doubt;
 use super::event::{Event, Reason};
 use super::flight::{Flight, TagSpace};
-use super::flushing::Flushing;
-use super::ids::{FrameId, Identity, NetId, ReqId};
-use super::limits::{ALARMS, DEADLINE, FRAMES_MAX, READS};
+use super::ids::{FrameId, NetId, ReqId};
+use super::lanes::Lanes;
 use super::locks::Locks;
-use super::partition::Partitions;
 use super::path::{Path, Trust};
+use super::paths::Paths;
 use super::request::{Outcome, Req};
 use super::rtt::Rtt;
+use super::settings::Settings;
 use super::stats::Stats;
 use super::time::Time;
 use super::transmit::Transmit;
@@ -120,68 +119,30 @@ enum State {
     Down(Reason),
 }
 
-/// Is the disk still the disk?
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Confidence {
-    Confirmed,
-    /// It was silent: an IDENTIFY that left at or after this instant must match before writes leave or anything is answered.
-    Silent(Time),
-    /// Something says that it may be another: until such an IDENTIFY matches, no read leaves either, and then all that was
-    /// asked before is asked anew.
-    Suspect(Time),
-}
-
-/// Work that waits to leave, in two lanes so that neither reads nor writes starve, and a third for what nobody waits for.
-#[derive(Debug, Default)]
-struct Lane {
-    /// Frames to send (again), before anything new.
-    again: VecDeque<FrameId>,
-    /// Requests with frames that have not been issued.
-    ready: VecDeque<ReqId>,
-    /// Frames issued for the request at the front since it came there.
-    streak: u32,
-}
-
 /// One target. `R` travels with each request and comes back with its outcome.
 #[derive(Debug)]
 pub struct Device<R> {
     addr: Addr,
     state: State,
-    confidence: Confidence,
-    generation: u32,
-    identity: Identity,
-    info: Identify,
-    ident: Box<[u8; IDENTIFY_LEN]>,
-    config: Vec<u8>,
-    fw: u16,
-    buffers: u16,
-    flushing: Flushing,
+    doubt: Doubt,
+    disk: Disk,
     /// Whoever serves is about to end: nothing is accepted any more.
     retired: bool,
-    /// The target refused TRIM although it promised it.
-    trim_refused: bool,
 
-    paths: Vec<Option<Path>>,
+    paths: Paths,
     flight: Flight,
     slow: Rtt,
-    last_heard: Time,
     /// How long this machine had slept when something was last done here.
     slept: u64,
-    /// When silence last ended.
-    silent_until: Time,
     /// An IDENTIFY that was refused or made no sense is not followed by the next one before this.
     ask_after: Time,
 
     reqs: Slab<Req<R>>,
     /// Bytes of the writes among them.
     writing: usize,
-    lanes: [Lane; 3],
-    turn: usize,
+    lanes: Lanes,
     held: Vec<ReqId>,
-    /// Frames that may not be sent a second time until a quarantine ends.
-    parked: Vec<FrameId>,
     locks: Locks,
-    partitions: Partitions,
     ahead: Ahead,
     /// Something speaks against what was read ahead: it is thrown away before anything else is done.
     ahead_doubted: bool,
@@ -194,9 +155,6 @@ pub struct Device<R> {
     holders_at: Time,
     /// It announced itself before that time: IDENTIFY is owed to it, whether anybody waits or not.
     announced: bool,
-    /// Announcements that may still be believed; refilled with time. See `announced`.
-    credit: u32,
-    credit_at: Time,
     /// The operator said `identify`, and the disk is being asked: a larger size is taken over.
     grow: bool,
     /// A larger disk answers, and waits for that word.
@@ -207,14 +165,7 @@ pub struct Device<R> {
     nopen: u32,
     /// Files that somebody wants to open, who waits for the target's return.
     opening: u32,
-    nofail: bool,
-    uncached: Option<bool>,
-    jumbo: bool,
-    deadline: Duration,
-    shown: Option<u64>,
-    mtu_cap: Option<usize>,
-    maxbno: Option<u8>,
-    maxout: Option<u32>,
+    settings: Settings,
     stats: Stats,
     /// Not later than anything that is due.
     timer: Time,
@@ -224,56 +175,36 @@ impl<R> Device<R> {
     /// A target that has just answered config query and IDENTIFY.
     pub fn new(birth: Birth, now: Time) -> Device<R> {
         let path = Path::new(birth.net, birth.mac, birth.mtu, birth.advertised, Trust::Active, now);
+        let mut disk = Disk::new(birth.identify, birth.ident);
+        disk.take_limits(birth.buffers, birth.fw, &birth.config);
         Device {
             addr: birth.addr,
             state: State::Up,
-            confidence: Confidence::Confirmed,
-            generation: 1,
-            identity: Identity::from(&birth.identify),
-            flushing: Flushing::new(birth.identify.flush),
-            info: birth.identify,
-            ident: birth.ident,
-            config: birth.config,
-            fw: birth.fw,
-            buffers: birth.buffers,
+            doubt: Doubt::new(now),
+            disk,
             retired: false,
-            trim_refused: false,
-            paths: vec![Some(path)],
+            paths: Paths::new(path),
             flight: Flight::new(birth.space, birth.seed),
             slow: Rtt::default(),
-            last_heard: now,
             slept: 0,
-            silent_until: now,
             ask_after: now,
             reqs: Slab::new(),
             writing: 0,
-            lanes: Default::default(),
-            turn: READS,
+            lanes: Lanes::default(),
             held: Vec::new(),
-            parked: Vec::new(),
             locks: Locks::default(),
-            partitions: Partitions::default(),
             ahead: Ahead::default(),
             ahead_doubted: false,
             confirming: None,
             identify_at: Time::default(),
             holders_at: Time::default(),
             announced: false,
-            credit: ALARMS,
-            credit_at: now,
             grow: false,
             larger: None,
             missed: 0,
             nopen: 0,
             opening: 0,
-            nofail: false,
-            uncached: None,
-            jumbo: true,
-            deadline: DEADLINE,
-            shown: None,
-            mtu_cap: None,
-            maxbno: None,
-            maxout: None,
+            settings: Settings::default(),
             stats: Stats::default(),
             timer: Time::NEVER,
         }
@@ -290,12 +221,7 @@ impl<R> Device<R> {
 
     /// Frames that may be outstanding, over all paths.
     fn limit(&self) -> u32 {
-        let buffers = u32::from(self.buffers).clamp(1, FRAMES_MAX);
-        self.maxout.map_or(buffers, |n| n.clamp(1, buffers))
-    }
-
-    fn inflight(&self) -> u32 {
-        self.paths.iter().flatten().map(|p| p.window.inflight()).sum()
+        self.settings.frames(self.disk.buffers())
     }
 
     /// The only place where the state changes.
@@ -319,3 +245,6 @@ impl<R> Device<R> {
         self.state = state;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::ids::{FrameId, PathId, ReqId};
+use super::lanes::Lane;
 use super::locks::LockId;
 use super::path::Place;
 use super::stats::Op;
@@ -87,6 +88,11 @@ impl Work {
     /// may leave; the edges of a write may not, since they will be written.
     pub fn needs_trust(self) -> bool {
         self.modifies() || matches!(self, Work::Flush { .. } | Work::Gather { .. })
+    }
+
+    /// The lane in which a frame waits to be sent again.
+    pub fn lane(self) -> Lane {
+        if self.needs_trust() { Lane::Writes } else { Lane::Reads }
     }
 
     /// Does it count against the window? IDENTIFY, queries and probes do not: a full window must not starve them.

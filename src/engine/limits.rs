@@ -12,8 +12,6 @@ pub const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
 pub const SILENCE: Duration = Duration::from_secs(1);
 /// While somebody waits, a target that does not answer is asked this often: it is back within a second of its return.
 pub const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Announcements that are believed at once; anybody on the segment can forge them.
-pub const ALARMS: u32 = 3;
 /// How often answers that came in doubt are asked for again. With more, a request to a target that takes seconds
 /// for each answer would never end.
 pub const REDO_MAX: u8 = 3;
@@ -22,16 +20,8 @@ pub const REDO_MAX: u8 = 3;
 pub const REQUESTS_MAX: usize = 16_384;
 /// Frames outstanding at most, over one path and over all, whatever the target advertises: the limit of devaoe and
 /// of the kernel's driver (docs/design.md#paths-and-windows).
-pub const FRAMES_MAX: u32 = 128;
+pub const FRAMES_MAX: u32 = crate::wire::BUFFERS_MAX as u32;
 /// Netlinks × MACs that one target is known by.
 pub const PATHS_MAX: usize = 36;
 /// Sectors a frame that every Ethernet frame carries (1500 bytes), and that need no jumbo frames: 1 KiB.
 pub const PLAIN: u8 = 2;
-
-/// The lanes in which work waits to leave: two for requests that somebody waits for, and [`BEHIND`] for what is read
-/// ahead. A request or a frame knows which one is its own, and the device keeps them.
-pub const READS: usize = 0;
-/// See [`READS`].
-pub const WRITES: usize = 1;
-/// See [`READS`].
-pub const BEHIND: usize = 2;

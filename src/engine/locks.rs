@@ -276,8 +276,21 @@ impl Locks {
         if self.quarantines == 0 {
             return Time::NEVER;
         }
-        // Where there is no room for more, somebody may wait for that without a lock.
-        if self.waiting > 0 || self.full() { first } else { last }
+        if self.is_awaited() { first } else { last }
+    }
+
+    /// May somebody wait for the end of a quarantine? Where there is no room for more, even without a lock.
+    fn is_awaited(&self) -> bool {
+        self.waiting > 0 || self.full()
+    }
+
+    /// When the first quarantine ends, if somebody may wait for that.
+    pub fn awaited_end(&self) -> Time {
+        let ends = self.entries.iter().filter_map(|e| match e.kind {
+            Kind::Quarantine { until, .. } => Some(until),
+            _ => None,
+        });
+        ends.min().filter(|_| self.is_awaited()).unwrap_or(Time::NEVER)
     }
 }
 

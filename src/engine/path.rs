@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::ids::{FrameId, Identity, NetId};
 use super::ladder::Ladder;
 use super::rtt::Rtt;
+use super::settings::Settings;
 use super::stats::Histogram;
 use super::time::Time;
 use super::window::Window;
@@ -188,6 +189,16 @@ impl Path {
     /// Can it carry new work?
     pub fn usable(&self) -> bool {
         self.up && self.trust == Trust::Active
+    }
+
+    /// Sectors a frame over this path, as MTU, advertisement and the operator allow.
+    pub fn most_sectors(&self, settings: &Settings) -> u8 {
+        settings.sectors(self.mtu, self.advertised)
+    }
+
+    /// The same, as far as loss does not speak against it.
+    pub fn sectors(&self, settings: &Settings) -> u8 {
+        self.most_sectors(settings).min(self.ladder.cap()).max(1)
     }
 
     /// The sequence number that the next copy will get.

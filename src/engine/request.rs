@@ -9,7 +9,7 @@ use super::buffer::{Buf, Data, Lease, WriteBuf};
 use super::event::Cause;
 use super::flight::Work;
 use super::ids::{ReqId, Stream};
-use super::limits::{BEHIND, READS, WRITES};
+use super::lanes::Lane;
 use super::locks::{self, LockId};
 use super::partition::PartId;
 use super::stats::Op;
@@ -152,10 +152,6 @@ pub enum Error {
     Timeout,
     /// The argument makes no sense.
     Invalid,
-    /// There is no such thing.
-    NotFound,
-    /// A table is full.
-    TooMany,
 }
 
 /// How a request ended.
@@ -353,11 +349,11 @@ impl<R> Req<R> {
     }
 
     /// The lane that it waits in.
-    pub(super) fn lane(&self) -> usize {
+    pub(super) fn lane(&self) -> Lane {
         match self.job {
-            Job::Read { .. } if self.behind => BEHIND,
-            Job::Read { .. } => READS,
-            _ => WRITES,
+            Job::Read { .. } if self.behind => Lane::Behind,
+            Job::Read { .. } => Lane::Reads,
+            _ => Lane::Writes,
         }
     }
 

@@ -5,18 +5,7 @@ use std::time::Duration;
 use super::ids::NetId;
 use super::path::{PathStats, Trust};
 use super::stats::Stats;
-use crate::wire::{Mac, Text};
-
-/// How fsync is carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FlushState {
-    /// FLUSH CACHE (E7).
-    Flush,
-    /// FLUSH CACHE EXT (EA).
-    FlushExt,
-    /// The target has none, or refused it.
-    None,
-}
+use crate::wire::{FlushKind, Mac, Text};
 
 /// One target.
 #[derive(Clone, Debug)]
@@ -49,8 +38,8 @@ pub struct Status {
     pub smart: bool,
     /// TRIM that promises zeros.
     pub trim: bool,
-    /// How fsync is carried out.
-    pub flush: FlushState,
+    /// How fsync is carried out; none: the target has no flush, or refused it.
+    pub flush: FlushKind,
     /// Frames above 1 KiB of data are allowed.
     pub jumbo: bool,
     /// I/O never fails for lost contact.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use self::server::{FrameHandler, Slot};
-use crate::target::{Answer, Image, Processor, TargetConfig};
+use self::server::FrameHandler;
+use crate::target::{Image, Processor, Slot, TargetConfig};
 use crate::wire::Mac;
 
 /// A target over any image.
@@ -29,13 +29,6 @@ impl Export {
 }
 
 impl FrameHandler for Export {
-    fn handle(&self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Option<usize> {
-        match self.lock().handle(frame, mac, mtu, reply) {
-            Answer::Reply(len) => Some(len),
-            Answer::Silence(_) => None,
-        }
-    }
-
     fn handle_batch(&self, frames: &[&[u8]], mac: Mac, mtu: usize, replies: &mut [Slot<'_>]) {
         self.lock().handle_batch(frames, mac, mtu, replies);
     }

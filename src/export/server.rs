@@ -4,7 +4,7 @@
 //! link ends the service. While the interface is down or gone the thread waits for it; when it is there (again), or
 //! has another MAC or MTU, the target announces itself on it. The thread ends when [`Server::stop`] asks it to.
 //!
-//! What a target is, this file does not know: `main` and the binaries hand it one behind the trait.
+//! The thread knows a target only by the trait, so that tests can serve others.
 
 use std::io;
 use std::sync::Arc;
@@ -15,27 +15,17 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::link::{BATCH, Batch, Link, OutFrame, Received, is_congested, is_gone, is_link_down};
+use crate::target::Slot;
 use crate::wire::{ETHERNET, MIN_FRAME, Mac};
 
 /// How long a link that is down is left alone before it is looked at again, if nobody reports a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Room for a reply, and the length of the reply in it; 0 if there is none.
-pub type Slot<'a> = (&'a mut [u8], usize);
-
 /// A target, as the thread that serves it sees it. Several threads may call it at the same time.
 pub trait FrameHandler: Send + Sync {
-    /// Answers one frame that came in on an interface with this MAC and MTU: the length of the reply that it left in
-    /// `reply`, if there is one.
-    fn handle(&self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Option<usize>;
-
-    /// Answers the frames of a batch, each into the slot of its number. Worth writing where a target can do several at
-    /// once for less.
-    fn handle_batch(&self, frames: &[&[u8]], mac: Mac, mtu: usize, replies: &mut [Slot<'_>]) {
-        for (frame, (reply, len)) in frames.iter().zip(replies) {
-            *len = self.handle(frame, mac, mtu, reply).unwrap_or(0);
-        }
-    }
+    /// Answers the frames of a batch, which came in on an interface with this MAC and MTU, each into the slot of its
+    /// number. A frame that gets no reply leaves the length of its slot at 0.
+    fn handle_batch(&self, frames: &[&[u8]], mac: Mac, mtu: usize, replies: &mut [Slot<'_>]);
 
     /// Puts the `nth` frame that announces the target into `frame`; `None` when there are no more.
     fn announcement(&self, nth: usize, mac: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize>;
@@ -306,11 +296,12 @@ mod tests {
     struct Mirror;
 
     impl FrameHandler for Mirror {
-        fn handle(&self, frame: &[u8], _: Mac, _: usize, reply: &mut [u8]) -> Option<usize> {
-            let reply = &mut reply[..frame.len()];
-            reply.copy_from_slice(frame);
-            reply.reverse();
-            (frame[0] != 0).then_some(frame.len())
+        fn handle_batch(&self, frames: &[&[u8]], _: Mac, _: usize, replies: &mut [Slot<'_>]) {
+            for (frame, (reply, len)) in frames.iter().zip(replies).filter(|(frame, _)| frame[0] != 0) {
+                *len = frame.len();
+                reply[..*len].copy_from_slice(frame);
+                reply[..*len].reverse();
+            }
         }
 
         fn announcement(&self, nth: usize, _: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize> {

@@ -1,87 +1,51 @@
 //! The file system without FUSE: plain arguments in, an answer through a closure.
 //!
-//! Every call returns at once. What has to ask the target takes its answer along in the request, and whoever
-//! completes the request gives it; so it may come on any thread, with nothing locked. `handlers` turns FUSE requests
-//! into these calls and answers into replies, and does nothing else.
+//! Every call returns at once. A call that has to ask the target puts its answer into the request, and the thread that
+//! completes the request gives it; so an answer may come on any thread, with nothing locked. `handlers` turns FUSE
+//! requests into these calls and answers into replies, and does nothing else.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
 
-use fuser::PollNotifier;
-use parking_lot::Mutex;
+use fuser::{PollEvents, PollNotifier};
 
-use super::ctl::UnitCommand;
+use super::answer::{Answer, DataAnswer};
+use super::context::Context;
+use super::ctl::{Top, UnitCommand};
 use super::errno::{self, Errno};
-use super::handles::{Handles, Kept};
-use super::notify::{Kernel, Line, Pages, Waker};
-use super::tree::{self, Changes, Tree};
-use super::worker::Worker;
-use crate::bug;
-use crate::engine::{Device, Error, Handle, Io, Outcome, Pool, Request, Stream};
-use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit, UnitId};
+use super::file::{OpenFile, Verbs, ctl, verb};
+use super::handles::Handles;
+use super::notify::Kernel;
+use crate::engine::Device;
+use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit};
 use crate::wire::Addr;
 
-mod change;
-mod command;
-mod config;
-mod copy;
-mod disk;
-mod export;
-mod fallocate;
-mod files;
-mod lists;
 mod names;
 mod opening;
-mod partscan;
-mod pending;
-mod raw;
-mod status;
-mod zero;
 
-pub use copy::At;
-pub use disk::{Reader, Write};
-pub use files::Opened;
+pub use super::context::{Settings, WAITING_MAX};
+pub use super::file::Reader;
 pub use names::Found;
+pub use opening::Opened;
 
-/// Requests that may wait for all targets together before those are refused that have many themselves. The kernel lets
-/// 65,535 wait in the background, and every target must have room in it whatever others have.
-pub const WAITING_MAX: usize = 48 << 10;
-
-/// One of so many parts of that every target may have in any case: eight times a loop device's depth.
-const SHARES: usize = 48;
-
-/// How this mount is to behave.
+/// A place in an open file.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Owner of the files.
-    pub uid: u32,
-    /// Group of the files.
-    pub gid: u32,
-    /// When the files were made, as stat shows it.
-    pub born: SystemTime,
-    /// `data` and partitions cannot be written to.
-    pub read_only: bool,
-    /// `data` and partitions are not cached, unless the target's own switch says otherwise.
-    pub uncached: bool,
-    /// Every disk's partition table is read when it appears.
-    pub partscan: bool,
-    /// [`WAITING_MAX`], but for tests.
-    pub waiting_max: usize,
-    /// How far ahead of each reader the engine reads, in bytes; 0: not at all.
-    pub read_ahead: u64,
+pub struct At {
+    /// The number of the open file.
+    pub fh: u64,
+    /// Bytes from the file's beginning.
+    pub offset: u64,
 }
 
 /// The lines of the configuration file that are for targets.
 pub trait Lines: Send + Sync {
-    /// Those for a target that nobody can see yet: they ask it nothing. Each with its place in the file.
+    /// The commands for a target that is in no directory yet: they ask it nothing. Each with its place in the file.
     fn before_visible(&self, addr: Addr) -> Vec<(String, UnitCommand)>;
-    /// Those for a target that answers.
+    /// The commands for a target that answers.
     fn once_up(&self, addr: Addr) -> Vec<(String, UnitCommand)>;
 }
 
-/// No configuration file.
+/// There is no configuration file.
 impl Lines for () {
     fn before_visible(&self, _: Addr) -> Vec<(String, UnitCommand)> {
         Vec::new()
@@ -94,59 +58,27 @@ impl Lines for () {
 
 /// The file system of one mount.
 pub struct Core {
-    settings: Settings,
+    context: Arc<Context>,
     lines: Box<dyn Lines>,
-    runtime: Arc<Runtime>,
-    tree: Tree,
-    handles: Handles,
-    pool: Pool,
-    line: Line,
-    pages: Pages<Line>,
-    waker: Waker,
-    /// Renders what takes long.
-    renderer: Worker,
-    kept: Kept,
-    /// The targets that a `flush` of their ctl is under way for, and whether another one was asked for meanwhile.
-    flushing: Mutex<HashMap<UnitId, bool>>,
-    configs: config::Truncations,
+    handles: Handles<OpenFile>,
     openings: opening::Openings,
-    raws: raw::Openers,
-    exports: export::Sockets,
-    pollers: Mutex<HashMap<u64, PollNotifier>>,
-    /// Requests that were given to the engine and are not answered yet.
-    waiting: Arc<AtomicUsize>,
 }
 
 impl Core {
     /// The file system over that runtime. It watches the runtime from now on; nothing is started.
     pub fn new(runtime: Arc<Runtime>, settings: Settings, lines: impl Lines + 'static) -> Arc<Self> {
-        let line = Line::default();
         let core = Arc::new(Self {
-            settings,
+            context: Arc::new(Context::new(runtime.clone(), settings)),
             lines: Box::new(lines),
-            tree: Tree::new(settings.uid, settings.gid, settings.born, settings.read_only),
             handles: Handles::default(),
-            pool: runtime.pool().clone(),
-            pages: Pages::new(line.clone()),
-            waker: Waker::new(line.clone()),
-            renderer: Worker::new("metrics"),
-            kept: Kept::default(),
-            flushing: Mutex::default(),
-            line,
-            configs: config::Truncations::default(),
             openings: opening::Openings::default(),
-            raws: raw::Openers::default(),
-            exports: export::Sockets::default(),
-            pollers: Mutex::default(),
-            waiting: Arc::default(),
-            runtime,
         });
-        // The runtime outlives the mount; it must not keep it alive.
-        let weak = Arc::downgrade(&core);
-        core.runtime.set_observer(Arc::new(Watcher(weak.clone())));
-        core.runtime.log().on_news(Arc::new(move || {
-            if let Some(core) = weak.upgrade() {
-                core.wake_pollers();
+        // The runtime outlives the mount and must not keep it in memory.
+        runtime.set_observer(Arc::new(Watcher(Arc::downgrade(&core))));
+        let weak = Arc::downgrade(&core.context);
+        runtime.log().on_news(Arc::new(move || {
+            if let Some(context) = weak.upgrade() {
+                context.wake_pollers();
             }
         }));
         core
@@ -154,117 +86,93 @@ impl Core {
 
     /// The session is there: the kernel can be told things from now on.
     pub fn connect(&self, kernel: impl Kernel + 'static) {
-        self.line.connect(kernel);
+        self.context.kernel.connect(kernel);
     }
 
     /// The session has ended: ends the threads.
     pub fn close(&self) {
-        self.close_exports();
         self.openings.clear();
-        self.pages.close();
-        self.waker.close();
-        self.renderer.close();
+        self.context.close();
     }
 
     /// The thread that has made a request receives answers until there is another one. See [`Runtime::attend`].
-    pub fn attend(&self, deputy: &mut Deputy) {
-        self.runtime.attend(deputy);
+    pub fn attend(&self, deputy: &Deputy) {
+        self.context.runtime.attend(deputy);
     }
 
-    /// Open handles: a gauge that must fall back to zero.
+    /// Files and directories that are open: a gauge that must fall back to zero.
     pub fn open_handles(&self) -> usize {
-        self.handles.count()
+        self.context.open_files.load(Ordering::Relaxed)
     }
 
-    /// Makes the names and sizes of a target what the engine has, and tells the kernel what is different.
-    fn refresh(&self, unit: &Arc<Unit>) {
-        // Under the target's lock, so that two views of it cannot overtake each other.
-        let changes = self.runtime.look(unit, |device| self.tree.sync(unit.id, &tree::views(device)));
-        self.tell(unit, changes);
-        if self.runtime.unit_by_id(unit.id).is_none() {
-            self.removed(unit);
-        }
+    /// Reads: all of what was asked for, unless the file ends before.
+    pub fn read(&self, fh: u64, offset: u64, size: usize, reader: Reader, answer: impl DataAnswer) {
+        let Some(file) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
+        verb!(file.read(offset, size, reader, answer));
     }
 
-    fn tell(&self, unit: &Unit, changes: Changes) {
-        self.settle_exports(unit, &changes);
-        for disk in changes.gone {
-            self.pages.drop_inode(unit.id, disk.ino);
-        }
-        for disk in changes.resized {
-            self.waker.attributes(disk.ino);
-        }
+    /// Writes: all of it, unless the disk ends before. `durable`: answered after a flush, as O_DSYNC has it.
+    pub fn write(&self, fh: u64, offset: u64, data: &[u8], durable: bool, answer: impl Answer<u32>) {
+        let Some(file) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
+        verb!(file.write(offset, data, durable, answer));
     }
 
-    fn removed(&self, unit: &Unit) {
-        let changes = self.tree.forget_unit(unit.id);
-        self.tell(unit, changes);
-        self.pages.forget_unit(unit.id);
-        self.configs.forget(unit.id);
+    /// fsync(2) and fdatasync(2). Only a disk has anything to sync.
+    pub fn sync(&self, fh: u64, answer: impl Answer<()>) {
+        let Some(file) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
+        verb!(file.sync(answer));
     }
 
-    /// Gives a request to the engine. `answer` is called exactly once, now or later.
-    fn submit(
-        &self,
-        unit: &Arc<Unit>,
-        handle: Handle,
-        nonblock: bool,
-        io: Io,
-        answer: impl FnOnce(Outcome) + Send + 'static,
-    ) {
-        self.submit_for(None, unit, handle, nonblock, io, answer);
+    /// fallocate(2).
+    pub fn fallocate(&self, fh: u64, offset: u64, len: u64, mode: i32, answer: impl Answer<()>) {
+        let Some(file) = self.handles.get(fh) else { return answer(Err(Errno::EBADF)) };
+        verb!(file.allocate(offset, len, mode, answer));
     }
 
-    /// The same for a reader that may be read ahead of.
-    fn submit_for(
-        &self,
-        stream: Option<Stream>,
-        unit: &Arc<Unit>,
-        handle: Handle,
-        nonblock: bool,
-        io: Io,
-        answer: impl FnOnce(Outcome) + Send + 'static,
-    ) {
-        let waiting = self.waiting.clone();
-        let crowded = waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.waiting_max;
-        let reply = done(move |outcome| {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            answer(outcome);
-        });
-        let refused = self.runtime.with_device(unit, |device, now, sink| {
-            if crowded && device.requests() >= self.settings.waiting_max / SHARES {
-                return Some(reply);
+    /// What poll(2) reports of a file. With `schedule`, a program that waits for the log is woken when there is more.
+    pub fn poll(&self, fh: u64, notifier: PollNotifier, schedule: bool) -> Result<PollEvents, Errno> {
+        let file = self.handles.get(fh).ok_or(Errno::EBADF)?;
+        Ok(verb!(file.poll(notifier, schedule)))
+    }
+
+    /// copy_file_range(2): up to `len` bytes. EOPNOTSUPP for all but disks, and the kernel then copies itself.
+    pub fn copy_range(&self, from: At, to: At, len: u64, answer: impl Answer<u32>) {
+        match (self.handles.get(from.fh), self.handles.get(to.fh)) {
+            (Some(OpenFile::Disk(source)), Some(OpenFile::Disk(sink))) => {
+                source.copy(from.offset, &sink, to.offset, len, answer);
             }
-            device.submit(now, Request { io, handle, nonblock, stream, reply }, sink);
-            None
-        });
-        if let Some(reply) = refused {
-            let words = "too many requests wait for all targets, and many of them for this one";
-            self.runtime.log().log("crowded", Some(unit.addr), words);
-            reply(Err(Error::Io));
+            (Some(_), Some(_)) => answer(Err(Errno::EOPNOTSUPP)),
+            _ => answer(Err(Errno::EBADF)),
         }
     }
 
-    /// What the command line and the configuration file say of a target that needs no answer. Returns the lines that there is
-    /// something to say of, and what: the log is not written under the target's lock.
+    /// Runs one command of the configuration file that is for the top ctl: it holds for interfaces that come later,
+    /// too.
+    pub fn run_top_line(&self, command: &Top) -> Result<(), Errno> {
+        ctl::top::run_config_line(&self.context, command)
+    }
+
+    /// Applies to a target what the command line and the configuration file say and what needs no answer of it. Returns
+    /// what the log is to say, each with the place of its line: the log is not written under the target's lock.
     fn prepare(&self, device: &mut Device<Done>) -> Vec<(String, String)> {
         let mut complaints = Vec::new();
-        device.set_read_ahead(self.settings.read_ahead);
+        device.set_read_ahead(self.context.settings.read_ahead);
         for (origin, command) in self.lines.before_visible(device.addr()) {
-            if let Some(Err(errno)) = command::apply_local(device, &command, self.settings.uncached) {
+            if let Some(Err(errno)) = ctl::unit::apply_local(device, &command, self.context.settings.uncached)
+            {
                 complaints.push((origin, errno::words(errno)));
-            } else if let Some(overlap) = command::overlap_of(device, &command) {
+            } else if let Some(overlap) = ctl::unit::overlap_of(device, &command) {
                 complaints.push((origin, overlap));
             }
         }
         complaints
     }
 
-    /// A target answers: what the configuration file asks of it.
+    /// A target answers: runs the commands of the configuration file that ask it.
     fn greet(self: &Arc<Self>, unit: &Arc<Unit>) {
         for (origin, command) in self.lines.once_up(unit.addr) {
             let (core, addr) = (self.clone(), unit.addr);
-            self.run_unit_line(unit, command, move |done| {
+            ctl::unit::run_config_line(&self.context, unit, command, move |done| {
                 if let Err(error) = done {
                     core.complain(addr, &origin, &error.words);
                 }
@@ -274,11 +182,11 @@ impl Core {
 
     /// The configuration file was read again: its lines are run on every target that is there.
     pub fn apply_lines(self: &Arc<Self>) {
-        for unit in self.runtime.units() {
-            let complaints = self.runtime.with_device(&unit, |device, _, _| self.prepare(device));
+        for unit in self.context.runtime.units() {
+            let complaints = self.context.runtime.with_device(&unit, |device, _, _| self.prepare(device));
             self.complain_all(unit.addr, complaints);
-            self.refresh(&unit);
-            if self.runtime.look(&unit, Device::is_up) {
+            self.context.refresh(&unit);
+            if self.context.runtime.look(&unit, Device::is_up) {
                 self.greet(&unit);
             }
         }
@@ -289,36 +197,17 @@ impl Core {
     }
 
     fn complain(&self, addr: Addr, origin: &str, why: &str) {
-        self.runtime.log().log("config", Some(addr), format_args!("{origin}: {why}"));
-    }
-
-    fn wake_pollers(&self) {
-        for (_, poller) in self.pollers.lock().drain() {
-            self.waker.poll(poller);
-        }
+        self.context.runtime.log().log("config", Some(addr), format_args!("{origin}: {why}"));
     }
 }
 
-/// What travels in a request.
-fn done(answer: impl FnOnce(Outcome) + Send + 'static) -> Done {
-    Box::new(move |outcome| {
-        bug::here("answer");
-        answer(outcome);
-    })
-}
-
-/// An outcome that carries nothing.
-fn nothing(outcome: Outcome) -> Result<(), Errno> {
-    outcome.map(|_| ()).map_err(errno::of)
-}
-
-/// What the runtime tells: nothing is locked then.
+/// Hears of targets from the runtime, with nothing locked.
 struct Watcher(Weak<Core>);
 
 impl Observer for Watcher {
     fn prepare(&self, device: &mut Device<Done>) {
         if let Some(core) = self.0.upgrade() {
-            // Nobody has locked it: the target is in no table yet.
+            // The log may be written here: the target is in no table yet, so no thread can wait for its lock.
             let complaints = core.prepare(device);
             core.complain_all(device.addr(), complaints);
         }
@@ -327,14 +216,14 @@ impl Observer for Watcher {
     fn changed(&self, unit: &Arc<Unit>, change: Change) {
         let Some(core) = self.0.upgrade() else { return };
         match change {
-            Change::Removed => core.removed(unit),
-            Change::Resized => core.refresh(unit),
+            Change::Removed => core.context.removed(unit),
+            Change::Resized => core.context.refresh(unit),
             Change::Replaced => {
-                core.refresh(unit);
-                core.scan_unasked(unit);
+                core.context.refresh(unit);
+                ctl::scan_unasked(&core.context, unit);
             }
             Change::Appeared => {
-                core.scan_unasked(unit);
+                ctl::scan_unasked(&core.context, unit);
                 core.greet(unit);
             }
             Change::Up => {

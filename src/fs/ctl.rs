@@ -18,14 +18,14 @@ mod unit;
 mod tests;
 
 pub use config::{ConfigLine, Numbered, parse_config, parse_config_line};
-pub use line::{PART_NAME_MAX, RESERVED, check_part_name, number, shown};
+pub use line::{PART_NAME_MAX, check_part_name, number, shown};
 pub use lists::{MaskEdit, ReserveEdit, mask_usage, parse_mask, parse_reserve, reserve_usage};
-pub use unit::{UnitCommand, Wait, needs_network, parse_unit, waits};
+pub use unit::{UnitCommand, needs_network, parse_unit};
 
 use line::{Word, switch};
 
-/// Longest name of a network interface, in bytes: IFNAMSIZ less the final zero.
-const INTERFACE_NAME_MAX: usize = 15;
+/// The longest name of an interface, in bytes: a zero follows it.
+const INTERFACE_NAME_MAX: usize = libc::IFNAMSIZ - 1;
 
 /// Why a line was refused: the errno that ends the write, and words for the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,7 +60,7 @@ impl std::fmt::Display for CtlError {
     }
 }
 
-/// What is to become of a switch.
+/// A command about a switch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Switch {
     /// The other position.
@@ -99,9 +99,9 @@ pub enum Top {
     Debug(Switch),
     /// Forget a target; `force` even while its files are open.
     Remove {
-        /// Which.
+        /// The target.
         addr: Addr,
-        /// `-f`.
+        /// It was given `-f`.
         force: bool,
     },
     /// Forget all targets that are down.
@@ -171,7 +171,8 @@ fn pattern(word: &str) -> Result<Addr, String> {
     Ok(Addr::new(shelf as u16, u8::MAX))
 }
 
-/// The name of an interface: what the kernel would accept as one. Whether it exists is found out by using it.
+/// The name of an interface, as far as the kernel would accept it. Whether there is such an interface shows when it is
+/// used.
 fn interface(word: &str) -> Result<String, String> {
     let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
     if word.len() > INTERFACE_NAME_MAX || word.contains(odd) || word == "." || word == ".." {

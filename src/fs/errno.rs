@@ -1,4 +1,4 @@
-//! What an error is called outside: the one place that turns a reason into an errno (docs/design.md#errors).
+//! The one place that turns a reason into an errno (docs/design.md#errors).
 
 use crate::engine::{Error, PartError};
 use crate::runtime::RuntimeError;
@@ -11,43 +11,48 @@ pub fn words(errno: Errno) -> String {
     nix::errno::Errno::from_raw(errno.into()).desc().to_owned()
 }
 
-/// What a request that ended with this error answers.
-pub fn of(error: Error) -> Errno {
-    match error {
-        Error::Io => Errno::EIO,
-        Error::Stale => Errno::ESTALE,
-        // Only opening says so; I/O on what is open already fails as I/O.
-        Error::Down => Errno::ENXIO,
-        Error::NoSpace | Error::TooMany => Errno::ENOSPC,
-        Error::NotSupported => Errno::EOPNOTSUPP,
-        Error::Busy => Errno::EBUSY,
-        Error::Exists => Errno::EEXIST,
-        Error::Timeout => Errno::ETIMEDOUT,
-        Error::Invalid => Errno::EINVAL,
-        Error::NotFound => Errno::ENOENT,
+/// For requests that ended with this error.
+impl From<Error> for Errno {
+    fn from(error: Error) -> Errno {
+        match error {
+            Error::Io => Errno::EIO,
+            Error::Stale => Errno::ESTALE,
+            // Only opens end so; I/O on a file that is open already fails as I/O.
+            Error::Down => Errno::ENXIO,
+            Error::NoSpace => Errno::ENOSPC,
+            Error::NotSupported => Errno::EOPNOTSUPP,
+            Error::Busy => Errno::EBUSY,
+            Error::Exists => Errno::EEXIST,
+            Error::Timeout => Errno::ETIMEDOUT,
+            Error::Invalid => Errno::EINVAL,
+        }
     }
 }
 
-/// What `part` and `delpart` answer when the table refuses.
-pub fn of_part(error: PartError) -> Errno {
-    match error {
-        PartError::Range => Errno::EINVAL,
-        PartError::Exists => Errno::EEXIST,
-        PartError::Missing => Errno::ENOENT,
-        PartError::TooMany => Errno::ENOSPC,
-        PartError::Busy => Errno::EBUSY,
+/// For `part` and `delpart`.
+impl From<PartError> for Errno {
+    fn from(error: PartError) -> Errno {
+        match error {
+            PartError::Range => Errno::EINVAL,
+            PartError::Exists => Errno::EEXIST,
+            PartError::Missing => Errno::ENOENT,
+            PartError::TooMany => Errno::ENOSPC,
+            PartError::Busy => Errno::EBUSY,
+        }
     }
 }
 
-/// What a word of the top ctl answers.
-pub fn of_runtime(error: RuntimeError) -> Errno {
-    match error {
-        RuntimeError::NoDevice => Errno::ENODEV,
-        RuntimeError::Exists => Errno::EEXIST,
-        RuntimeError::NotFound => Errno::ENOENT,
-        RuntimeError::Busy => Errno::EBUSY,
-        RuntimeError::Permission => Errno::EPERM,
-        RuntimeError::Failed => Errno::EIO,
+/// For the commands of the top ctl.
+impl From<RuntimeError> for Errno {
+    fn from(error: RuntimeError) -> Errno {
+        match error {
+            RuntimeError::NoDevice => Errno::ENODEV,
+            RuntimeError::Exists => Errno::EEXIST,
+            RuntimeError::NotFound => Errno::ENOENT,
+            RuntimeError::Busy => Errno::EBUSY,
+            RuntimeError::Permission => Errno::EPERM,
+            RuntimeError::Failed => Errno::EIO,
+        }
     }
 }
 
@@ -55,7 +60,7 @@ pub fn of_runtime(error: RuntimeError) -> Errno {
 mod tests {
     use super::*;
 
-    /// The table of docs/design.md#errors, by number: a name that means another number would not show otherwise.
+    /// The table of docs/design.md#errors, by number: a wrong number under a right name would not show otherwise.
     #[test]
     fn every_reason_has_its_number() {
         for (error, number) in [
@@ -68,10 +73,8 @@ mod tests {
             (Error::Exists, libc::EEXIST),
             (Error::Timeout, libc::ETIMEDOUT),
             (Error::Invalid, libc::EINVAL),
-            (Error::NotFound, libc::ENOENT),
-            (Error::TooMany, libc::ENOSPC),
         ] {
-            assert_eq!(i32::from(of(error)), number, "{error:?}");
+            assert_eq!(i32::from(Errno::from(error)), number, "{error:?}");
         }
         for (error, number) in [
             (PartError::Range, libc::EINVAL),
@@ -80,7 +83,7 @@ mod tests {
             (PartError::TooMany, libc::ENOSPC),
             (PartError::Busy, libc::EBUSY),
         ] {
-            assert_eq!(i32::from(of_part(error)), number, "{error:?}");
+            assert_eq!(i32::from(Errno::from(error)), number, "{error:?}");
         }
         for (error, number) in [
             (RuntimeError::NoDevice, libc::ENODEV),
@@ -90,7 +93,7 @@ mod tests {
             (RuntimeError::Permission, libc::EPERM),
             (RuntimeError::Failed, libc::EIO),
         ] {
-            assert_eq!(i32::from(of_runtime(error)), number, "{error:?}");
+            assert_eq!(i32::from(Errno::from(error)), number, "{error:?}");
         }
     }
 }

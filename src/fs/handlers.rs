@@ -1,11 +1,11 @@
-//! FUSE requests into calls of [`Core`], answers into replies. Nothing is decided here but what a request that means
-//! nothing on these files answers.
+//! Turns FUSE requests into calls of [`Core`], and answers into replies. Nothing is decided here but the answer to
+//! requests that mean nothing on these files.
 //!
 //! No handler waits: a reply that has to wait travels with its request.
 //!
 //! **ENOSYS is a choice.** The kernel remembers it and does not ask again: extended attributes then are EOPNOTSUPP
-//! without a question before every write, SEEK_HOLE finds none, locks are this machine's own.
-//! fsync and fallocate must never say it.
+//! without a question before every write, SEEK_HOLE finds no hole, and locks are kept by this machine's kernel. fsync
+//! and fallocate must never say it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -21,16 +21,13 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
+use super::answer::Answer;
 use super::core::{At, Core, Opened, Reader};
 use super::errno::Errno;
+use super::limits::REQUEST_MAX;
 use crate::bug;
 use crate::runtime::Deputy;
 use crate::runtime::clock::wall;
-
-/// Bytes of one WRITE: what the kernel's default page limit allows, and one request of a loop device.
-const MAX_WRITE: u32 = 1 << 20;
 
 /// Requests that the kernel lets wait in the background: for all files of the mount together, so that those of a target
 /// that is away must never use it up. What one target can have is bounded by the engine instead.
@@ -48,42 +45,27 @@ const GENERATION: Generation = Generation(0);
 /// The file system as fuser wants it.
 pub struct AoeFs {
     core: Arc<Core>,
-    /// The session's only thread, where it is to receive answers between requests.
-    deputy: Option<Mutex<Deputy>>,
+    /// For a session with one thread: that thread receives answers between requests.
+    deputy: Option<Deputy>,
 }
 
 impl AoeFs {
     /// Over that core. With a deputy, the session must have one thread.
     pub fn new(core: Arc<Core>, deputy: Option<Deputy>) -> Self {
-        Self { core, deputy: deputy.map(Mutex::new) }
+        Self { core, deputy }
     }
 
-    /// Nobody but the one thread of the session asks for it.
-    fn deputy(&self) -> Option<MutexGuard<'_, Deputy>> {
-        self.deputy.as_ref()?.try_lock()
-    }
-
-    /// A handler that reads or writes: answers are taken after it, until there is another request.
-    fn carry(&self, handler: impl FnOnce()) {
+    /// Every handler that may ask a target ends with this: answers are received until there is another request. The
+    /// other handlers do without: while they run, answers may wait for 4 ms (`runtime/deputy.rs`).
+    fn attend(&self) {
         bug::here("request");
-        handler();
-        if let Some(mut deputy) = self.deputy() {
-            bug::here("deputy");
-            self.core.attend(&mut deputy);
+        if let Some(deputy) = &self.deputy {
+            self.core.attend(deputy);
         }
-    }
-
-    /// A handler that may take its time: others take the answers.
-    fn serve(&self, handler: impl FnOnce()) {
-        if let Some(mut deputy) = self.deputy() {
-            deputy.leave();
-        }
-        bug::here("handler");
-        handler();
     }
 }
 
-fn empty(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
+fn empty(reply: ReplyEmpty) -> impl Answer<()> {
     move |done| match done {
         Ok(()) => reply.ok(),
         Err(errno) => reply.error(errno),
@@ -109,9 +91,10 @@ impl Filesystem for AoeFs {
                 log::info!("this kernel does not have {flag:?}");
             }
         }
-        let set =
-            config.set_max_write(MAX_WRITE).is_ok_and(|_| config.set_max_background(MAX_BACKGROUND).is_ok())
-                && config.set_congestion_threshold(MAX_BACKGROUND).is_ok();
+        let set = config
+            .set_max_write(REQUEST_MAX as u32)
+            .is_ok_and(|_| config.set_max_background(MAX_BACKGROUND).is_ok())
+            && config.set_congestion_threshold(MAX_BACKGROUND).is_ok();
         if set { Ok(()) } else { Err(io::Error::other("limits that no kernel takes")) }
     }
 
@@ -120,21 +103,21 @@ impl Filesystem for AoeFs {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.serve(|| match self.core.look_up(parent.0, name) {
+        match self.core.look_up(parent.0, name) {
             Ok(found) => reply.entry_with_ttls(&found.ttl, &Duration::ZERO, &found.attr, GENERATION),
             Err(errno) => reply.error(errno),
-        });
+        }
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
-        self.serve(|| self.core.forget(ino.0, nlookup));
+        self.core.forget(ino.0, nlookup);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.serve(|| match self.core.stat(ino.0) {
+        match self.core.stat(ino.0) {
             Ok(found) => reply.attr(&found.ttl, &found.attr),
             Err(errno) => reply.error(errno),
-        });
+        }
     }
 
     fn setattr(
@@ -160,34 +143,35 @@ impl Filesystem for AoeFs {
             Ok(found) => reply.attr(&found.ttl, &found.attr),
             Err(errno) => reply.error(errno),
         };
-        self.serve(|| match (self.core.set_meta(ino.0, mode, uid, gid, mtime.map(time)), size) {
+        match (self.core.set_meta(ino.0, mode, uid, gid, mtime.map(time)), size) {
             (Ok(()), Some(size)) => self.core.set_size(ino.0, fh.map(|fh| fh.0), req.pid(), size, show),
             (done, _) => show(done),
-        });
+        }
+        self.attend();
     }
 
     fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
-        self.serve(|| reply.error(Errno::EINVAL));
+        reply.error(Errno::EINVAL);
     }
 
     fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        self.serve(|| reply.error(Errno::EPERM));
+        reply.error(Errno::EPERM);
     }
 
     fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        self.serve(|| reply.error(Errno::EPERM));
+        reply.error(Errno::EPERM);
     }
 
     fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        self.serve(|| reply.error(Errno::EPERM));
+        reply.error(Errno::EPERM);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.serve(|| empty(reply)(self.core.remove_dir(parent.0, name)));
+        empty(reply)(self.core.remove_dir(parent.0, name));
     }
 
     fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        self.serve(|| reply.error(Errno::EPERM));
+        reply.error(Errno::EPERM);
     }
 
     fn rename(
@@ -200,11 +184,11 @@ impl Filesystem for AoeFs {
         _: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.serve(|| reply.error(Errno::EPERM));
+        reply.error(Errno::EPERM);
     }
 
     fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        self.serve(|| reply.error(Errno::EPERM));
+        reply.error(Errno::EPERM);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -212,7 +196,8 @@ impl Filesystem for AoeFs {
             Ok(opened) => reply.opened(FileHandle(opened.fh), opened.flags),
             Err(errno) => reply.error(errno),
         };
-        self.serve(|| self.core.open_when_up(ino.0, req.pid(), flags.0, answer));
+        self.core.open_when_up(ino.0, req.pid(), flags.0, answer);
+        self.attend();
     }
 
     fn read(
@@ -228,12 +213,11 @@ impl Filesystem for AoeFs {
     ) {
         // The kernel names an owner of locks (FUSE_READ_LOCKOWNER) for reads of programs only.
         let reader = if lock_owner.is_some() { Reader::Program } else { Reader::PageCache };
-        self.carry(|| {
-            self.core.read(fh.0, offset, size as usize, reader, |read| match read {
-                Ok(data) => reply.data(data),
-                Err(errno) => reply.error(errno),
-            })
+        self.core.read(fh.0, offset, size as usize, reader, |read| match read {
+            Ok(data) => reply.data(data),
+            Err(errno) => reply.error(errno),
         });
+        self.attend();
     }
 
     fn write(
@@ -248,19 +232,19 @@ impl Filesystem for AoeFs {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // Past the page cache the kernel leaves it to us; O_SYNC has this bit, and RWF_DSYNC sets it for one write.
+        // For writes past the page cache the kernel leaves this to the file system. O_SYNC has this bit, and RWF_DSYNC
+        // sets it for one write.
         let durable = flags.0 & libc::O_DSYNC != 0;
-        self.carry(|| {
-            self.core.write(fh.0, offset, data, durable, |written| match written {
-                Ok(len) => reply.written(len),
-                Err(errno) => reply.error(errno),
-            })
+        self.core.write(fh.0, offset, data, durable, |written| match written {
+            Ok(len) => reply.written(len),
+            Err(errno) => reply.error(errno),
         });
+        self.attend();
     }
 
-    /// close(2): what a write answered is on its way for good, and fsync is how to wait for more.
+    /// close(2) has nothing to wait for: every write was answered, and fsync is there to wait for the disk's cache.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        self.serve(|| reply.ok());
+        reply.ok();
     }
 
     fn release(
@@ -273,76 +257,68 @@ impl Filesystem for AoeFs {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.serve(|| {
-            self.core.release(fh.0);
-            reply.ok();
-        });
+        self.core.release(fh.0);
+        reply.ok();
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.serve(|| self.core.sync(fh.0, empty(reply)));
+        self.core.sync(fh.0, empty(reply));
+        self.attend();
     }
 
-    fn opendir(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.serve(|| match self.core.open_dir(ino.0, req.pid(), flags.0) {
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.core.open_dir(ino.0) {
             Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
             Err(errno) => reply.error(errno),
-        });
+        }
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        self.serve(|| {
-            let add = |entry: &super::tree::Entry, next| {
-                reply.add(INodeNo(entry.ino), next, entry.kind, &entry.name)
-            };
-            match self.core.read_dir(fh.0, offset, add) {
-                Ok(()) => reply.ok(),
-                Err(errno) => reply.error(errno),
-            }
-        });
+        let add =
+            |entry: &super::tree::Entry, next| reply.add(INodeNo(entry.ino), next, entry.kind, &entry.name);
+        match self.core.read_dir(fh.0, offset, add) {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.serve(|| {
-            self.core.release(fh.0);
-            reply.ok();
-        });
+        self.core.release(fh.0);
+        reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.serve(|| reply.ok());
+        reply.ok();
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.serve(|| {
-            // No blocks: df then has nothing to call full, and does not list the mount unless asked to.
-            reply.statfs(0, 0, 0, 0, 0, BLOCK, NAME_MAX, BLOCK);
-        });
+        // No blocks: so df has nothing to call full, and does not list the mount unless it is asked to.
+        reply.statfs(0, 0, 0, 0, 0, BLOCK, NAME_MAX, BLOCK);
     }
 
     fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        reply.error(Errno::ENOSYS);
     }
 
     fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        reply.error(Errno::ENOSYS);
     }
 
     fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        reply.error(Errno::ENOSYS);
     }
 
     fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        reply.error(Errno::ENOSYS);
     }
 
-    /// Never asked: the kernel decides by the modes (`default_permissions`).
+    /// The kernel never asks: it decides by the modes (`default_permissions`).
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        reply.error(Errno::ENOSYS);
     }
 
     fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
-        self.serve(|| reply.error(Errno::EPERM));
+        reply.error(Errno::EPERM);
     }
 
     fn getlk(
@@ -357,7 +333,7 @@ impl Filesystem for AoeFs {
         _: u32,
         reply: ReplyLock,
     ) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        reply.error(Errno::ENOSYS);
     }
 
     fn setlk(
@@ -373,11 +349,11 @@ impl Filesystem for AoeFs {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        reply.error(Errno::ENOSYS);
     }
 
     fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        reply.error(Errno::ENOSYS);
     }
 
     fn ioctl(
@@ -391,7 +367,7 @@ impl Filesystem for AoeFs {
         _: u32,
         reply: ReplyIoctl,
     ) {
-        self.serve(|| reply.error(Errno::ENOTTY));
+        reply.error(Errno::ENOTTY);
     }
 
     fn poll(
@@ -405,10 +381,10 @@ impl Filesystem for AoeFs {
         reply: ReplyPoll,
     ) {
         let schedule = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
-        self.serve(|| match self.core.poll(fh.0, ph, schedule) {
+        match self.core.poll(fh.0, ph, schedule) {
             Ok(ready) => reply.poll(ready & events),
             Err(errno) => reply.error(errno),
-        });
+        }
     }
 
     fn fallocate(
@@ -421,11 +397,12 @@ impl Filesystem for AoeFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.serve(|| self.core.fallocate(fh.0, offset, length, mode, empty(reply)));
+        self.core.fallocate(fh.0, offset, length, mode, empty(reply));
+        self.attend();
     }
 
     fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
-        self.serve(|| reply.error(Errno::ENOSYS));
+        reply.error(Errno::ENOSYS);
     }
 
     fn copy_file_range(
@@ -442,11 +419,10 @@ impl Filesystem for AoeFs {
         reply: ReplyWrite,
     ) {
         let (from, to) = (At { fh: from.0, offset: from_offset }, At { fh: to.0, offset: to_offset });
-        self.serve(|| {
-            self.core.copy_range(from, to, len, |copied| match copied {
-                Ok(len) => reply.written(len),
-                Err(errno) => reply.error(errno),
-            })
+        self.core.copy_range(from, to, len, |copied| match copied {
+            Ok(len) => reply.written(len),
+            Err(errno) => reply.error(errno),
         });
+        self.attend();
     }
 }

@@ -1,42 +1,25 @@
 //! The `metrics` file: every counter of the mount as Prometheus text (also OpenMetrics in its order and its `# EOF`).
 //!
-//! Promises: each target's lock is held for one copy of its numbers and for nothing else, so that reading the file never
-//! keeps I/O waiting; the lines of a family stand together below its HELP and TYPE; a series keeps its name and its
-//! labels; what cannot be in a label is escaped; the last line is `# EOF`, so that a reader knows the page is whole.
+//! Promises: each target's lock is held for one copy of its numbers and for nothing else, so that reading the file
+//! never keeps I/O waiting; the lines of a family stand together below its HELP and TYPE; a series keeps its name and
+//! its labels; characters that a label cannot have are escaped; the last line is `# EOF`, so that a reader knows the
+//! page is whole.
 //! A histogram appears with its first observation: most of 4096 idle targets have none.
 
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
+use super::snapshot::{Target, word};
 use crate::engine::{BUCKETS, Histogram, Op, OpStats, PathStatus, Status, Trust};
-use crate::runtime::{NetlinkStatus, Runtime, Unit};
-use crate::wire::{Addr, SECTOR};
+use crate::runtime::{NetlinkStatus, Runtime};
+use crate::wire::SECTOR;
 
 mod families;
 
 use families::{COUNTS, Family, NETLINK, OPS, PATH, TARGET, TRIPS, Value, WAITS};
 
-/// The first bound of a histogram is 2^4 µs: what answers sooner is in this machine.
+/// The first bound of a histogram is 2^4 µs: no answer of another machine comes sooner.
 const FIRST_BOUND: usize = 4;
-
-/// A target as it was at one moment.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// shelf.slot.
-    pub addr: Addr,
-    /// Itself.
-    pub status: Status,
-    /// The ways to it.
-    pub paths: Vec<PathStatus>,
-}
-
-impl Target {
-    /// Looks at it, under its lock.
-    pub fn take(runtime: &Runtime, unit: &Unit) -> Target {
-        let (status, paths) = runtime.look(unit, |device| (device.status(), device.paths()));
-        Target { addr: unit.addr, status, paths }
-    }
-}
 
 /// Numbers that belong to no target and no netlink.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -67,7 +50,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at everything; `handles` is what only the file system knows.
+    /// Copies all numbers; `handles` are the open files, which only the file system knows.
     pub fn take(runtime: &Runtime, handles: usize) -> Snapshot {
         let log = runtime.log();
         let counts = Counts {
@@ -144,7 +127,7 @@ impl Snapshot {
         let mut each = Vec::new();
         for target in &self.targets {
             for path in &target.paths {
-                // A path whose netlink was unbound since is about to go.
+                // The netlink was unbound since: the path is about to go.
                 let Some(net) = self.netlinks.iter().find(|net| net.id == path.net) else { continue };
                 let (addr, mac, name) = (target.addr, path.mac, Label(&net.name));
                 each.push((format!("target=\"{addr}\",path=\"{mac}\",netlink=\"{name}\""), path));
@@ -164,15 +147,6 @@ impl Snapshot {
         let by_op: Vec<(String, &Histogram)> =
             each().flat_map(|(labels, path)| with_op(labels, &path.stats.trips)).collect();
         page.histograms(&TRIPS, by_op.iter().map(|(labels, trips)| (labels.as_str(), *trips)));
-    }
-}
-
-/// What a path's trust is called, here and in `devlink/N`.
-pub(super) fn word(trust: Trust) -> &'static str {
-    match trust {
-        Trust::Proving => "proving",
-        Trust::Active => "active",
-        Trust::Tainted => "tainted",
     }
 }
 
@@ -199,7 +173,7 @@ impl Page {
         self.put(&[name, "{", labels, "} "], value);
     }
 
-    /// A page of a full house has half a million lines: pieces are cheaper than formats.
+    /// A page of 4096 targets has half a million lines: appending strings is cheaper than formatting.
     fn put(&mut self, pieces: &[&str], value: Value) {
         pieces.iter().for_each(|piece| self.0.push_str(piece));
         let _ = writeln!(self.0, "{value}");
@@ -207,8 +181,8 @@ impl Page {
 
     fn family<'a, T: 'a>(&mut self, family: &Family<T>, each: impl IntoIterator<Item = (&'a str, &'a T)>) {
         self.head(family.name, family.help);
-        for (labels, of) in each {
-            match (family.value)(of) {
+        for (labels, source) in each {
+            match (family.value)(source) {
                 Some(value) if labels.is_empty() => self.put(&[family.name, " "], value),
                 Some(value) => self.line(family.name, labels, value),
                 None => {}

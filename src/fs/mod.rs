@@ -1,16 +1,20 @@
 //! The FUSE face: translation only.
 
+mod answer;
+mod context;
 pub mod core;
 pub mod ctl;
 pub mod errno;
+mod file;
 pub mod handlers;
-pub mod handles;
-pub mod lists;
+mod handles;
+mod kept;
+mod limits;
 pub mod metrics;
 pub mod notify;
-pub mod raw;
 pub mod session;
+pub mod snapshot;
 pub mod stats;
-pub mod text;
+mod status;
 pub mod tree;
 pub mod worker;

@@ -1,8 +1,8 @@
 //! Telling the kernel what changed: cached pages, attributes, poll.
 //!
-//! Dropping pages waits for pages that are being read, and their READ may be one that this daemon owes. So it is never
-//! done by a thread that serves requests, never with anything locked, and by a thread of its own for each target, so
-//! that a dead target delays nobody else. Attributes and poll wake-ups do not wait; one thread does them for all.
+//! Dropping pages waits for pages that are being read, and this daemon may owe the answer to their READ. So it is never
+//! done by a thread that serves requests and never with anything locked, and each target has a thread of its own for
+//! it, so that a dead target delays no other. Attributes and poll wake-ups do not wait; one thread does them for all.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,8 +17,8 @@ mod pages;
 pub use clean::Name;
 pub use pages::{Answer, Pages};
 
-/// What the kernel can be told. The errors of a notification say that the kernel does not know the inode, or that
-/// the mount is gone: nothing is left to do either way.
+/// Notifications to the kernel. Their errors say that the kernel does not know the inode, or that the mount is gone:
+/// there is nothing left to do in either case.
 pub trait Kernel: Send + Sync {
     /// Forget cached pages; a length of 0 is to the end. Waits for pages that are being read.
     fn drop_pages(&self, ino: u64, offset: u64, len: u64);
@@ -42,19 +42,19 @@ impl Kernel for Notifier {
     }
 }
 
-/// The kernel, once it is there: a file system exists before the session that it is given to.
+/// The way to the kernel. It leads nowhere until there is a session, since the file system is made before.
 #[derive(Clone, Default)]
-pub struct Line(Arc<OnceLock<Box<dyn Kernel>>>);
+pub struct KernelChannel(Arc<OnceLock<Box<dyn Kernel>>>);
 
-impl Line {
+impl KernelChannel {
     /// The session's notifier. The first one counts.
     pub fn connect(&self, kernel: impl Kernel + 'static) {
         let _ = self.0.set(Box::new(kernel));
     }
 }
 
-/// Nobody has cached anything before the session is there.
-impl Kernel for Line {
+/// Before there is a session the kernel has cached nothing.
+impl Kernel for KernelChannel {
     fn drop_pages(&self, ino: u64, offset: u64, len: u64) {
         if let Some(kernel) = self.0.get() {
             kernel.drop_pages(ino, offset, len);
@@ -68,15 +68,15 @@ impl Kernel for Line {
     }
 }
 
-/// Attributes and poll: what never waits.
+/// The notifications that never wait: attributes and poll.
 pub struct Waker {
-    kernel: Line,
+    kernel: KernelChannel,
     worker: Worker,
 }
 
 impl Waker {
-    /// Its thread starts with the first word.
-    pub fn new(kernel: Line) -> Self {
+    /// Its thread starts with the first notification.
+    pub fn new(kernel: KernelChannel) -> Self {
         Self { kernel, worker: Worker::new("aoefs-notify") }
     }
 
@@ -89,7 +89,7 @@ impl Waker {
         });
     }
 
-    /// Who polls is to look again.
+    /// A program that polls is to look again.
     pub fn poll(&self, notifier: PollNotifier) {
         self.worker.run(move || {
             if let Err(error) = notifier.notify() {
@@ -98,7 +98,7 @@ impl Waker {
         });
     }
 
-    /// Ends the thread, after what was said before.
+    /// Ends the thread, after the notifications before.
     pub fn close(&self) {
         self.worker.close();
     }

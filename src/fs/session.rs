@@ -11,8 +11,8 @@ use super::core::Core;
 use super::handlers::AoeFs;
 use crate::runtime::Deputy;
 
-/// Threads that take requests from the kernel; each reserves 16 MiB of address space. Where there are two cores, a second
-/// one has to share them with the netlink's, and is worth 5 % less (benches/compare/README.md).
+/// Threads that take requests from the kernel; each reserves 16 MiB of address space. Where there are two processors, a
+/// second thread would have to share them with the netlink's (benches/compare/README.md).
 fn threads() -> usize {
     match std::thread::available_parallelism() {
         Ok(cores) if cores.get() > 2 => 2,
@@ -20,17 +20,17 @@ fn threads() -> usize {
     }
 }
 
-/// As what fuser logs that the kernel did not take a reply, always as an error. Nobody needs to see it: a reply that is not
-/// wanted any more (ENOENT) is how every request ends that an unmount aborted, in an orderly stop too, and where the device
-/// takes no reply at all the mount is gone, and the end of the session says so.
+/// The target under which fuser logs, always as an error, that the kernel did not take a reply. It is of no interest:
+/// every request that an unmount aborted ends with a reply that is not wanted any more (ENOENT), in an orderly stop
+/// too; and where the device takes no reply at all the mount is gone, and the end of the session says so.
 pub const REPLIES: &str = "fuser::reply";
 
 /// A session whose INIT is done.
 pub struct FuseSession(Session<AoeFs>);
 
 impl FuseSession {
-    /// Shakes hands with the kernel over the descriptor of a mount. Who may do what is decided by the mount's options
-    /// and by the modes of the files, not here.
+    /// Shakes hands with the kernel over the descriptor of a mount. The mount's options and the modes of the files
+    /// decide on rights, not the session.
     pub fn open(core: &Arc<Core>, device: OwnedFd) -> io::Result<Self> {
         let mut config = Config::default();
         let threads = threads();
@@ -45,8 +45,8 @@ impl FuseSession {
     /// Serves until the mount is gone.
     pub fn run(self) -> io::Result<()> {
         match self.0.run() {
-            // What a read returns that the end of the mount overtook while it carried a request, such as the last
-            // close's RELEASE, to us; all other reads return ENODEV then. Both are the end that was asked for.
+            // The mount ended while a read of the device carried a request to us, such as the last close's RELEASE. All
+            // other reads return ENODEV then. Both are the end that was asked for.
             Err(error) if error.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
             result => result,
         }

@@ -1,20 +1,20 @@
-//! A target's `stats` file: what `metrics` says of it, for people.
+//! A target's `stats` file: its part of `metrics`, for people.
 //!
-//! One `key: value` a line; times in microseconds, sizes in bytes. Latencies are counted by powers of two: a quantile is
-//! the bound that so many stayed below, `-` where nothing was counted, and `>` before it where they took longer than the
-//! largest bound. New lines go below the others, above those of the paths.
+//! One `key: value` a line; times in microseconds, sizes in bytes. Latencies are counted by powers of two: a quantile
+//! is the bound that so many stayed below, `-` where nothing was counted, and `>` stands before it where they took
+//! longer than the largest bound. New lines go below the others, above those of the paths.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::metrics::{Target, word};
+use super::snapshot::{Target, net_name, word};
 use crate::engine::{BUCKETS, Histogram, Op, PathStatus};
 use crate::runtime::{NetlinkStatus, Runtime, Unit};
 
 /// The quantiles that are shown, in parts of a thousand.
 const QUANTILES: [(&str, u32); 4] = [("p50", 500), ("p90", 900), ("p99", 990), ("p999", 999)];
 
-/// What the file shows.
+/// The page.
 #[derive(Clone, Debug)]
 pub struct StatsPage {
     /// The target.
@@ -24,15 +24,9 @@ pub struct StatsPage {
 }
 
 impl StatsPage {
-    /// Looks at a target.
+    /// Copies the numbers of a target.
     pub fn take(runtime: &Runtime, unit: &Unit) -> StatsPage {
         StatsPage { target: Target::take(runtime, unit), netlinks: runtime.netlinks() }
-    }
-
-    /// The interface of a path; its number, if it is used no more.
-    fn netlink(&self, path: &PathStatus) -> String {
-        let net = self.netlinks.iter().find(|net| net.id == path.net);
-        net.map_or_else(|| format!("if{}", path.net.0), |net| net.name.clone())
     }
 }
 
@@ -67,7 +61,7 @@ impl fmt::Display for StatsPage {
         writeln!(f, "read ahead served: {}", status.stats.ahead_served)?;
         writeln!(f, "read ahead wasted: {}", status.stats.ahead_wasted)?;
         for path in paths {
-            let (netlink, mac, stats) = (self.netlink(path), path.mac, &path.stats);
+            let (netlink, mac, stats) = (net_name(&self.netlinks, path.net), path.mac, &path.stats);
             let state = if path.up { word(path.trust) } else { "down" };
             write!(f, "path {netlink} {mac}: {state}")?;
             match path.rtt {

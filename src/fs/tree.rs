@@ -1,21 +1,22 @@
-//! Names, inode numbers, modes: what a directory lists and what stat says.
+//! Names, inode numbers, modes: directories and attributes.
 //!
 //! Every file but the disks has an inode number that is computed from the target's unit id, and unit ids are never
 //! reused. `data` and the partitions are [`Disk`]s: each generation of one has a number of its own, counted up and
-//! never used again. What a path names now is *current*; a disk that was replaced or a partition that was deleted
-//! turns *stale*, keeps its size for who has it open, answers ESTALE, and is dropped when the kernel forgets it.
-//! The tree is told what the engine has by [`Tree::sync`]; it asks nobody. Its lock is a leaf, so that `sync` can be
+//! never used again. What a path names now is *current*; a disk that was replaced or a partition that was deleted turns
+//! *stale*, keeps its size for programs that have it open, answers ESTALE, and is dropped when the kernel forgets it.
+//! [`Tree::sync`] tells the tree what the engine has; the tree never asks. Its lock is a leaf, so that `sync` can be
 //! called with the target locked: two views of one target must not arrive in the wrong order.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, INodeNo};
 use parking_lot::Mutex;
 
+use super::limits::REQUEST_MAX;
 use crate::engine::{Device, Handle};
 use crate::runtime::UnitId;
 use crate::wire::SECTOR;
@@ -25,23 +26,20 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile};
+pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile, is_reserved};
 
 /// The numbers of disks begin here, far above those computed from unit ids.
 const FIRST_DISK: u64 = 1 << 48;
-
-/// What stat says is a good size for one read or write, in bytes: one FUSE request.
-const BLKSIZE: u32 = 1 << 20;
 
 /// Permission bits that a chmod can set. Set-id and sticky bits mean nothing on these files.
 const PERM: u32 = 0o777;
 
 /// The permission bits to write.
-const WRITE: u32 = 0o222;
+pub const WRITE: u32 = 0o222;
 
 /// Files of one target whose mode or owner may be kept; only names that exist can get there, but partitions come
 /// and go.
-const KEPT_MAX: usize = 1024;
+const META_MAX: usize = 1024;
 
 /// A disk or partition as the engine has it now.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -88,6 +86,8 @@ pub struct Disk {
     /// Nanoseconds since 1970.
     mtime: AtomicU64,
     lookups: AtomicU64,
+    /// Files that are open of it.
+    opens: AtomicU32,
 }
 
 impl Disk {
@@ -101,13 +101,23 @@ impl Disk {
         self.stale.load(Ordering::Acquire)
     }
 
+    /// A file of it is opened. Called with the target locked, so that no partition is dropped at the same time.
+    pub fn opened(&self) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A file of it is closed.
+    pub fn closed(&self) {
+        self.opens.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// It was written to, or its time was set.
     pub fn set_mtime(&self, at: SystemTime) {
         let nanos = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         self.mtime.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// What these bytes of it are on the target's whole disk.
+    /// These bytes of it as bytes of the target's whole disk.
     pub fn on_target(&self, bytes: &Range<u64>) -> Range<u64> {
         let size = self.size();
         self.start + bytes.start.min(size)..self.start + bytes.end.min(size)
@@ -122,12 +132,12 @@ impl Disk {
     }
 }
 
-/// What a [`Tree::sync`] found different.
+/// The differences that a [`Tree::sync`] found.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Turned stale: the kernel's pages of them must go.
+    /// Disks that turned stale: the kernel's pages of them must go.
     pub gone: Vec<Arc<Disk>>,
-    /// Another size: the kernel's attributes of them must go.
+    /// Disks that have another size: the kernel's attributes of them must go.
     pub resized: Vec<Arc<Disk>>,
 }
 
@@ -152,9 +162,9 @@ impl Entry {
     }
 }
 
-/// What chmod and chown changed.
+/// The mode and the owner of a file, as far as chmod and chown changed them.
 #[derive(Clone, Copy, Debug, Default)]
-struct Kept {
+struct Meta {
     mode: Option<u32>,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -163,14 +173,14 @@ struct Kept {
 #[derive(Default)]
 struct Unit {
     current: Vec<Arc<Disk>>,
-    kept: HashMap<String, Kept>,
+    meta: HashMap<String, Meta>,
 }
 
 #[derive(Default)]
 struct Inner {
     units: HashMap<UnitId, Unit>,
     disks: HashMap<u64, Arc<Disk>>,
-    top: HashMap<String, Kept>,
+    top: HashMap<String, Meta>,
     made: u64,
 }
 
@@ -186,6 +196,7 @@ impl Inner {
             stale: false.into(),
             mtime: mtime.into(),
             lookups: 0.into(),
+            opens: 0.into(),
         });
         self.made += 1;
         self.disks.insert(disk.ino, disk.clone());
@@ -201,7 +212,7 @@ impl Inner {
     }
 }
 
-/// See the module.
+/// All names and inodes of the mount.
 pub struct Tree {
     uid: u32,
     gid: u32,
@@ -247,7 +258,7 @@ impl Tree {
         changes
     }
 
-    /// The target is known no more: its disks turn stale, what chmod and chown did to its files is forgotten.
+    /// The target is known no more: its disks turn stale, and the changed modes and owners of its files are forgotten.
     pub fn forget_unit(&self, unit: UnitId) -> Changes {
         let mut inner = self.inner.lock();
         let gone = inner.units.remove(&unit).map(|unit| unit.current).unwrap_or_default();
@@ -266,6 +277,13 @@ impl Tree {
     /// The current disks of a target: `data` and the partitions.
     pub fn disks(&self, unit: UnitId) -> Vec<Arc<Disk>> {
         self.inner.lock().units.get(&unit).map(|unit| unit.current.clone()).unwrap_or_default()
+    }
+
+    /// Whether a file of that disk or partition is open.
+    pub fn is_open(&self, unit: UnitId, place: Handle) -> bool {
+        let inner = self.inner.lock();
+        let Some(unit) = inner.units.get(&unit) else { return false };
+        unit.current.iter().any(|disk| disk.place == place && disk.opens.load(Ordering::Relaxed) > 0)
     }
 
     /// Bytes of a target's whole disk were written to at that time. Returns the inodes of the names that they lie in.
@@ -294,7 +312,7 @@ impl Tree {
         Some(disk)
     }
 
-    /// What an inode number stands for. Whether its target is still known is not asked here.
+    /// The node of an inode number. Its target may be known no more.
     pub fn node(&self, ino: u64) -> Option<Node> {
         match ino.checked_sub(FIRST_DISK) {
             Some(_) => self.inner.lock().disks.get(&ino).cloned().map(Node::Disk),
@@ -302,17 +320,17 @@ impl Tree {
         }
     }
 
-    /// What stat says. `size` is that of files which have one of their own (`config`, `ident`, `log`); a disk knows
-    /// its size, and all the others have none.
+    /// The attributes of a node. `size` is the size of `config`, `ident` and `log`; a disk knows its own, and all other
+    /// files show 0.
     pub fn attr(&self, node: &Node, size: u64) -> FileAttr {
         let (size, mtime) = match node {
             Node::Disk(disk) => (disk.size(), disk.mtime()),
             _ => (size, self.born),
         };
-        let kept = self.kept(node);
+        let meta = self.meta(node);
         let (kind, perm, nlink) = match node.default_mode() {
             None => (FileType::Directory, 0o755, 2),
-            Some(mode) => (FileType::RegularFile, kept.mode.unwrap_or(mode), 1),
+            Some(mode) => (FileType::RegularFile, meta.mode.unwrap_or(mode), 1),
         };
         let perm = if self.read_only && matches!(node, Node::Disk(_)) { perm & !WRITE } else { perm };
         FileAttr {
@@ -326,25 +344,26 @@ impl Tree {
             kind,
             perm: perm as u16,
             nlink,
-            uid: kept.uid.unwrap_or(self.uid),
-            gid: kept.gid.unwrap_or(self.gid),
+            uid: meta.uid.unwrap_or(self.uid),
+            gid: meta.gid.unwrap_or(self.gid),
             rdev: 0,
-            blksize: BLKSIZE,
+            // A good size for one read or write.
+            blksize: REQUEST_MAX as u32,
             flags: 0,
         }
     }
 
-    fn kept(&self, node: &Node) -> Kept {
+    fn meta(&self, node: &Node) -> Meta {
         let inner = self.inner.lock();
         let table = match node.unit() {
             None => Some(&inner.top),
-            Some(unit) => inner.units.get(&unit).map(|unit| &unit.kept),
+            Some(unit) => inner.units.get(&unit).map(|unit| &unit.meta),
         };
         table.and_then(|table| table.get(node.name()?.as_ref())).copied().unwrap_or_default()
     }
 
-    /// chmod and chown of a file. False for directories, for stale disks, and if too many are kept already.
-    pub fn keep(&self, node: &Node, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) -> bool {
+    /// chmod and chown of a file. False for directories, for stale disks, and if too many files were changed already.
+    pub fn set_meta(&self, node: &Node, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) -> bool {
         let Some(name) = node.name() else { return false };
         if matches!(node, Node::Disk(disk) if disk.is_stale()) {
             return false;
@@ -352,22 +371,22 @@ impl Tree {
         let mut inner = self.inner.lock();
         let table = match node.unit() {
             None => &mut inner.top,
-            Some(unit) => &mut inner.units.entry(unit).or_default().kept,
+            Some(unit) => &mut inner.units.entry(unit).or_default().meta,
         };
-        if table.len() >= KEPT_MAX && !table.contains_key(name.as_ref()) {
+        if table.len() >= META_MAX && !table.contains_key(name.as_ref()) {
             return false;
         }
-        let kept = table.entry(name.into_owned()).or_default();
-        kept.mode = mode.map(|mode| mode & PERM).or(kept.mode);
-        kept.uid = uid.or(kept.uid);
-        kept.gid = gid.or(kept.gid);
+        let meta = table.entry(name.into_owned()).or_default();
+        meta.mode = mode.map(|mode| mode & PERM).or(meta.mode);
+        meta.uid = uid.or(meta.uid);
+        meta.gid = gid.or(meta.gid);
         true
     }
 
     /// The top directory: its files, then the targets that `units` gives by address.
     pub fn list_root(&self, units: impl Iterator<Item = (UnitId, String)>) -> Vec<Entry> {
         let mut list = dots(&Node::Root, &Node::Root);
-        list.extend(TopFile::ALL.map(|file| Entry::file(&Node::Top(file), file.name())));
+        list.extend(TopFile::ALL.iter().map(|file| Entry::file(&Node::Top(*file), file.name())));
         list.extend(units.map(|(unit, name)| Entry::dir(&Node::Unit(unit), name)));
         list
     }
@@ -375,7 +394,7 @@ impl Tree {
     /// A target's directory.
     pub fn list_unit(&self, unit: UnitId) -> Vec<Entry> {
         let mut list = dots(&Node::Unit(unit), &Node::Root);
-        list.extend(UnitFile::ALL.map(|file| Entry::file(&Node::File(unit, file), file.name())));
+        list.extend(UnitFile::ALL.iter().map(|file| Entry::file(&Node::File(unit, *file), file.name())));
         list.push(Entry::dir(&Node::Devlinks(unit), DEVLINK));
         list.extend(self.disks(unit).iter().map(|disk| Entry::file(&Node::Disk(disk.clone()), &disk.name)));
         list
@@ -386,11 +405,6 @@ impl Tree {
         let mut list = dots(&Node::Devlinks(unit), &Node::Unit(unit));
         list.extend((0..count).map(|n| Entry::file(&Node::Devlink(unit, n), n.to_string())));
         list
-    }
-
-    /// How many inodes of disks are held: a gauge that must fall back when nobody has them open.
-    pub fn disk_count(&self) -> usize {
-        self.inner.lock().disks.len()
     }
 }
 

@@ -5,10 +5,10 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 
-/// Something to do.
+/// A job for the thread.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// See the module. The thread starts with the first job: threads must not be there while privileges are still to be dropped.
+/// Has a thread that starts with the first job: there must be no threads while privileges are still to be dropped.
 pub struct Worker {
     name: &'static str,
     thread: Mutex<Option<(Sender<Job>, JoinHandle<()>)>>,
@@ -20,7 +20,7 @@ impl Worker {
         Self { name, thread: Mutex::default() }
     }
 
-    /// Does a job after those before it. Where no thread can be started it is dropped, and the log says so.
+    /// Does a job after those before it. If no thread can be started the job is dropped, and the log says so.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         let mut thread = self.thread.lock();
         if thread.is_none() {
@@ -37,7 +37,7 @@ impl Worker {
         }
     }
 
-    /// Ends the thread, after what was asked for before.
+    /// Ends the thread, after the jobs before.
     pub fn close(&self) {
         let thread = self.thread.lock().take();
         if let Some((jobs, thread)) = thread {

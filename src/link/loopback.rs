@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Batch, Link, OutFrame, Ready, Received, is_readable, slot_size};
-use crate::wire::{ETHERNET, Mac};
+use crate::wire::{BUFFERS_MAX, ETHERNET, Mac};
 
-/// Frames that wait for the receiver of one direction: twice the largest window of a target. More are lost.
-pub const QUEUE: usize = 256;
+/// Frames that wait for the receiver of one direction: twice as many as a target queues. More are lost.
+pub const QUEUE: usize = 2 * BUFFERS_MAX as usize;
 
 /// How long a receiver that waits for frames and for something else sleeps between two looks at the other: here frames are
 /// announced by a condition, which cannot be waited for together with a descriptor.

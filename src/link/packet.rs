@@ -24,14 +24,14 @@ use super::{
     is_readable,
 };
 use crate::wire::header::filter::{FLAGS, RESPONSE, TAG};
-use crate::wire::{ETHERNET, ETHERTYPE, Mac, Tag, header};
+use crate::wire::{BUFFERS_MAX, ETHERNET, ETHERTYPE, Mac, Tag, header};
 
 /// Bytes of receive buffer asked for. The kernel counts what a frame occupies, about twice its length: the
 /// default of 208 KiB holds 17 jumbo replies, this one more than all targets' windows together.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
-/// Bytes of send buffer asked for: 128 frames of 64 KiB, the largest window a target may have.
-const SEND_BUFFER: usize = 8 << 20;
+/// Bytes of send buffer asked for: all frames that may be outstanding with a target, of 64 KiB each.
+const SEND_BUFFER: usize = BUFFERS_MAX as usize * (64 << 10);
 
 /// Which side of the protocol a link serves: decides what its filter lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,15 +112,7 @@ impl PacketLink {
     fn bind(&self, index: u32) -> io::Result<()> {
         // First: no frame of the new interface may pass the filter for the old one.
         self.socket.attach_filter(&filter(self.role, index))?;
-        let mut storage = SockAddrStorage::zeroed();
-        // SAFETY: the storage is larger than sockaddr_ll, zeroed, and AF_PACKET addresses have that layout.
-        let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-        address.sll_family = libc::AF_PACKET as libc::sa_family_t;
-        address.sll_protocol = ETHERTYPE.to_be();
-        address.sll_ifindex = i32::try_from(index).unwrap_or(0);
-        let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: `storage` holds an initialised sockaddr_ll and `len` is its length.
-        self.socket.bind(&unsafe { SockAddr::new(storage, len) })?;
+        self.socket.bind(&address(ETHERTYPE, index))?;
         self.index.store(index, Ordering::Relaxed);
         Ok(())
     }
@@ -344,9 +336,9 @@ fn filter(role: Role, index: u32) -> Vec<SockFilter> {
     const JEQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const JSET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
     const RET: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    /// The kernel's class of the frame, and PACKET_OTHERHOST: another host's, seen on a promiscuous port.
+    /// The kernel's class of the frame, and the class of another host's frame, which a promiscuous port sees.
     const CLASS: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
-    const OTHER_HOST: u32 = 3;
+    const OTHER_HOST: u32 = libc::PACKET_OTHERHOST as u32;
     /// The index of the interface that the frame is on now.
     const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
 
@@ -495,6 +487,19 @@ fn statistics(socket: &Socket) -> io::Result<u64> {
         0 => Ok(u64::from(stats.tp_drops)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The address that binds a packet socket to an Ethernet type on the interface with that index.
+pub(crate) fn address(ethertype: u16, index: u32) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: the storage is larger than sockaddr_ll, zeroed, and AF_PACKET addresses have that layout.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = i32::try_from(index).unwrap_or(0);
+    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: `storage` holds an initialised sockaddr_ll and `len` is its length.
+    unsafe { SockAddr::new(storage, len) }
 }
 
 fn mac_to_u64(mac: Mac) -> u64 {

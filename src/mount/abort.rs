@@ -18,12 +18,6 @@ use super::{MountId, table};
 /// Where systemd mounts fusectl. Containers often lack it.
 const FUSECTL: &str = "/sys/fs/fuse/connections";
 
-/// FSCONFIG_CMD_CREATE of linux/mount.h: makes the superblock.
-const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
-
-/// The flags of fsopen(2) and fsmount(2) that close the descriptor on exec.
-const CLOEXEC: libc::c_uint = 1;
-
 /// A connection, as the kernel numbers it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Connection(u32);
@@ -62,16 +56,17 @@ fn press(file: &PathBuf) -> io::Result<()> {
 fn fusectl() -> io::Result<OwnedFd> {
     const NAME: &CStr = c"fusectl";
     // SAFETY: the name is a C string; the call touches nothing else of ours.
-    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, NAME.as_ptr(), CLOEXEC) })?;
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, NAME.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
     let none = null::<libc::c_char>();
     // SAFETY: the descriptor is open, and this command takes neither key nor value.
-    let made =
-        unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) };
+    let made = unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), libc::FSCONFIG_CMD_CREATE, none, none, 0)
+    };
     if made < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor is open; the other arguments are numbers.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, 0) })
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, 0) })
 }
 
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {

@@ -6,19 +6,23 @@
 //! answers, until there is a next request. The netlink's thread sleeps meanwhile.
 //!
 //! The duty (`duty`) is borrowed, not owned. A deputy gives it back when nothing comes for [`PATIENCE`], when requests
-//! come one by one (then the netlink's thread polls for their answers, see `linger`), when it has other work to do, and
-//! when its frames leave by another netlink. The netlink's thread takes the duty back by itself from a deputy that gave
-//! no sign of life for [`ABSENCE`]: whatever becomes of that deputy, an answer waits no longer than twice that time.
+//! come one by one (then the netlink's thread polls for their answers, see `linger`), and when its frames leave by
+//! another netlink. Requests that ask no target know nothing of all this. While the deputy is busy with one, or waits in
+//! the kernel after it, or is held up for seconds, the netlink's thread sees no sign of life for [`ABSENCE`] and takes
+//! the duty back: an answer waits no longer than twice that time.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::Runtime;
 use super::duty::{ABSENCE, Ended};
 use super::netlink::Netlink;
+use crate::bug;
 use crate::engine::NetId;
 use crate::link::{Batch, Ready, is_readable};
 
@@ -26,16 +30,15 @@ use crate::link::{Batch, Ready, is_readable};
 /// waits for slower ones.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// Requests that a deputy takes in a row, if it is quick, before it takes answers that are there as well. Of 1, 4 and 16
-/// the last was the fastest.
+/// Requests that a deputy takes in a row, if it is quick, before it takes answers that are there as well.
 const REQUESTS_IN_A_ROW: u32 = 16;
 
-/// Requests in a row, each the only one of its target, after which they are taken to come one at a time. A deputy would
-/// then wake up for each frame of a large request, while the netlink's thread takes several frames at once.
+/// Requests in a row, each the only one of its target, after which they are taken to come one at a time. A deputy
+/// would then wake up for each frame of a large request, while the netlink's thread takes several frames at once.
 const ONE_BY_ONE: u32 = 4;
 
-/// For so many requests a deputy receives nothing after frames left by another netlink than the one before: netlinks that
-/// are used together are each served by their own thread.
+/// For so many requests a deputy receives nothing after frames left by another netlink than the one before: netlinks
+/// that are used together are each served by their own thread.
 const AWAY: u32 = 64;
 
 thread_local! {
@@ -48,14 +51,16 @@ pub(super) fn note_sent(net: NetId) {
     SENT.set(Some(net));
 }
 
-/// What a thread needs to receive between two requests. It belongs to one thread.
-pub struct Deputy {
+/// What a thread needs to receive between two requests.
+pub struct Deputy(Mutex<State>);
+
+struct State {
     /// Readable when the kernel has a request.
     requests: OwnedFd,
     batch: Batch,
     strangers: Vec<usize>,
-    /// The netlink whose duty this deputy has, or had last.
-    net: Option<Arc<Netlink>>,
+    /// The netlink whose duty this deputy has, or had last. It does not keep the interface open.
+    net: Weak<Netlink>,
     /// Requests in a row, each of which was the only one of its target.
     single: u32,
     /// Requests since answers were taken, and when they were taken.
@@ -66,23 +71,32 @@ pub struct Deputy {
 }
 
 impl Deputy {
-    /// A deputy whose next request is there when `requests` is readable.
+    /// A deputy whose next request is there when `requests` is readable. It is for one thread: another one that calls
+    /// [`Runtime::attend`] at the same time does nothing there.
     pub fn new(requests: OwnedFd) -> Deputy {
-        Deputy {
+        Deputy(Mutex::new(State {
             requests,
             batch: Batch::new(0),
             strangers: Vec::new(),
-            net: None,
+            net: Weak::new(),
             single: 0,
             in_a_row: 0,
             received_at: Instant::now(),
             away: 0,
-        }
+        }))
     }
+}
 
-    /// Gives the duty back, because the thread has other work to do, however long that takes.
-    pub fn leave(&mut self) {
-        if let Some(net) = self.net.take() {
+impl std::fmt::Debug for Deputy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deputy").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Gives the duty back.
+    fn leave(&mut self) {
+        if let Some(net) = std::mem::take(&mut self.net).upgrade() {
             net.duty.give_back();
         }
     }
@@ -95,11 +109,10 @@ impl Deputy {
     /// The netlink whose duty to take now.
     fn assignment(&mut self, runtime: &Runtime) -> Option<Arc<Netlink>> {
         let sent = SENT.take();
-        let same = match (&self.net, sent) {
-            (Some(net), Some(sent)) => net.id == sent,
-            _ => true,
-        };
-        if !same {
+        let net = self.net.upgrade();
+        if let (Some(net), Some(sent)) = (&net, sent)
+            && net.id != sent
+        {
             self.away = AWAY;
         }
         if self.away > 0 {
@@ -107,24 +120,23 @@ impl Deputy {
             self.leave();
             return None;
         }
-        if self.net.is_none() {
-            self.single = 0;
-            self.net = runtime.nets.get(sent?);
+        if net.is_some() {
+            return net;
         }
-        self.net.clone()
-    }
-}
-
-impl std::fmt::Debug for Deputy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deputy").field("net", &self.net.as_ref().map(|net| net.id)).finish_non_exhaustive()
+        self.single = 0;
+        let net = runtime.nets.get(sent?)?;
+        self.net = Arc::downgrade(&net);
+        Some(net)
     }
 }
 
 impl Runtime {
     /// Receives in place of a netlink's thread until the deputy has a request, or nothing is to be received. A session
-    /// calls this after each request that it has passed on.
-    pub fn attend(self: &Arc<Self>, deputy: &mut Deputy) {
+    /// with one thread calls this after each request that may have asked a target.
+    pub fn attend(self: &Arc<Self>, deputy: &Deputy) {
+        bug::here("deputy");
+        let Some(mut deputy) = deputy.0.try_lock() else { return };
+        let deputy = &mut *deputy;
         let Some(net) = deputy.assignment(self) else { return };
         if net.duty.comes_one_by_one() {
             deputy.leave();
@@ -193,10 +205,11 @@ mod tests {
         let ends = [pair("a", "a-far", 1500), pair("b", "b-far", 1500)];
         let nets: Vec<_> = ends.iter().map(|(near, _)| runtime.attach(near.clone()).unwrap()).collect();
         let (from, _to) = nix::unistd::pipe().unwrap();
-        let mut deputy = Deputy::new(from);
-        let mut sends = |net| {
+        let deputy = Deputy::new(from);
+        let take = || deputy.0.lock().assignment(&runtime).map(|net| net.id);
+        let sends = |net| {
             note_sent(net);
-            deputy.assignment(&runtime).map(|net| net.id)
+            take()
         };
         assert_eq!(sends(nets[0]), Some(nets[0]));
         assert_eq!(sends(nets[0]), Some(nets[0]));
@@ -205,7 +218,7 @@ mod tests {
         }
         assert_eq!(sends(nets[1]), Some(nets[1]));
         // Nothing was sent: what waits was sent before.
-        assert_eq!(deputy.assignment(&runtime).map(|net| net.id), Some(nets[1]));
+        assert_eq!(take(), Some(nets[1]));
         runtime.stop();
     }
 }

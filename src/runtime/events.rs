@@ -7,10 +7,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Display, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::allowance::Allowance;
 use crate::wire::Addr;
 
 /// Bytes kept by default: some 800 lines, an hour of a bad network under the rate limit.
@@ -18,15 +19,6 @@ pub const DEFAULT_SIZE: usize = 64 << 10;
 
 /// Longest line in bytes, its end included; longer ones are cut. Enough for a command with a config string.
 const LONGEST: usize = 1536;
-
-/// Lines of one kind that may come at once: every target of a rack coming up.
-const BURST: f64 = 64.0;
-
-/// Lines of one kind a second in the long run.
-const RATE: f64 = 4.0;
-
-/// How long the count of lines left out is gathered before it is told.
-const GATHER: Duration = Duration::from_secs(1);
 
 /// Something to run when there are new lines. It runs on the thread that logged, with nothing of the log locked,
 /// and must not block: hand over to a thread that may.
@@ -53,17 +45,8 @@ struct State {
     total: u64,
     pushed_out: u64,
     suppressed: u64,
-    kinds: HashMap<&'static str, Bucket>,
+    kinds: HashMap<&'static str, Allowance>,
     news: Arc<[News]>,
-}
-
-/// The allowance of one kind of message.
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-    /// Lines left out since the last summary, and since when.
-    left_out: u64,
-    since: Instant,
 }
 
 impl Default for EventLog {
@@ -159,10 +142,9 @@ impl EventLog {
     fn sum_up(&self, now: Instant) {
         let mut state = self.state.lock();
         let mut lines = Vec::new();
-        for (kind, bucket) in &mut state.kinds {
-            if bucket.left_out > 0 && now.saturating_duration_since(bucket.since) >= GATHER {
-                lines.push(line(None, &format_args!("suppressed {} lines of kind {kind}", bucket.left_out)));
-                bucket.left_out = 0;
+        for (kind, allowance) in &mut state.kinds {
+            if let Some(count) = allowance.take_left_out(now, false) {
+                lines.push(line(None, &format_args!("suppressed {count} lines of kind {kind}")));
             }
         }
         for line in &lines {
@@ -182,21 +164,9 @@ impl State {
     }
 
     fn admit(&mut self, now: Instant, kind: &'static str) -> bool {
-        let new = || Bucket { tokens: BURST, filled: now, left_out: 0, since: now };
-        let bucket = self.kinds.entry(kind).or_insert_with(new);
-        let gained = now.saturating_duration_since(bucket.filled).as_secs_f64() * RATE;
-        bucket.tokens = (bucket.tokens + gained).min(BURST);
-        bucket.filled = now;
-        if bucket.tokens >= 1.0 {
-            bucket.tokens -= 1.0;
-            return true;
-        }
-        if bucket.left_out == 0 {
-            bucket.since = now;
-        }
-        bucket.left_out += 1;
-        self.suppressed += 1;
-        false
+        let admitted = self.kinds.entry(kind).or_insert_with(|| Allowance::new(now)).admit(now);
+        self.suppressed += u64::from(!admitted);
+        admitted
     }
 
     fn push(&mut self, line: &str, size: usize) {

@@ -6,19 +6,19 @@
 //! daemons then share one by chance.
 
 use std::io;
-use std::mem::size_of;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::engine::TagSpace;
+use crate::link::packet;
 
 /// The fanout group of the first space; the others follow. Chosen anywhere: a group of another program takes one space away.
 const FIRST_GROUP: u16 = 0xa0e0;
 
 /// The loopback interface, which every network namespace has, up or not.
-const LOOPBACK: i32 = 1;
+const LOOPBACK: u32 = 1;
 
 /// IEEE 802's "local experimental" EtherType: no frame of it ever comes.
 const NOTHING: u16 = 0x88b5;
@@ -56,27 +56,11 @@ impl Instance {
     }
 }
 
-/// PACKET_FANOUT's argument with a bound, linux/if_packet.h.
-#[repr(C)]
-struct FanoutArgs {
-    id: u16,
-    type_flags: u16,
-    members_max: u32,
-}
-
+/// Makes a socket that is alone in the fanout group of a space.
 fn hold(number: u8) -> io::Result<Socket> {
-    let protocol = NOTHING.to_be();
-    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(protocol))))?;
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: the storage is larger than sockaddr_ll, zeroed, and AF_PACKET addresses have that layout.
-    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
-    address.sll_protocol = protocol;
-    address.sll_ifindex = LOOPBACK;
-    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: `storage` holds an initialised sockaddr_ll and `len` is its length.
-    socket.bind(&unsafe { SockAddr::new(storage, len) })?;
-    let args = FanoutArgs { id: FIRST_GROUP + u16::from(number), type_flags: 0, members_max: 1 };
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(NOTHING.to_be()))))?;
+    socket.bind(&packet::address(NOTHING, LOOPBACK))?;
+    let args = libc::fanout_args { id: FIRST_GROUP + u16::from(number), type_flags: 0, max_num_members: 1 };
     // SAFETY: the socket is open, and the kernel reads as many bytes of `args` as it is told that there are.
     let done = unsafe {
         libc::setsockopt(
@@ -84,7 +68,7 @@ fn hold(number: u8) -> io::Result<Socket> {
             libc::SOL_PACKET,
             libc::PACKET_FANOUT,
             (&raw const args).cast(),
-            size_of::<FanoutArgs>() as libc::socklen_t,
+            size_of::<libc::fanout_args>() as libc::socklen_t,
         )
     };
     if done == 0 { Ok(socket) } else { Err(Errno::last().into()) }

@@ -50,14 +50,14 @@ use crate::wire::Addr;
 /// What travels with a request: called with the outcome, exactly once, with nothing locked.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
 
-/// Targets known at once, unless told otherwise (docs/design.md#limits).
+/// Targets known at once, unless told otherwise (docs/design.md#limits): a segment full of forged announcements ends here.
 pub const TARGETS_MAX: usize = 4096;
 
 /// How often everybody is asked who is there, while `rediscover` is on.
 const REDISCOVER: Duration = Duration::from_secs(30);
 /// After a netlink was bound its queries are repeated, so long after each other: a frame may be lost, and a target may be slow to
 /// wake.
-const ASK_AGAIN: [Duration; 3] =
+const QUERY_AGAIN: [Duration; 3] =
     [Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(1500)];
 
 /// What has become of a target.

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::agenda::Agenda;
 use super::table::{Unit, UnitId};
-use super::{ASK_AGAIN, REDISCOVER, Runtime};
+use super::{QUERY_AGAIN, REDISCOVER, Runtime};
 use crate::bug;
 use crate::engine::{NetId, Time};
 use crate::wire::Addr;
@@ -198,7 +198,7 @@ impl Runtime {
 
     /// The query to all is repeated on a netlink; `round`: how often it was.
     pub(super) fn ask_again(&self, net: NetId, round: usize) {
-        if let Some(after) = ASK_AGAIN.get(round) {
+        if let Some(after) = QUERY_AGAIN.get(round) {
             self.timers.arm(self.clock.now() + *after, Due::Query(net, round));
         }
     }

@@ -30,10 +30,10 @@ impl<I: Image> Processor<I> {
         into: &mut [u8],
     ) -> Result<usize, Refusal> {
         let done = match registers.command {
-            cmd::READ => self.read(registers.sector28(), registers.count, sectors_max, into),
-            cmd::READ_EXT => self.read(registers.sector48(), registers.count, sectors_max, into),
-            cmd::WRITE => self.write(registers.sector28(), registers.count, sectors_max, data),
-            cmd::WRITE_EXT => self.write(registers.sector48(), registers.count, sectors_max, data),
+            cmd::READ | cmd::READ_EXT => self.read(registers.address(), registers.count, sectors_max, into),
+            cmd::WRITE | cmd::WRITE_EXT => {
+                self.write(registers.address(), registers.count, sectors_max, data)
+            }
             cmd::IDENTIFY => self.identify(registers.count, into),
             cmd::FLUSH | cmd::FLUSH_EXT => self.flush_cache(),
             cmd::DSM => self.discard(registers, sectors_max, data),

@@ -86,10 +86,8 @@ impl<I: Image> Processor<I> {
         }
         let (registers, data) = Ata::parse(body).ok()?;
         let (at, write) = match registers.command {
-            cmd::READ => (registers.sector28(), false),
-            cmd::READ_EXT => (registers.sector48(), false),
-            cmd::WRITE => (registers.sector28(), true),
-            cmd::WRITE_EXT => (registers.sector48(), true),
+            cmd::READ | cmd::READ_EXT => (registers.address(), false),
+            cmd::WRITE | cmd::WRITE_EXT => (registers.address(), true),
             _ => return None,
         };
         let len = bytes(registers.count, sectors_per_frame(mtu))?;

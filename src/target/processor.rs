@@ -17,13 +17,10 @@ use super::batch::{Plain, RUN_MAX};
 use super::image::{Cause, Fault, Image};
 use super::smart::Health;
 use crate::wire::{
-    Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DATA_OFFSET, DIRECTIVE_LEN, Directive, ETHERNET,
-    HEADER_LEN, Header, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, MaskOp, MaskVerb, RESERVE_LEN, Refusal,
-    Reserve, ReserveVerb, Tag, Text, VERSION, Verb, cmd, sectors_per_frame,
+    Addr, Ata, BUFFERS_MAX, CONFIG_LEN, CONFIG_MAX, Command, Config, DATA_OFFSET, DIRECTIVE_LEN, Directive,
+    ETHERNET, HEADER_LEN, Header, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, MaskOp, MaskVerb, RESERVE_LEN,
+    Refusal, Reserve, ReserveVerb, Tag, Text, VERSION, Verb, cmd, sectors_per_frame,
 };
-
-/// How many frames a target queues if nobody says otherwise: what the initiator's window goes up to.
-const BUFFERS: u16 = 128;
 
 /// The version number that config replies carry. Not one of vblade's (0x40xx), which initiators know quirks of.
 const FIRMWARE: u16 = 0x0a01;
@@ -56,7 +53,7 @@ impl TargetConfig {
     pub fn new(addr: Addr, serial: &str) -> TargetConfig {
         TargetConfig {
             addr,
-            buffers: BUFFERS,
+            buffers: BUFFERS_MAX,
             firmware: FIRMWARE,
             serial: Text::new(serial),
             model: Text::new("aoefs target"),

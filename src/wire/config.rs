@@ -6,6 +6,10 @@ use super::bytes::{be16, put};
 /// The longest config string, in bytes.
 pub const CONFIG_MAX: usize = 1024;
 
+/// Frames that may be outstanding with one target: our targets queue as many, our initiator sends no more, and neither do
+/// Plan 9's devaoe and the kernel's driver.
+pub const BUFFERS_MAX: u16 = 128;
+
 /// Bytes of the argument before the string.
 pub const CONFIG_LEN: usize = field::LENGTH.end;
 

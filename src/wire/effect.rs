@@ -115,12 +115,16 @@ pub fn is_extended(command: u8) -> Option<bool> {
 }
 
 impl Ata {
+    /// The first sector, as the command means it: 28 bits of the registers, or all 48.
+    pub fn address(&self) -> Sector {
+        if is_extended(self.command) == Some(true) { self.sector48() } else { self.sector28() }
+    }
+
     /// What these registers do, as those of a command.
     pub fn effect(&self) -> Effect {
         let harmless = Effect { sectors: NONE, repeatable: true };
         if let Some(moves) = Move::of(self.command) {
-            let at = if moves.ext { self.sector48() } else { self.sector28() };
-            let Sector(start) = at;
+            let Sector(start) = self.address();
             let sectors = if moves.write { start..start + u64::from(self.count) } else { NONE };
             return Effect { sectors, repeatable: true };
         }
@@ -147,18 +151,15 @@ impl Ata {
 
     /// The sector behind the last one that this command addresses, with this data; 0 if it addresses none, or nobody knows which.
     pub fn end_of_addresses(&self, data: &[u8]) -> u64 {
-        let behind = |Sector(at): Sector| at + u64::from(self.count);
         match self.command {
             cmd::DSM if self.feature == super::feature::TRIM => {
                 super::trim_ranges(data).map(|r| r.at.0 + u64::from(r.count)).max().unwrap_or(0)
             }
-            cmd::READ_VERIFY => behind(self.sector28()),
-            cmd::READ_VERIFY_EXT | code::ZERO_EXT | code::WRITE_UNCORRECTABLE_EXT => behind(self.sector48()),
-            _ => match Move::of(self.command) {
-                Some(Move { ext: true, .. }) => behind(self.sector48()),
-                Some(_) => behind(self.sector28()),
-                None => 0,
-            },
+            cmd::READ_VERIFY | cmd::READ_VERIFY_EXT | code::ZERO_EXT | code::WRITE_UNCORRECTABLE_EXT => {
+                self.address().0 + u64::from(self.count)
+            }
+            command if Move::of(command).is_some() => self.address().0 + u64::from(self.count),
+            _ => 0,
         }
     }
 

@@ -30,7 +30,7 @@ pub use ata::{
     AFLAG_ASYNC, AFLAG_DEVICE, AFLAG_EXT, AFLAG_WRITE, ATA_LEN, Ata, DATA_OFFSET, cmd, error, feature, smart,
     status,
 };
-pub use config::{CONFIG_LEN, CONFIG_MAX, Config, Verb};
+pub use config::{BUFFERS_MAX, CONFIG_LEN, CONFIG_MAX, Config, Verb};
 pub use effect::{Effect, Move, is_extended};
 pub use header::{Command, ETHERNET, HEADER_LEN, Header, Refusal};
 pub use identify::{FlushKind, IDENTIFY_LEN, Identify, SECTORS_28, SECTORS_48, Text, Unusable};

@@ -39,8 +39,11 @@ pub struct Addr {
 }
 
 impl Addr {
-    /// Every target of the network: what a discovery query asks.
+    /// Every target of the network: a discovery query goes there.
     pub const ALL: Addr = Addr::new(u16::MAX, u8::MAX);
+
+    /// How many targets a network can have: one for each address without a wildcard.
+    pub const COUNT: u32 = u16::MAX as u32 * u8::MAX as u32;
 
     /// The address `shelf.slot`.
     pub const fn new(shelf: u16, slot: u8) -> Addr {

@@ -2,7 +2,8 @@
 //!
 //! `Bed` owns what one test makes. A module a job: `harness` runs tests, `sweep` cleans up, `proc` runs programs, `net` makes
 //! links, `raw` speaks AoE by hand, `relay` spoils frames on their way, `fake` is a target that follows a script, `many` are thousands
-//! that do not, `tap` is the network card of a virtual machine; `stage` puts the common ones together.
+//! that do not, `tap` is the network card of a virtual machine; `stage` puts the common ones together; `room` is where a test that mounts without a
+//! network lives.
 #![allow(dead_code, reason = "each test binary uses the part of the bed that it needs")]
 
 pub mod cgroup;
@@ -18,6 +19,7 @@ pub mod raw;
 pub mod record;
 pub mod relay;
 pub mod rng;
+pub mod room;
 pub mod stage;
 pub mod sweep;
 pub mod tap;

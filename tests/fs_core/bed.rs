@@ -12,7 +12,7 @@ use aoefs::fs::errno::Errno;
 use aoefs::fs::notify::Kernel;
 use aoefs::link::loopback::pair;
 use aoefs::runtime::{Runtime, TARGETS_MAX};
-use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
+use aoefs::target::{MemoryImage, Processor, Slot, TargetConfig};
 use aoefs::wire::{Addr, Mac};
 use parking_lot::Mutex;
 
@@ -34,18 +34,17 @@ pub struct Target {
 }
 
 impl FrameHandler for Target {
-    fn handle(&self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Option<usize> {
+    fn handle_batch(&self, frames: &[&[u8]], mac: Mac, mtu: usize, replies: &mut [Slot<'_>]) {
         if self.silent.load(Ordering::SeqCst) {
-            return None;
+            return;
         }
-        match self.processor.lock().handle(frame, mac, mtu, reply) {
-            Answer::Reply(len) => {
-                if self.unflushed.load(Ordering::SeqCst) && matches!(frame.get(27), Some(0xe7 | 0xea)) {
+        self.processor.lock().handle_batch(frames, mac, mtu, replies);
+        if self.unflushed.load(Ordering::SeqCst) {
+            for (frame, (reply, len)) in frames.iter().zip(replies) {
+                if *len > 0 && matches!(frame.get(27), Some(0xe7 | 0xea)) {
                     (reply[25], reply[27]) = (0x04, 0x51);
                 }
-                Some(len)
             }
-            Answer::Silence(_) => None,
         }
     }
     fn announcement(&self, nth: usize, mac: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize> {
@@ -177,7 +176,7 @@ impl Bed {
 
     pub fn names(&self, path: &str) -> Vec<String> {
         let ino = if path.is_empty() { ROOT } else { self.ino(path).unwrap() };
-        let fh = self.core.open_dir(ino, PID, 0).unwrap();
+        let fh = self.core.open_dir(ino).unwrap();
         let mut names = Vec::new();
         self.core
             .read_dir(fh, 0, |entry, _| {

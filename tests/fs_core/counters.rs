@@ -8,7 +8,7 @@ use aoefs::fs::core::{Core, Reader};
 use aoefs::fs::errno::Errno;
 use aoefs::link::loopback::pair;
 use aoefs::runtime::{Runtime, TARGETS_MAX};
-use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
+use aoefs::target::{MemoryImage, Processor, Slot, TargetConfig};
 use aoefs::top::{Report, Sample};
 use aoefs::wire::{Addr, Header, Mac};
 use parking_lot::Mutex;
@@ -133,12 +133,12 @@ fn a_target_that_goes() {
 struct Shelf(Vec<Mutex<Processor<MemoryImage>>>);
 
 impl FrameHandler for Shelf {
-    fn handle(&self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Option<usize> {
-        let (header, _) = Header::parse(frame).ok()?;
-        let target = self.0.get(usize::from(header.addr.slot.0))?;
-        match target.lock().handle(frame, mac, mtu, reply) {
-            Answer::Reply(len) => Some(len),
-            Answer::Silence(_) => None,
+    fn handle_batch(&self, frames: &[&[u8]], mac: Mac, mtu: usize, replies: &mut [Slot<'_>]) {
+        for (frame, reply) in frames.iter().zip(replies) {
+            let Ok((header, _)) = Header::parse(frame) else { continue };
+            if let Some(target) = self.0.get(usize::from(header.addr.slot.0)) {
+                target.lock().handle_batch(&[frame], mac, mtu, std::slice::from_mut(reply));
+            }
         }
     }
     fn announcement(&self, _: usize, _: Mac, _: usize, _: &mut [u8]) -> Option<usize> {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use aoefs::fs::errno::Errno;
 
-use crate::bed::{Bed, PID, ROOT, SIZE};
+use crate::bed::{Bed, ROOT, SIZE};
 
 #[test]
 fn a_target_is_a_directory_of_files() {
@@ -50,7 +50,7 @@ fn a_target_is_a_directory_of_files() {
 #[test]
 fn a_listing_goes_on_where_it_stopped() {
     let bed = Bed::new();
-    let fh = bed.core.open_dir(bed.ino("1.0").unwrap(), PID, 0).unwrap();
+    let fh = bed.core.open_dir(bed.ino("1.0").unwrap()).unwrap();
     let mut names = Vec::new();
     let mut offset = 0;
     loop {

@@ -50,7 +50,7 @@ const EEXIST: Errno = Errno::EEXIST;
 
 fn unit_rows() -> Vec<Row> {
     vec![
-        // Those that succeed leave a socket behind: tests/vhost.rs has them.
+        // Those that succeed leave a socket behind: tests/vhost has them.
         Row {
             word: "vhost",
             alone: Some((EINVAL, "usage: vhost PATH [NAME]")),

@@ -10,8 +10,8 @@ use aoefs::daemon::signals::Signals;
 use aoefs::failure::Failure;
 use nix::sys::signal::Signal;
 
+use crate::bed::room::{SOON, running, this_program};
 use crate::bed::{Daemon, proc, until};
-use crate::room::{SOON, running, this_program};
 
 crate::tests![
     the_shell_gets_one_line_and_0,

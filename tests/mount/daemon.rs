@@ -111,8 +111,8 @@ fn say(line: &str) {
     std::io::stdout().flush().unwrap();
 }
 
-/// `--daemon DIR [STOP-SECONDS [SOURCE [GATE]]]`; with a gate it looks at the mount point, and mounts when that file is
-/// there; with `hold` for a gate a thread of it reads `stuck` through its own mount.
+/// `--daemon DIR [STOP-SECONDS [SOURCE [GATE [hold]]]]`; with a gate that is not empty it looks at the mount point, and mounts, when that
+/// file is there; with `hold` a thread of it reads `stuck` through its own mount.
 pub fn main(args: &[String]) -> ExitCode {
     let dir = args.first().expect("a directory");
     let stop = args.get(1).map_or(1, |secs| secs.parse().unwrap());
@@ -124,7 +124,7 @@ pub fn main(args: &[String]) -> ExitCode {
     let signals = Signals::block().unwrap();
     let result = Place::resolve(dir.as_ref()).and_then(|place| {
         let unmounter = Unmounter::start(&place).unwrap();
-        if let Some(gate) = args.get(3).filter(|gate| *gate != "hold") {
+        if let Some(gate) = args.get(3).filter(|gate| !gate.is_empty()) {
             say("waiting");
             while !std::path::Path::new(gate).exists() {
                 std::hint::spin_loop();
@@ -152,7 +152,7 @@ pub fn main(args: &[String]) -> ExitCode {
         "ready unmounter={} cleared={cleared} helper={helper} read_ahead={read_ahead:?}",
         unmounter.process()
     ));
-    if args.get(3).is_some_and(|gate| gate == "hold") {
+    if args.get(4).is_some_and(|hold| hold == "hold") {
         let path = std::path::Path::new(dir).join("stuck");
         std::thread::spawn(move || std::fs::read(path));
     }

@@ -6,24 +6,24 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
+use crate::bed::room::{Room, SOON, this_program};
 use crate::bed::{Daemon, proc, until};
-use crate::room::{Room, SOON, this_program};
 
 crate::tests![
     a_mount_says_what_it_is,
     a_dead_mount_of_ours_is_replaced,
     two_dead_mounts_are_replaced,
     a_living_mount_is_refused,
-    a_stopped_daemon_counts_as_living,
+    a_stopped_daemon_counts_as_living(beside),
     a_foreign_mount_is_refused,
     a_dead_foreign_mount_is_refused,
     a_path_below_a_dead_mount_is_refused,
     a_source_with_commas_is_one_source,
-    without_privilege_through_fusermount,
-    with_file_capabilities_through_fusermount,
+    without_privilege_through_fusermount(beside),
+    with_file_capabilities_through_fusermount(beside),
     the_demo_of_an_ordinary_user_says_one_line,
     of_several_starts_at_once_exactly_one_wins,
-    a_user_who_may_have_few_processes_is_left_no_mount,
+    a_user_who_may_have_few_processes_is_left_no_mount(beside),
     without_its_unmounter_the_daemon_of_an_ordinary_user_unmounts_itself,
 ];
 
@@ -321,7 +321,7 @@ fn without_its_unmounter_the_daemon_of_an_ordinary_user_unmounts_itself() {
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
     let unmounter = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(child).unwrap();
     proc::signal(unmounter, Signal::SIGKILL);
-    until("the unmounter is gone", SOON, || !crate::room::running(unmounter));
+    until("the unmounter is gone", SOON, || !crate::bed::room::running(unmounter));
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended(2 * SOON), 0, "{}", daemon.said());
     assert!(room.mounts().is_empty(), "{}", daemon.said());

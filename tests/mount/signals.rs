@@ -7,23 +7,23 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
+use crate::bed::room::{Room, SOON, running, this_program};
 use crate::bed::{proc, until};
-use crate::room::{Room, SOON, running, this_program};
 
 crate::tests![
     sigterm_unmounts,
     sigint_unmounts,
     sighup_reloads,
-    a_busy_mount_is_served_until_the_last_close,
+    a_busy_mount_is_served_until_the_last_close(beside),
     a_busy_mount_that_is_given_back_is_unmounted,
     a_second_signal_ends_it,
     a_second_signal_after_the_detach_ends_it,
     a_hail_of_signals,
     loop_devices_are_named,
-    clean_a_covered_mount_is_said_and_unmounted_when_it_can_be,
+    clean_a_covered_mount_is_said_and_unmounted_when_it_can_be(beside),
     clean_a_mount_whose_folder_was_renamed,
-    clean_a_copy_of_the_mount_is_said_and_detached,
-    clean_a_copy_in_another_mount_namespace_is_said,
+    clean_a_copy_of_the_mount_is_said_and_detached(beside),
+    clean_a_copy_in_another_mount_namespace_is_said(beside),
 ];
 
 fn stops_on(signal: Signal) {

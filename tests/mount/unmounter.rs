@@ -3,19 +3,21 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
-use crate::bed::{proc, until};
-use crate::room::{Room, SOON, running, this_program};
+use crate::bed::room::{Room, SOON, running, state, this_program};
+use crate::bed::{Daemon, proc, until};
 
 crate::tests![
     kill_9_takes_the_mount_away,
     kill_9_takes_a_busy_mount_away,
     clean_kill_9_with_a_thread_stuck_in_the_kernel,
     clean_kill_9_with_a_stuck_thread_after_a_lazy_unmount,
+    clean_kill_9_before_the_unmounter_knows_the_mount,
     a_mount_that_came_after_ours_is_left_alone,
     a_mount_on_top_of_ours_is_left_alone,
     umount_ends_both,
@@ -44,17 +46,11 @@ fn kill_9_takes_a_busy_mount_away() {
 
 /// A daemon one of whose threads waits for the daemon's own reply: kill -9 alone ends neither that thread nor the wait of
 /// its users.
-fn stuck_daemon(room: &Room) -> (crate::room::Daemoned, std::thread::JoinHandle<std::io::Error>) {
+fn stuck_daemon(room: &Room) -> (crate::bed::room::Daemoned, std::thread::JoinHandle<std::io::Error>) {
     let point = room.point();
-    let argv = [&this_program(), "--daemon", point.to_str().unwrap(), "1", "test", "hold"];
+    let argv = [&this_program(), "--daemon", point.to_str().unwrap(), "1", "test", "", "hold"];
     let daemon = room.started(&argv);
-    let tasks = format!("/proc/{}/task", daemon.daemon.pid());
-    let waits = |task: &std::fs::DirEntry| {
-        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D'))
-    };
-    let stuck = || std::fs::read_dir(&tasks).unwrap().flatten().any(|task| waits(&task));
-    until("a thread of it is stuck", SOON, stuck);
+    until("a thread of it is stuck", SOON, || has_a_stuck_thread(daemon.daemon.pid()));
     // The name must be known before the mount is detached; opening it waits for the page already.
     let name = File::options().read(true).custom_flags(libc::O_PATH).open(point.join("stuck")).unwrap();
     let path = format!("/proc/self/fd/{}", name.as_raw_fd());
@@ -66,7 +62,16 @@ fn stuck_daemon(room: &Room) -> (crate::room::Daemoned, std::thread::JoinHandle<
     (daemon, user)
 }
 
-fn freed(daemon: &crate::room::Daemoned, user: std::thread::JoinHandle<std::io::Error>) {
+/// True while a thread of the process waits in the kernel in a way that no signal ends.
+fn has_a_stuck_thread(pid: u32) -> bool {
+    let waits = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D'))
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.flatten().any(waits))
+}
+
+fn freed(daemon: &crate::bed::room::Daemoned, user: std::thread::JoinHandle<std::io::Error>) {
     daemon.daemon.kill9();
     until("the unmounter is gone", SOON, || !running(daemon.unmounter()));
     until("its user is freed", SOON, || user.is_finished());
@@ -87,6 +92,40 @@ fn clean_kill_9_with_a_stuck_thread_after_a_lazy_unmount() {
     let (daemon, user) = stuck_daemon(&room);
     umount2(&room.point(), MntFlags::MNT_DETACH).unwrap();
     freed(&daemon, user);
+}
+
+/// The unmounter gets no processor from before the mount is made until the daemon is dead. A daemon that served by then could have a
+/// thread stuck in the kernel, and an unmounter that was never told of the mount could not free it and its users.
+fn clean_kill_9_before_the_unmounter_knows_the_mount() {
+    let room = Room::new();
+    let (point, gate) = (room.point(), room.dir().join("gate"));
+    let words = [point.to_str().unwrap(), "1", "test", gate.to_str().unwrap(), "hold"];
+    let daemon = Daemon::spawn(room.dir(), "small", &[&[&*this_program(), "--daemon"], &words[..]].concat());
+    until("it waits to mount", SOON, || daemon.said().contains("waiting\n"));
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
+    let unmounter: u32 = children.trim().parse().unwrap();
+    // From then on the kernel tells it when the daemon dies.
+    until("it asked for a word of the daemon's death", SOON, || {
+        let fds = std::fs::read_dir(format!("/proc/{unmounter}/fd")).unwrap().flatten();
+        fds.filter_map(|fd| std::fs::read_link(fd.path()).ok())
+            .any(|file| file.ends_with("anon_inode:[signalfd]"))
+    });
+    proc::signal(unmounter, Signal::SIGSTOP);
+    until("it is stopped", SOON, || state(unmounter) == Some('T'));
+    std::fs::write(&gate, "").unwrap();
+    until("the mount is there", SOON, || room.mounts() == ["fuse.aoefs"]);
+    let user = Daemon::spawn(room.dir(), "user", &["cat", point.join("stuck").to_str().unwrap()]);
+    // Ample for a daemon that does not wait for its unmounter.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(user.alive(), "{}", user.said());
+    let said = daemon.said();
+    daemon.signal(Signal::SIGKILL);
+    proc::signal(unmounter, Signal::SIGCONT);
+    until("the unmounter is gone", SOON, || !running(unmounter));
+    until("its user is freed", SOON, || !user.alive());
+    until("the daemon is gone", SOON, || !running(daemon.pid()));
+    assert!(room.mounts().is_empty());
+    assert_eq!(said, "waiting\n", "it went on before its unmounter knew the mount");
 }
 
 fn a_mount_that_came_after_ours_is_left_alone() {

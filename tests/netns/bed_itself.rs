@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 crate::tests![
     commands_end_in_time,
+    runner_counts_what_runs_side_by_side,
+    runner_leaves_the_nights_tests_out,
     nothing_is_left_behind,
     vblade_answers_by_hand,
     relay_passes_everything_in_order,
@@ -33,6 +35,56 @@ fn commands_end_in_time() {
     assert!(output.took < Duration::from_secs(2), "{:?}", output.took);
     let output = proc::run(SOON, &["bash", "-c", "echo out; echo err >&2; exit 3"]);
     assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (Some(3), "out\n", "err\n"));
+}
+
+/// With this in its environment, the program has the tests of `sample` and no others.
+pub const SAMPLE: &str = "AOEFS_TEST_SAMPLE";
+
+/// This program's exit code and what it printed, with the tests of `sample`.
+fn sample(args: &[&str]) -> (Option<i32>, String) {
+    let program = std::env::current_exe().unwrap();
+    let setting = format!("{SAMPLE}=1");
+    let argv = [&["env", &setting, program.to_str().unwrap()], args].concat();
+    let output = proc::run(Duration::from_secs(20), &argv);
+    (output.code, output.stdout)
+}
+
+fn runner_counts_what_runs_side_by_side() {
+    let (code, said) = sample(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    for line in [
+        "test sample::passes ... [a figure] ok (",
+        "test sample::fails ... ",
+        "\nas it should\n",
+        "skipped: sample::skips: no reason\n",
+        "sample::dies: its process did not end as it should",
+        "test sample::alone ... ok (",
+        "\n    sample::fails\n",
+        "\n    sample::dies\n",
+        "test result: FAILED. 2 passed; 2 failed; 1 ignored; 0 measured; 1 filtered out",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in:\n{said}");
+    }
+    // One after the other they go the same way, but for the one that ends the process.
+    let (code, said) = sample(&["--test-threads", "1", "--skip", "dies"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 2 filtered out"),
+        "{said}"
+    );
+}
+
+fn runner_leaves_the_nights_tests_out() {
+    let listed = |args: &[&str]| {
+        let (code, said) = sample(&[args, &["--list"]].concat());
+        assert_eq!(code, Some(0), "{said}");
+        said.lines().map(|line| line.trim_end_matches(": test").to_owned()).collect::<Vec<_>>()
+    };
+    let ordinary = ["passes", "fails", "skips", "dies", "alone"].map(|name| format!("sample::{name}"));
+    assert_eq!(listed(&[]), ordinary);
+    assert_eq!(listed(&["--night"]), ["sample::later"]);
+    assert_eq!(listed(&["later", "alone"]), ["sample::alone"]);
+    assert_eq!(listed(&["--night", "later", "alone"]), ["sample::later"]);
 }
 
 fn nothing_is_left_behind() {

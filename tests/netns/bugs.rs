@@ -30,7 +30,6 @@ fn read(mount: &Path, _: u32) {
 /// Every kind of thread: its place, and whether it is there on this machine.
 fn kinds() -> Vec<(&'static str, Stir)> {
     let mut kinds: Vec<(&str, Stir)> = vec![
-        ("handler", |mount, _| drop(std::fs::metadata(mount.join("ctl")))),
         ("request", read),
         ("answer", read),
         ("reader", |mount, _| write(&mount.join("ctl"), "discover\n")),

@@ -13,7 +13,7 @@ crate::tests![
     claim_of_vblade_is_won_by_one(180),
     claim_of_our_target_is_won_by_one(180),
     config_c4_sizes_and_offsets,
-    config_c4_refused_or_never_answered,
+    config_c4_refused_or_never_answered(beside),
 ];
 
 const UP: Duration = Duration::from_secs(3);

@@ -15,7 +15,7 @@ crate::tests![
     smart_script_tells_health,
     smart_script_says_why_not,
     lists_of_vblade,
-    lists_that_nobody_answers,
+    lists_that_nobody_answers(beside),
 ];
 
 const UP: Duration = Duration::from_secs(2);

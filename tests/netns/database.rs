@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-crate::tests![integrity_w6_crash_cuts(300), integrity_sqlite_through_target_kills(300)];
+crate::tests![integrity_w6_crash_cuts(300), integrity_sqlite_through_target_kills(300, beside)];
 
 const STEP: Duration = Duration::from_secs(30);
 const DISK: usize = 24 * MIB;

@@ -13,19 +13,19 @@ crate::tests![
     integrity_t1_random_loss(180),
     integrity_t2_duplicates,
     integrity_t3_reordering,
-    integrity_t5_delay_spikes(120),
+    integrity_t5_delay_spikes(120, beside),
     integrity_t6_truncated_and_padded_frames(120),
     alive_t6_corrupt_frames(120),
     integrity_t7_black_hole_for_large_frames(120),
     integrity_t8_only_answers_or_only_requests_are_lost(120),
     integrity_d8_loss_duplicates_and_reordering_together(180),
-    return_n1_the_other_end_of_the_cable_goes_down(90),
-    return_n2_own_interface_goes_down(90),
-    return_n3_interface_deleted_and_made_again(90),
+    return_n1_the_other_end_of_the_cable_goes_down(90, beside),
+    return_n2_own_interface_goes_down(90, beside),
+    return_n3_interface_deleted_and_made_again(90, beside),
     return_n4_bind_and_unbind_a_hundred_times(120),
-    bound_n4_bind_and_unbind_a_thousand_times(120),
+    bound_n4_bind_and_unbind_a_thousand_times(120, night),
     integrity_n6_mtu_changes_under_load(120),
-    return_l6_flapping_target(120),
+    return_l6_flapping_target(120, beside),
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -163,7 +163,7 @@ fn integrity_t8_only_answers_or_only_requests_are_lost() {
     spoiled.done();
 }
 
-/// MiB for D8: issue 4 asks for 2 GiB, which is a nightly's business; `AOEFS_TEST_MIB` says how much.
+/// MiB for D8: 2 GiB are asked for, which is a matter for the night; `AOEFS_TEST_MIB` says how much.
 fn mib(default: usize) -> usize {
     std::env::var("AOEFS_TEST_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(default)
 }

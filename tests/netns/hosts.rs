@@ -9,14 +9,14 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 crate::tests![
-    alive_second_daemon_does_not_disturb_the_first(180),
+    alive_second_daemon_does_not_disturb_the_first(180, beside),
     direct_io_shows_what_another_host_wrote,
     clean_killed_daemon_is_replaced_at_its_mount_point(120),
     clean_living_mount_is_never_replaced,
     clean_background_start_and_umount,
     clean_mount_fuse_form,
     clean_sigterm_under_load(90),
-    clean_sigterm_waits_for_a_loop_device(60),
+    clean_sigterm_waits_for_a_loop_device(60, beside),
     wait_says_when_a_target_is_missing,
 ];
 

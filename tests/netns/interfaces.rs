@@ -7,10 +7,10 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 crate::tests![
-    return_n8_interface_with_another_name(90),
-    return_n9_unbound_by_hand_until_it_is_bound,
+    return_n8_interface_with_another_name(90, beside),
+    return_n9_unbound_by_hand_until_it_is_bound(beside),
     return_n10_interface_that_the_file_binds_comes_later,
-    return_n11_open_of_a_target_that_is_back(90),
+    return_n11_open_of_a_target_that_is_back(90, beside),
     interfaces_that_cannot_work_are_said,
 ];
 

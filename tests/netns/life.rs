@@ -12,9 +12,9 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 crate::tests![
-    return_vblade_killed_for_five_seconds_amid_fio(180),
-    deadline_reader_of_a_dead_target_gets_an_error,
-    deadline_queued_requests_fail_with_the_outstanding_ones(90),
+    return_vblade_killed_for_five_seconds_amid_fio(180, beside),
+    deadline_reader_of_a_dead_target_gets_an_error(beside),
+    deadline_queued_requests_fail_with_the_outstanding_ones(90, beside),
     deadline_failio_frees_everybody,
     noblock_names_and_ctl_answer_while_a_target_is_dead,
     return_handles_work_on_after_the_target_was_down,

@@ -18,7 +18,7 @@ crate::tests![
     noblock_a8_two_hundred_readers_of_a_slow_target,
     alive_c3_commands_under_load(120),
     once_d4_a_quarter_of_all_answers_are_errors,
-    deadline_i2_target_dies_under_a_file_system(90),
+    deadline_i2_target_dies_under_a_file_system(90, beside),
     integrity_i5_discard_from_a_file_system(90),
 ];
 

@@ -12,16 +12,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 crate::tests![
-    throughput_t1_under_random_loss(240),
-    throughput_p2_grows_with_the_queue_depth(180),
-    idle_p1_daemon_sleeps(90),
-    copies_p3_to_a_silent_target(60),
+    throughput_t1_under_random_loss(240, night),
+    throughput_p2_grows_with_the_queue_depth(180, night),
+    idle_p1_daemon_sleeps(90, beside),
+    copies_p3_to_a_silent_target(60, beside),
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
 const DISK: usize = 64 * MIB;
 
-/// Random loss each way, and the share of the speed without any that must be kept (issue 4).
+/// Random loss each way, and the share of the speed without any that must be kept.
 const LOSS: [(f64, f64); 4] = [(0.001, 0.90), (0.01, 0.70), (0.05, 0.35), (0.10, 0.20)];
 
 fn throughput_t1_under_random_loss() {

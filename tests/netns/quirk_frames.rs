@@ -25,7 +25,7 @@ crate::tests![
     quirk_error_flag_with_code_0,
     quirk_aoe_error_2_to_commands_without_a_count,
     quirk_no_answer_to_check_power_with_a_count,
-    quirk_no_answer_to_mask_and_reserve(120),
+    quirk_no_answer_to_mask_and_reserve(120, beside),
     quirk_frames_below_60_bytes_are_dropped,
     quirk_frames_above_the_mtu_are_dropped(120),
     quirk_no_sectors_advertised,

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 crate::tests![
-    bound_z1_four_thousand_targets(180),
+    bound_z1_four_thousand_targets(180, beside),
     deadline_l7_a_tenth_of_255_targets_dies(120),
-    noblock_z2_a_busy_target_among_four_thousand(180),
-    speed_z3_from_one_to_sixteen_targets(120),
-    speed_z4_two_wires_to_one_target(120),
+    noblock_z2_a_busy_target_among_four_thousand(180, night),
+    speed_z3_from_one_to_sixteen_targets(120, night),
+    speed_z4_two_wires_to_one_target(120, night),
 ];
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,7 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-crate::tests![integrity_tap_netlink_of_a_virtual_machine(120), return_n3_tap_closed_and_made_again(120)];
+crate::tests![
+    integrity_tap_netlink_of_a_virtual_machine(120),
+    return_n3_tap_closed_and_made_again(120, beside)
+];
 
 const SECOND: Duration = Duration::from_secs(1);
 const DISK: usize = 32 * MIB;

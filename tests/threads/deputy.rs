@@ -55,7 +55,7 @@ fn a_deputy_receives_where_requests_queue_and_not_where_they_come_one_by_one() {
     bed.write(0, &disk);
     for (readers, share) in [(8, 0.2..=1.0), (1, 0.0..=0.5)] {
         let requests = Requests::new();
-        let mut deputy = requests.deputy();
+        let deputy = requests.deputy();
         let (tx, rx) = channel();
         let here = std::thread::current().id();
         let by_deputy = Arc::new(AtomicUsize::new(0));
@@ -76,9 +76,8 @@ fn a_deputy_receives_where_requests_queue_and_not_where_they_come_one_by_one() {
             for n in 0..READS {
                 requests.take();
                 ask(&bed, n * 7 % 256, tx.clone());
-                bed.runtime.attend(&mut deputy);
+                bed.runtime.attend(&deputy);
             }
-            deputy.leave();
         });
         let by_deputy = by_deputy.load(Ordering::Relaxed) as f64 / READS as f64;
         assert!(share.contains(&by_deputy), "{readers} readers: {by_deputy}");
@@ -91,13 +90,13 @@ fn a_deputy_receives_where_requests_queue_and_not_where_they_come_one_by_one() {
 fn a_deputy_that_stays_away_keeps_nobody_waiting() {
     let bed = Bed::new(9000);
     let requests = Requests::new();
-    let mut deputy = requests.deputy();
+    let deputy = requests.deputy();
     // There is always a next request, so that the deputy never looks for an answer.
     requests.announce();
     let (tx, rx) = channel();
     for n in 0..100 {
         ask(&bed, n, tx.clone());
-        bed.runtime.attend(&mut deputy);
+        bed.runtime.attend(&deputy);
         let start = Instant::now();
         assert!(rx.recv_timeout(PATIENCE).expect("never answered").1.is_ok());
         // Promised are 4 ms; here are as many as a busy machine may take.
@@ -111,12 +110,12 @@ fn a_deputy_that_stays_away_keeps_nobody_waiting() {
 fn a_deputy_survives_its_netlink() {
     let bed = Bed::new(1500);
     let requests = Requests::new();
-    let mut deputy = requests.deputy();
+    let deputy = requests.deputy();
     let (tx, rx) = channel();
     for _ in 0..20 {
         (0..8).for_each(|n| ask(&bed, n, tx.clone()));
         bed.near.set_up(false);
-        bed.runtime.attend(&mut deputy);
+        bed.runtime.attend(&deputy);
         let start = Instant::now();
         while bed.runtime.netlinks()[0].up {
             assert!(start.elapsed() < PATIENCE, "nobody noticed that the link is down");
@@ -133,10 +132,10 @@ fn a_deputy_survives_its_netlink() {
         ask(&bed, n, tx.clone());
     }
     requests.announce();
-    bed.runtime.attend(&mut deputy);
+    bed.runtime.attend(&deputy);
     bed.runtime.unbind("near").unwrap();
     let start = Instant::now();
-    bed.runtime.attend(&mut deputy);
+    bed.runtime.attend(&deputy);
     assert!(start.elapsed() < Duration::from_millis(500));
     bed.runtime.stop();
     // Those that were not answered before failed as the runtime stopped; none twice.

@@ -13,7 +13,7 @@ use crate::engine::Data;
 use crate::engine::ahead::Found;
 use crate::engine::buffer::{Lease, Purpose};
 use crate::engine::ids::{ReqId, Stream};
-use crate::engine::limits::{READS, SILENCE};
+use crate::engine::lanes::Lane;
 use crate::engine::request::{For, Handle, Job, Outcome, Output, Span};
 use crate::engine::time::Time;
 use crate::wire::{SECTOR, Sector};
@@ -33,7 +33,7 @@ impl<R> Device<R> {
 
     /// May a reader be given what was read ahead?
     fn ahead_usable(&self) -> bool {
-        self.state == State::Up && !self.doubtful() && !self.ahead_doubted && !self.retired
+        self.state == State::Up && self.doubt.confirmed() && !self.ahead_doubted && !self.retired
     }
 
     /// A read of somebody who may be read ahead of.
@@ -89,7 +89,7 @@ impl<R> Device<R> {
             if let Some(req) = self.reqs.get_mut(id).filter(|r| r.behind) {
                 req.behind = false;
                 if req.queued {
-                    self.lanes[READS].ready.push_back(id);
+                    self.lanes.push_request(Lane::Reads, id);
                 }
             }
         }
@@ -98,10 +98,10 @@ impl<R> Device<R> {
     /// Begins what is worth fetching for a stream.
     fn fetch(&mut self, stream: Stream, handle: Handle, now: Time, sink: &mut Sink<R>) {
         // After silence the reader's own read asks who the disk is. What goes along with that would be thrown away.
-        if now.since(self.last_heard) > SILENCE {
+        if self.doubt.silent(now) {
             return;
         }
-        let Ok(extent) = self.extent(handle) else { return };
+        let Ok(extent) = self.disk.extent(handle) else { return };
         while let Some(bytes) = self.ahead.plan(stream, extent.end, now) {
             let sector = SECTOR as u64;
             let (start, end) = (bytes.start / sector, bytes.end / sector);

@@ -66,8 +66,8 @@ impl<R> Device<R> {
         self.account(now, id, copy, work, sink);
         self.settle(id, Some(copy.tag), now);
         if let Ok(Output::Config(string)) = &outcome {
-            self.config.clone_from(string);
-            if let (Ok(config), Some(path)) = (Config::parse(body), self.path_by(net, header.src)) {
+            self.disk.set_string(string);
+            if let (Ok(config), Some(path)) = (Config::parse(body), self.paths.find(net, header.src)) {
                 self.take_limits(path, &config);
             }
         }
@@ -77,7 +77,7 @@ impl<R> Device<R> {
 
     /// The target says that somebody else holds it. The log is to say who.
     pub(super) fn ask_holders(&mut self, path: Option<PathId>, now: Time, sink: &mut Sink<R>) {
-        let Some(path) = path.filter(|id| self.path(*id).is_some_and(|p| p.up)) else { return };
+        let Some(path) = path.filter(|id| self.paths.get(*id).is_some_and(|p| p.up)) else { return };
         if now >= self.holders_at {
             self.holders_at = now + HOLDERS_EVERY;
             let id = self.flight.create(Work::Holders { path }, Sector(0), 0);

@@ -22,12 +22,12 @@ impl<R> Device<R> {
         sink: &mut Sink<R>,
     ) {
         self.settle(id, Some(copy.tag), now);
-        let known = self.flushing.kind() == FlushKind::None;
-        let mut flushing = self.flushing;
+        let known = self.disk.flushing.kind() == FlushKind::None;
+        let mut flushing = self.disk.flushing;
         let next = flushing.refused(ext, why);
-        let doubtful = self.doubtful();
+        let doubtful = !self.doubt.confirmed();
         if !doubtful {
-            self.flushing = flushing;
+            self.disk.flushing = flushing;
         }
         let Some(Job::Flush { done, failed, .. }) = self.reqs.get_mut(req_id).map(|req| &mut req.job) else {
             return;

@@ -5,7 +5,8 @@
 //! were away: nothing leaves for it. It becomes stale only where another serial number or model or fewer sectors answer, or where the
 //! word does not come within the deadline, counted from the first such answer. Under nofail it waits for ever.
 
-use super::{Confidence, Device, Sink};
+use super::{Device, Sink};
+use crate::engine::doubt::Confidence;
 use crate::engine::event::Event;
 use crate::engine::ids::Identity;
 use crate::engine::limits::ASK_AGAIN;
@@ -23,35 +24,31 @@ pub(super) struct Larger {
 }
 
 impl<R> Device<R> {
-    /// The same serial number and model, and more sectors?
-    pub(super) fn is_larger(&self, who: &Identity) -> bool {
-        (who.serial, who.model) == (self.identity.serial, self.identity.model)
-            && who.sectors > self.identity.sectors
-    }
-
     /// A larger disk answers, and the operator has not said a word. True: it waits for that; false: the time is over, and it is another
     /// disk.
     pub(super) fn awaits_word(&mut self, who: &Identity, now: Time, sink: &mut Sink<R>) -> bool {
         let seen = self.larger;
-        if seen.is_some_and(|larger| larger.over) && !self.nofail {
+        if seen.is_some_and(|larger| larger.over) && !self.settings.nofail {
             return false;
         }
         if seen.is_none_or(|larger| larger.sectors != who.sectors) {
-            sink.events.push(Event::Larger { was: self.identity.sectors, is: who.sectors });
+            sink.events.push(Event::Larger { was: self.disk.identity().sectors, is: who.sectors });
         }
         let since = seen.map_or(now, |larger| larger.since);
         self.larger = Some(Larger { since, sectors: who.sectors, over: false });
         self.lose_confidence(Confidence::Suspect(now), None, sink);
         // While somebody waits it is asked again, for it may become what it was.
         self.ask_after = now + ASK_AGAIN;
-        self.arm(since + self.deadline);
+        self.arm(since + self.settings.deadline);
         true
     }
 
     /// The operator had as long as a request may take.
     pub(super) fn sweep_growth(&mut self, now: Time, sink: &mut Sink<R>) {
-        let Some(larger) = self.larger.as_mut().filter(|larger| !larger.over && !self.nofail) else { return };
-        let due = larger.since + self.deadline;
+        let Some(larger) = self.larger.as_mut().filter(|larger| !larger.over && !self.settings.nofail) else {
+            return;
+        };
+        let due = larger.since + self.settings.deadline;
         if due > now {
             self.arm(due);
             return;

@@ -6,19 +6,18 @@
 
 use std::time::Duration;
 
-use super::{Confidence, Device, Sink, State};
+use super::{Device, Sink, State};
+use crate::engine::doubt::Confidence;
 use crate::engine::event::{Cause, Event, Reason};
 use crate::engine::flight::Work;
-use crate::engine::flushing::Flushing;
 use crate::engine::ids::{FrameId, Identity, NetId, PathId, ReqId};
-use crate::engine::limits::{ALARMS, ASK_AGAIN, REDO_MAX};
+use crate::engine::limits::ASK_AGAIN;
 use crate::engine::path::{Path, Trust};
 use crate::engine::request::{Answered, Error};
 use crate::engine::time::Time;
 use crate::wire::{Identify, Mac, Sector, Unusable};
 
-/// How often one more is believed, and how often at most IDENTIFY goes out because of them.
-const ALARM_EVERY: Duration = Duration::from_secs(3);
+/// How often at most IDENTIFY goes out because of announcements.
 const IDENTIFY_EVERY: Duration = Duration::from_secs(1);
 /// A path that says something new again within this time is fickle: longer than it is left alone for, so that it stays so.
 const FICKLE: Duration = Duration::from_secs(1);
@@ -28,25 +27,10 @@ const ATTEMPTS: u8 = 5;
 /// IDENTIFYs in vain after which another disk is believed that answers at another MAC.
 const UNANSWERED: u8 = 3;
 
-/// How often what was answered before the disk was asked who it is is asked for again. A target with one buffer loses IDENTIFY to a
-/// write each time: it must not answer for ever.
-const ASKED_MAX: u8 = 16;
-
 impl<R> Device<R> {
-    /// Must nothing be answered, and no write leave, until the disk has shown its identity?
-    pub(super) fn doubtful(&self) -> bool {
-        self.confidence != Confidence::Confirmed
-    }
-
-    /// Is there more against it than silence? Whatever leaves together with IDENTIFY may be answered by another disk that is
-    /// gone again when IDENTIFY arrives.
-    pub(super) fn suspect(&self) -> bool {
-        matches!(self.confidence, Confidence::Suspect(_))
-    }
-
     /// It was silent, and the disk may be another from here on. `why` goes to the log; an idle pause is not worth a line.
-    pub(super) fn doubt(&mut self, now: Time, why: Option<&'static str>, sink: &mut Sink<R>) {
-        if !self.doubtful() {
+    pub(super) fn raise_doubt(&mut self, now: Time, why: Option<&'static str>, sink: &mut Sink<R>) {
+        if self.doubt.confirmed() {
             self.lose_confidence(Confidence::Silent(now), why, sink);
         }
     }
@@ -58,8 +42,8 @@ impl<R> Device<R> {
     }
 
     pub(super) fn lose_confidence(&mut self, to: Confidence, why: Option<&'static str>, sink: &mut Sink<R>) {
-        self.stats.confirmations += u64::from(!self.doubtful());
-        self.confidence = to;
+        self.stats.confirmations += u64::from(self.doubt.confirmed());
+        self.doubt.raise(to);
         self.ahead_doubted = true;
         // An IDENTIFY that left earlier proves nothing now.
         self.drop_confirming();
@@ -85,33 +69,25 @@ impl<R> Device<R> {
         advertised: u8,
         sink: &mut Sink<R>,
     ) {
-        while self.credit < ALARMS && now.since(self.credit_at) >= ALARM_EVERY {
-            self.credit += 1;
-            self.credit_at = self.credit_at + ALARM_EVERY;
-        }
-        if self.path_by(net, mac).is_none() {
+        if self.paths.find(net, mac).is_none() {
             self.propose(now, (net, mac, mtu, advertised), false, sink);
             return;
         }
         // A MAC that has not proven itself has nothing to say of the disk that we know, and costs the others no credit.
         let proving = |p: &Path| p.trust == Trust::Proving;
-        if self.path_by(net, mac).and_then(|id| self.path(id)).is_some_and(proving) {
+        if self.paths.find(net, mac).and_then(|id| self.paths.get(id)).is_some_and(proving) {
             return;
         }
-        if self.credit == 0 {
+        if !self.doubt.alarm(now) {
             return;
         }
-        if self.credit == ALARMS {
-            self.credit_at = now;
-        }
-        self.credit -= 1;
         self.distrust(now, "it announced itself", sink);
-        let announced = self.paths_of(mac);
-        let others = self.path_ids().any(|(id, p)| p.usable() && !announced.contains(&id));
+        let announced = self.paths.ids(|_, p| p.mac == mac);
+        let others = self.paths.iter().any(|(id, p)| p.usable() && !announced.contains(&id));
         for id in announced {
             self.query(id, now, sink);
             // That another path still leads to the disk says nothing about this one.
-            if others && let Some(p) = self.path_mut(id) {
+            if others && let Some(p) = self.paths.get_mut(id) {
                 p.trust = Trust::Proving;
                 self.reprove(id, now, sink);
             }
@@ -122,14 +98,14 @@ impl<R> Device<R> {
     /// The target answered another initiator of this host: no announcement, but a sign of life.
     pub fn overheard(&mut self, now: Time, net: NetId, mac: Mac, sink: &mut Sink<R>) {
         self.stats.unexpected += 1;
-        if self.state != State::Up && self.path_by(net, mac).is_some() {
+        if self.state != State::Up && self.paths.find(net, mac).is_some() {
             self.revive(now, sink);
         }
     }
 
     /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down, and somebody waits; or the operator asked.
     pub(super) fn keep_asking(&mut self, now: Time, sink: &mut Sink<R>) {
-        let needed = self.doubtful() || self.state != State::Up || self.grow;
+        let needed = !self.doubt.confirmed() || self.state != State::Up || self.grow;
         if !needed || self.confirming.is_some() {
             return;
         }
@@ -214,8 +190,7 @@ impl<R> Device<R> {
         self.ahead_doubted = true;
         self.drop_confirming();
         self.ask(now, sink);
-        let paths: Vec<PathId> = self.path_ids().map(|(id, _)| id).collect();
-        for id in paths {
+        for id in self.paths.ids(|_, _| true) {
             self.query(id, now, sink);
         }
     }
@@ -237,6 +212,9 @@ impl<R> Device<R> {
     pub(super) fn prove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) -> FrameId {
         let id = self.flight.create(Work::Identify { path }, Sector(0), 1);
         self.launch(id, path, now, sink);
+        // It may have been silent until now, when only probes were due.
+        let climb_at = self.paths.get(path).map_or(Time::NEVER, |p| p.ladder.climb_at);
+        self.arm(climb_at);
         id
     }
 
@@ -257,12 +235,12 @@ impl<R> Device<R> {
             }
             return;
         }
-        if expiries < ATTEMPTS && self.path(path).is_some_and(|p| p.up) {
+        if expiries < ATTEMPTS && self.paths.get(path).is_some_and(|p| p.up) {
             self.launch(id, path, now, sink);
             return;
         }
         self.flight.settle(id, None, None, now);
-        if self.path(path).is_some_and(|p| p.trust == Trust::Proving) {
+        if self.paths.get(path).is_some_and(|p| p.trust == Trust::Proving) {
             self.remove_path(path, now, sink);
         }
     }
@@ -277,8 +255,8 @@ impl<R> Device<R> {
         said: Result<Identity, Unusable>,
         sink: &mut Sink<R>,
     ) -> bool {
-        let known = said == Ok(self.identity);
-        let Some(p) = self.path_mut(path) else { return known };
+        let known = said == Ok(self.disk.identity());
+        let Some(p) = self.paths.get_mut(path) else { return known };
         let before = std::mem::replace(&mut p.odd, (!known).then_some((said, now)));
         if known || before.is_some_and(|(before, _)| before == said) {
             return true;
@@ -304,7 +282,7 @@ impl<R> Device<R> {
 
     /// IDENTIFY was answered over `path`; that copy had left at `sent`.
     pub(super) fn identified(&mut self, now: Time, path: PathId, sent: Time, raw: &[u8], sink: &mut Sink<R>) {
-        let proving = self.path(path).is_some_and(|p| p.trust == Trust::Proving);
+        let proving = self.paths.get(path).is_some_and(|p| p.trust == Trust::Proving);
         let parsed = Identify::parse(raw);
         if !self.believed(now, path, parsed.map(|identify| Identity::from(&identify)), sink) {
             return;
@@ -323,17 +301,15 @@ impl<R> Device<R> {
             }
         };
         let who = Identity::from(&identify);
-        let same = who == self.identity;
-        let larger = self.is_larger(&who);
+        let same = who == self.disk.identity();
+        let larger = self.disk.may_have_grown_to(&who);
         let grown = self.grow && larger;
-        if !same && !grown && !self.gone() && self.others_known(path) {
+        if !same && !grown && !self.gone() && self.paths.others_known(path) {
             // Somebody else under the same address, while the disk that we know may well be there.
             self.refuse_path(path, now, sink);
             return;
         }
-        if let Confidence::Silent(doubted) | Confidence::Suspect(doubted) = self.confidence
-            && sent < doubted
-        {
+        if self.doubt.since().is_some_and(|since| sent < since) {
             // It proves nothing now.
             if proving {
                 self.prove(path, now, sink);
@@ -353,20 +329,6 @@ impl<R> Device<R> {
         self.state != State::Up || expiries >= UNANSWERED
     }
 
-    /// Is there another path that led to the disk that we know? Without one, whoever answers is the disk.
-    fn others_known(&self, path: PathId) -> bool {
-        self.path_ids().any(|(id, p)| id != path && p.trust != Trust::Proving)
-    }
-
-    fn take_identify(&mut self, path: PathId, identify: Identify, raw: &[u8]) {
-        if let Some(p) = self.path_mut(path) {
-            p.odd = None;
-        }
-        self.identity = Identity::from(&identify);
-        self.info = identify;
-        self.ident.copy_from_slice(raw);
-    }
-
     /// The same disk, larger perhaps; it was asked at `sent`.
     fn recognise(
         &mut self,
@@ -377,31 +339,34 @@ impl<R> Device<R> {
         raw: &[u8],
         sink: &mut Sink<R>,
     ) {
-        let was = self.identity.sectors;
-        self.last_heard = now;
-        self.flushing.promise(identify.flush, self.grow);
-        self.take_identify(path, identify, raw);
+        let was = self.disk.identity().sectors;
+        self.doubt.identified(now);
+        self.disk.recognise(identify, raw, self.grow);
+        if let Some(p) = self.paths.get_mut(path) {
+            p.odd = None;
+        }
         self.larger = None;
-        if self.identity.sectors != was {
-            sink.events.push(Event::Grown { was, is: self.identity.sectors });
+        let is = self.disk.identity().sectors;
+        if is != was {
+            sink.events.push(Event::Grown { was, is });
         }
         if self.grow {
             self.grow = false;
-            sink.events.push(Event::Identified(self.identity));
+            sink.events.push(Event::Identified(self.disk.identity()));
         }
-        if let Some(p) = self.path_mut(path)
+        if let Some(p) = self.paths.get_mut(path)
             && p.trust == Trust::Proving
         {
             p.trust = Trust::Active;
             sink.events.push(Event::PathFound(p.net, p.mac));
             self.query(path, now, sink);
         }
-        let (Confidence::Silent(doubted) | Confidence::Suspect(doubted)) = self.confidence else {
+        let Some(doubted) = self.doubt.since() else {
             self.enter(State::Up, sink);
             return;
         };
-        let suspect = self.suspect();
-        self.confidence = Confidence::Confirmed;
+        let suspect = self.doubt.suspect();
+        self.doubt.end();
         sink.events.push(Event::Confirmed);
         self.enter(State::Up, sink);
         if suspect {
@@ -418,7 +383,7 @@ impl<R> Device<R> {
         let all: Vec<ReqId> =
             self.reqs.iter().filter(|(_, r)| r.granted && !r.waits).map(|(id, _)| id).collect();
         if !all.is_empty() {
-            self.forget_delays();
+            self.paths.restart();
         }
         for id in all {
             self.ask_anew(id, now);
@@ -438,12 +403,6 @@ impl<R> Device<R> {
     /// Answers that came before the disk was asked who it is, which was in this doubt, or before silence, may have been another
     /// disk's that was here meanwhile: they are asked for again.
     fn redo_old_answers(&mut self, now: Time, asked: Time) {
-        let silent_until = self.silent_until;
-        // A slow target is silent before each answer: that alone must not make it answer for ever.
-        let again = |came: Time, redone: u8| match () {
-            () if came < asked => redone < ASKED_MAX,
-            () => came < silent_until && redone < REDO_MAX,
-        };
         let unsure: Vec<ReqId> = self
             .reqs
             .iter()
@@ -452,10 +411,10 @@ impl<R> Device<R> {
             .collect();
         for id in unsure {
             let Some(req) = self.reqs.get_mut(id) else { continue };
-            let unsure = req.unsure.take().is_some_and(|came| again(came, req.redone));
+            let unsure = req.unsure.take().is_some_and(|came| self.doubt.outdates(came, req.redone, asked));
             let parts: Vec<Answered> = std::mem::take(&mut req.doubted)
                 .into_iter()
-                .filter(|part| again(part.came, part.redone))
+                .filter(|part| self.doubt.outdates(part.came, part.redone, asked))
                 .collect();
             // What failed has no other frames left to wait for.
             if unsure || (req.failed.is_some() && !parts.is_empty()) {
@@ -516,19 +475,13 @@ impl<R> Device<R> {
             }
             self.line_up(id);
         }
-        self.forget_delays();
-    }
-
-    fn forget_delays(&mut self) {
-        for p in self.paths.iter_mut().flatten() {
-            p.restart();
-        }
+        self.paths.restart();
     }
 
     /// Another disk: what was asked of the old one must not reach it.
     fn replace(&mut self, now: Time, path: PathId, identify: Identify, raw: &[u8], sink: &mut Sink<R>) {
-        let was = self.identity;
-        self.last_heard = now;
+        let was = self.disk.identity();
+        self.doubt.identified(now);
         let waiting: Vec<ReqId> =
             self.reqs.iter().filter(|(_, r)| !r.is_command()).map(|(id, _)| id).collect();
         for id in waiting {
@@ -536,25 +489,20 @@ impl<R> Device<R> {
             self.end(id, Err(Error::Stale), now, sink);
         }
         self.held.clear();
-        self.generation += 1;
+        self.disk.replace(identify, raw);
         self.ahead_doubted = true;
-        self.partitions.clear();
-        self.shown = None;
         (self.grow, self.larger) = (false, None);
-        self.trim_refused = false;
-        self.flushing = Flushing::new(identify.flush);
-        self.take_identify(path, identify, raw);
-        self.confidence = Confidence::Confirmed;
-        sink.events.push(Event::Replaced { was, is: self.identity });
+        self.doubt.end();
+        sink.events.push(Event::Replaced { was, is: self.disk.identity() });
         // The other paths led to the old disk; each must show that it leads to this one.
-        let others: Vec<PathId> = self.path_ids().map(|(id, _)| id).filter(|id| *id != path).collect();
-        for id in others {
-            if let Some(p) = self.path_mut(id) {
+        for id in self.paths.ids(|id, _| id != path) {
+            if let Some(p) = self.paths.get_mut(id) {
                 p.trust = Trust::Proving;
             }
             self.prove(id, now, sink);
         }
-        if let Some(p) = self.path_mut(path) {
+        if let Some(p) = self.paths.get_mut(path) {
+            p.odd = None;
             p.trust = Trust::Active;
             p.window.restart();
         }
@@ -575,7 +523,7 @@ impl<R> Device<R> {
             self.fail(id, Error::Io, Cause::FailIo, now, sink);
         }
         self.enter(State::Down(Reason::FailIo), sink);
-        self.confidence = Confidence::Suspect(now);
+        self.doubt.raise(Confidence::Suspect(now));
         self.ahead_doubted = true;
         self.drop_confirming();
         if !self.retired {

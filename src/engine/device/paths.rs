@@ -4,29 +4,14 @@ use super::{Device, Sink, State};
 use crate::engine::event::{Event, Reason};
 use crate::engine::flight::{Frame, Work};
 use crate::engine::ids::{FrameId, NetId, PathId};
-use crate::engine::limits::PATHS_MAX;
 use crate::engine::path::{Path, Trust};
 use crate::engine::time::Time;
 use crate::wire::{Config, Mac, Sector};
 
-/// Netlinks that one target is reached by.
-const NETS_MAX: usize = 6;
-/// MACs of one target that are used on one netlink.
-const MACS_MAX: usize = 6;
-/// Unproven paths at a time: announcements can be forged, and each costs an IDENTIFY.
-const PROVING_MAX: usize = 6;
 /// Rediscoveries without an answer after which a target is down.
 const MISSED_MAX: u32 = 3;
 
 impl<R> Device<R> {
-    pub(super) fn path_by(&self, net: NetId, mac: Mac) -> Option<PathId> {
-        self.path_ids().find(|(_, p)| p.net == net && p.mac == mac).map(|(id, _)| id)
-    }
-
-    pub(super) fn paths_of(&self, mac: Mac) -> Vec<PathId> {
-        self.path_ids().filter(|(_, p)| p.mac == mac).map(|(id, _)| id).collect()
-    }
-
     /// The target answered a config query of ours that went to all: its limits are believed, and a new MAC may become
     /// a path.
     pub fn solicited(
@@ -38,11 +23,11 @@ impl<R> Device<R> {
         config: &Config<'_>,
         sink: &mut Sink<R>,
     ) {
-        match self.path_by(net, mac) {
+        match self.paths.find(net, mac) {
             Some(id) => {
                 self.missed = 0;
                 self.take_limits(id, config);
-                if let Some(p) = self.path_mut(id) {
+                if let Some(p) = self.paths.get_mut(id) {
                     p.mtu = mtu;
                     p.announced = false;
                 }
@@ -64,18 +49,15 @@ impl<R> Device<R> {
         advertised: u8,
         sink: &mut Sink<R>,
     ) {
-        if self.path_by(net, mac).is_none() {
+        if self.paths.find(net, mac).is_none() {
             self.propose(now, (net, mac, mtu, advertised), true, sink);
         }
     }
 
     /// Takes over what the target says of itself.
     pub(super) fn take_limits(&mut self, path: PathId, config: &Config<'_>) {
-        self.buffers = config.buffers;
-        self.fw = config.firmware;
-        self.config.clear();
-        self.config.extend_from_slice(config.string);
-        if let Some(p) = self.path_mut(path) {
+        self.disk.take_limits(config.buffers, config.firmware, config.string);
+        if let Some(p) = self.paths.get_mut(path) {
             p.advertised = config.sectors;
         }
     }
@@ -92,44 +74,18 @@ impl<R> Device<R> {
         if !mac.is_unicast() {
             return;
         }
-        while !self.has_room(net) {
-            // Of whom one must go where this netlink has too many paths already.
-            let here = self.paths_on(net) >= MACS_MAX;
-            let gives_way = |p: &Path| p.trust == Trust::Proving && p.announced && (!here || p.net == net);
-            let Some((id, _)) = self.path_ids().find(|(_, p)| answered && gives_way(p)) else { return };
+        while !self.paths.has_room(net) {
+            let Some(id) = self.paths.gives_way(net).filter(|_| answered) else { return };
             self.remove_path(id, now, sink);
         }
-        let free = match self.paths.iter().position(Option::is_none) {
-            Some(free) => free,
-            None => {
-                self.paths.push(None);
-                self.paths.len() - 1
-            }
-        };
         let mut path = Path::new(net, mac, mtu, advertised, Trust::Proving, now);
         path.announced = !answered;
-        self.paths[free] = Some(path);
-        self.prove(PathId(free as u8), now, sink);
-    }
-
-    /// Paths over this netlink.
-    fn paths_on(&self, net: NetId) -> usize {
-        self.path_ids().filter(|(_, p)| p.net == net).count()
-    }
-
-    /// May one more path over this netlink be proven?
-    fn has_room(&self, net: NetId) -> bool {
-        let proving = self.path_ids().filter(|(_, p)| p.trust == Trust::Proving).count();
-        let here = self.paths_on(net);
-        let mut nets: Vec<NetId> = self.path_ids().map(|(_, p)| p.net).collect();
-        nets.sort_unstable();
-        nets.dedup();
-        let full = here >= MACS_MAX || (here == 0 && nets.len() >= NETS_MAX);
-        proving < PROVING_MAX && !full && self.path_ids().count() < PATHS_MAX
+        let id = self.paths.add(path);
+        self.prove(id, now, sink);
     }
 
     pub(super) fn refuse_path(&mut self, id: PathId, now: Time, sink: &mut Sink<R>) {
-        if let Some(p) = self.path(id) {
+        if let Some(p) = self.paths.get(id) {
             sink.events.push(Event::PathRefused(p.net, p.mac));
         }
         self.remove_path(id, now, sink);
@@ -137,15 +93,13 @@ impl<R> Device<R> {
 
     /// Takes a path out. What flies on it is sent again by others.
     pub(super) fn remove_path(&mut self, id: PathId, now: Time, sink: &mut Sink<R>) {
+        let gone = self.paths.remove(id);
         self.ground_path(id, now, sink);
         self.flight.forget_path(id);
-        if let Some(path) = self.paths.get_mut(usize::from(id.0)).and_then(Option::take)
+        if let Some(path) = gone
             && path.trust != Trust::Proving
         {
             sink.events.push(Event::PathGone(path.net, path.mac));
-        }
-        while self.paths.len() > 1 && self.paths.last().is_some_and(Option::is_none) {
-            self.paths.pop();
         }
     }
 
@@ -178,10 +132,9 @@ impl<R> Device<R> {
 
     /// A netlink's state or MTU changed.
     pub fn net_changed(&mut self, now: Time, net: NetId, up: bool, mtu: usize, sink: &mut Sink<R>) {
-        let ids: Vec<PathId> = self.path_ids().filter(|(_, p)| p.net == net).map(|(id, _)| id).collect();
         let mut returned = false;
-        for id in ids {
-            let Some(p) = self.path_mut(id) else { continue };
+        for id in self.paths.ids(|_, p| p.net == net) {
+            let Some(p) = self.paths.get_mut(id) else { continue };
             p.mtu = mtu;
             let was = std::mem::replace(&mut p.up, up);
             let proving = p.trust == Trust::Proving;
@@ -204,11 +157,10 @@ impl<R> Device<R> {
 
     /// A netlink is gone for good.
     pub fn net_removed(&mut self, now: Time, net: NetId, sink: &mut Sink<R>) {
-        let ids: Vec<PathId> = self.path_ids().filter(|(_, p)| p.net == net).map(|(id, _)| id).collect();
-        for id in ids {
+        for id in self.paths.ids(|_, p| p.net == net) {
             self.remove_path(id, now, sink);
         }
-        if self.path_ids().next().is_none() && self.state == State::Up {
+        if self.paths.is_empty() && self.state == State::Up {
             self.enter(State::Down(Reason::Unreached), sink);
         }
     }
@@ -224,7 +176,7 @@ impl<R> Device<R> {
     /// Asks for the limits over one path.
     pub(super) fn query(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) {
         let asked = |(_, f): (FrameId, &Frame)| f.work == Work::Query { path };
-        if !self.flight.iter().any(asked) && self.path(path).is_some_and(|p| p.up) {
+        if !self.flight.iter().any(asked) && self.paths.get(path).is_some_and(|p| p.up) {
             let id = self.flight.create(Work::Query { path }, Sector(0), 0);
             self.launch(id, path, now, sink);
         }
@@ -233,15 +185,15 @@ impl<R> Device<R> {
     /// Asks whether frames of `sectors` pass both ways over this path.
     pub(super) fn send_probe(&mut self, path: PathId, sectors: u8, now: Time, sink: &mut Sink<R>) {
         // The limits may have become smaller since the size was chosen.
-        let most = self.path(path).map_or(1, |p| self.most_sectors(p));
-        if let Some(p) = self.path_mut(path)
+        let most = self.paths.get(path).map_or(1, |p| p.most_sectors(&self.settings));
+        if let Some(p) = self.paths.get_mut(path)
             && p.probing.is_some_and(|size| size > most)
         {
             p.probing = Some(most);
         }
         let sectors = sectors.min(most);
         let asked = |(_, f): (FrameId, &Frame)| f.work == Work::Probe { path };
-        if !self.flight.iter().any(asked) && self.path(path).is_some_and(|p| p.up) {
+        if !self.flight.iter().any(asked) && self.paths.get(path).is_some_and(|p| p.up) {
             let id = self.flight.create(Work::Probe { path }, Sector(0), sectors);
             self.launch(id, path, now, sink);
         }
@@ -249,9 +201,10 @@ impl<R> Device<R> {
 
     /// Finds the largest frame that each path carries both ways; the result is in the paths' status.
     pub fn probe(&mut self, now: Time, sink: &mut Sink<R>) {
-        let all: Vec<(PathId, u8)> = self.path_ids().map(|(id, p)| (id, self.most_sectors(p))).collect();
+        let all: Vec<(PathId, u8)> =
+            self.paths.iter().map(|(id, p)| (id, p.most_sectors(&self.settings))).collect();
         for (id, most) in all {
-            if let Some(p) = self.path_mut(id) {
+            if let Some(p) = self.paths.get_mut(id) {
                 p.probing = Some(most);
                 p.probed = None;
             }

@@ -5,13 +5,13 @@ use crate::engine::event::{Cause, Event};
 use crate::engine::flight::{Copy, Owner, Work};
 use crate::engine::flushing::{Refused, is_echo};
 use crate::engine::ids::{FrameId, NetId, PathId, ReqId};
-use crate::engine::limits::{ASK_AGAIN, PLAIN, REDO_MAX, SILENCE};
+use crate::engine::limits::{ASK_AGAIN, PLAIN, REDO_MAX};
 use crate::engine::locks::SECTORS_END;
 use crate::engine::path::{Place, TAILS, Trust};
 use crate::engine::request::{Answered, Error, Job, Req};
 use crate::engine::time::Time;
 use crate::wire::{
-    Ata, Command, Header, IDENTIFY_LEN, Mac, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, error,
+    Ata, Command, Header, IDENTIFY_LEN, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, error,
 };
 
 /// A stale copy lives at most this long in a network that was never seen slower, and longer in one that was.
@@ -54,7 +54,7 @@ impl<R> Device<R> {
             Owner::Frame(_, copy) => copy.path,
             Owner::Stray(stray) => stray.path,
         };
-        if !self.knows(header.src, asked) {
+        if !self.paths.knows(header.src, asked) {
             self.stats.mismatched += 1;
             return Verdict::Mismatched;
         }
@@ -62,11 +62,14 @@ impl<R> Device<R> {
             Owner::Stray(stray) => {
                 self.stats.duplicates += 1;
                 self.flight.forget_stray(header.tag);
-                if let Some(path) = stray.path.and_then(|id| self.path_mut(id)) {
+                if let Some(path_id) = stray.path
+                    && let Some(path) = self.paths.get_mut(path_id)
+                {
                     path.late(stray.place);
                     // Another's delay may be that of a disk that empties its cache.
                     if matches!(stray.place, Place::Ordered(_)) {
                         path.rtt.sample(now, now.since(stray.sent));
+                        self.watch(path_id);
                     }
                 }
                 if let Some(quarantine) = stray.quarantine {
@@ -97,16 +100,6 @@ impl<R> Device<R> {
         match self.flight.left_lately(tag) {
             true => self.stats.duplicates += 1,
             false => self.stats.unexpected += 1,
-        }
-    }
-
-    /// Is this one of the target's MACs? A multi-port target may answer from another than it was asked at. But one that has
-    /// not proven itself answers for itself: a frame for it that reached the target all the same (a switch floods what it
-    /// does not know) proves nothing about who owns the MAC.
-    fn knows(&self, mac: Mac, asked: Option<PathId>) -> bool {
-        match asked.and_then(|id| self.path(id)) {
-            Some(path) if path.trust == Trust::Proving => path.mac == mac,
-            _ => self.path_ids().any(|(_, p)| p.mac == mac && p.trust != Trust::Proving),
         }
     }
 
@@ -178,28 +171,24 @@ impl<R> Device<R> {
     /// Books a valid answer to its path, and finds what it overtook.
     pub(super) fn account(&mut self, now: Time, id: FrameId, copy: &Copy, work: Work, sink: &mut Sink<R>) {
         // What a MAC says that has not proven itself is no sign of life of the disk that we know.
-        let proven = copy.path.and_then(|id| self.path(id)).is_none_or(|p| p.trust != Trust::Proving);
+        let proven = copy.path.and_then(|id| self.paths.get(id)).is_none_or(|p| p.trust != Trust::Proving);
         if proven {
-            let silent = now.since(self.last_heard) > SILENCE;
-            if silent {
-                self.silent_until = now;
-            }
+            let silent = self.doubt.heard(now);
             if silent && !matches!(work, Work::Identify { .. }) {
-                self.doubt(now, None, sink);
+                self.raise_doubt(now, None, sink);
             }
-            self.last_heard = now;
             self.missed = 0;
         }
         let limit = self.limit();
         if copy.flying {
             self.flight.ground(id);
-            if let Some(path) = copy.path.and_then(|p| self.path_mut(p)) {
+            if let Some(path) = copy.path.and_then(|p| self.paths.get_mut(p)) {
                 path.arrive(copy.place, limit);
             }
         } else {
             self.stats.duplicates += 1;
             self.release_place(id);
-            if let Some(path) = copy.path.and_then(|p| self.path_mut(p)) {
+            if let Some(path) = copy.path.and_then(|p| self.paths.get_mut(p)) {
                 path.late(copy.place);
             }
         }
@@ -211,7 +200,7 @@ impl<R> Device<R> {
             _ => 1,
         };
         let Some(path_id) = copy.path else { return };
-        let Some(path) = self.path_mut(path_id) else { return };
+        let Some(path) = self.paths.get_mut(path_id) else { return };
         path.ladder.passed(size);
         if !work.slow() {
             path.rtt.sample(now, now.since(copy.sent));
@@ -224,14 +213,17 @@ impl<R> Device<R> {
         path.heard(now);
         if was == Trust::Tainted {
             sink.events.push(Event::PathBack(path.net, path.mac));
+            // While it was silent, only probes were due.
+            let climb_at = path.ladder.climb_at;
+            self.arm(climb_at);
         }
         self.give_up_overtaken(path_id, now, sink);
     }
 
     /// Copies that younger ones overtook are lost.
     pub(super) fn give_up_overtaken(&mut self, path_id: PathId, now: Time, sink: &mut Sink<R>) {
-        while let Some(old) = self.path(path_id).and_then(|p| p.overtaken(now)) {
-            if let Some(path) = self.path_mut(path_id) {
+        while let Some(old) = self.paths.get(path_id).and_then(|p| p.overtaken(now)) {
+            if let Some(path) = self.paths.get_mut(path_id) {
                 path.overtook(now);
             }
             self.lose(old, true, now, sink);
@@ -241,7 +233,7 @@ impl<R> Device<R> {
 
     /// Comes back when the path's oldest copy counts as overtaken, or its last ones as lost.
     pub(super) fn watch(&mut self, path_id: PathId) {
-        let overtaken = self.path(path_id).and_then(|p| p.overtaken_at());
+        let overtaken = self.paths.get(path_id).and_then(|p| p.overtaken_at());
         if let Some(at) = overtaken.or_else(|| self.tail(path_id).map(|tail| tail.1)) {
             self.arm(at);
         }
@@ -249,7 +241,7 @@ impl<R> Device<R> {
 
     /// The frame of a path that is sent again because nothing at all is answered, and when.
     pub(super) fn tail(&self, path_id: PathId) -> Option<(FrameId, Time)> {
-        let path = self.path(path_id)?;
+        let path = self.paths.get(path_id)?;
         let id = path.oldest()?;
         let frame = self.flight.get(id)?;
         // With the timer's first expiry it is the timer's.
@@ -263,16 +255,16 @@ impl<R> Device<R> {
         let Some(frame) = self.flight.get(id) else { return };
         let (work, count, expiries) = (frame.work, frame.count, frame.expiries);
         if let Some(path_id) = copy.path
-            && let Some(path) = self.path_mut(path_id)
+            && let Some(path) = self.paths.get_mut(path_id)
         {
             path.lose(copy.place, early);
             if matches!(work, Work::Read { .. } | Work::Write { .. }) {
                 if count > PLAIN {
                     sink.events.push(Event::LostJumbo(path.net, path.mac));
                 }
-                let down = self.path_mut(path_id).is_some_and(|p| p.ladder.lost(count, expiries, now));
+                let down = self.paths.get_mut(path_id).is_some_and(|p| p.ladder.lost(count, expiries, now));
                 if down {
-                    if let Some(p) = self.path(path_id) {
+                    if let Some(p) = self.paths.get(path_id) {
                         let at = p.ladder.climb_at;
                         self.arm(at);
                     }
@@ -287,9 +279,12 @@ impl<R> Device<R> {
     pub(super) fn release_place(&mut self, id: FrameId) {
         if let Some(copy) = self.flight.ground(id)
             && copy.place != Place::Outside
-            && let Some(path) = copy.path.and_then(|p| self.path_mut(p))
+            && let Some(path_id) = copy.path
+            && let Some(path) = self.paths.get_mut(path_id)
         {
             path.cancel(copy.place);
+            // Another frame is the oldest now, perhaps.
+            self.watch(path_id);
         }
     }
 
@@ -301,13 +296,18 @@ impl<R> Device<R> {
             let (copies, more) = self.flight.unanswered(id, answered);
             let (start, end) = self.reach(id);
             if (copies > 0 || more) && start < end {
-                let slowest = self.paths.iter().flatten().map(|p| p.rtt.largest()).max().unwrap_or_default();
+                let slowest = self.paths.slowest();
                 let mut until = now + QUARANTINE.max((slowest * 4).min(QUARANTINE_MAX));
                 // Under loss there are hundreds a second: they end together, not each by a wake-up of its own.
                 until.0 = until.0.next_multiple_of(TOGETHER);
                 self.arm(until);
                 let copies = if more { u32::MAX } else { copies };
                 quarantine = Some(self.locks.quarantine(start, end, copies, until));
+                if self.locks.full() {
+                    // What may not be sent a second time waits for the first of them, not for the last.
+                    let next = self.locks.awaited_end();
+                    self.arm(next);
+                }
             }
         }
         self.flight.settle(id, answered, quarantine, now);
@@ -350,7 +350,7 @@ impl<R> Device<R> {
         let Some(frame) = self.flight.get(id) else { return };
         let answered = Answered { work, at: frame.at, count: frame.count, redone: frame.redone, came: now };
         let again = |req: &Req<R>| req.repeatable() && !(req.is_flush() && matches!(said, Said::Failed(_)));
-        if self.suspect() && self.reqs.get(req).is_some_and(again) {
+        if self.doubt.suspect() && self.reqs.get(req).is_some_and(again) {
             // It will be asked for anew.
             self.settle(id, Some(copy.tag), now);
             return;
@@ -376,10 +376,10 @@ impl<R> Device<R> {
     ) {
         let Answered { work, at: Sector(at), count, came: now, .. } = answered;
         let bytes = usize::from(count) * SECTOR;
-        if let Some(p) = path.and_then(|id| self.path_mut(id)) {
+        if let Some(p) = path.and_then(|id| self.paths.get_mut(id)) {
             p.stats.bytes += bytes as u64;
         }
-        let doubtful = self.doubtful();
+        let doubtful = !self.doubt.confirmed();
         let Some(req) = self.reqs.get_mut(req_id) else { return };
         if doubtful {
             match work {
@@ -411,7 +411,7 @@ impl<R> Device<R> {
                 span.landed += (span.at.0 + span.sectors - at).min(TRIM_BLOCK_SECTORS);
             }
             (Work::Flush { ext, .. }, Job::Flush { done, failed, .. }) => {
-                self.flushing.done(ext);
+                self.disk.flushing.done(ext);
                 if let Some(cause) = *failed {
                     return self.refused(req_id, Error::Io, cause, now, sink);
                 }
@@ -453,7 +453,7 @@ impl<R> Device<R> {
                 self.flush_refused(now, id, copy, req_id, (ext, Refused::Aborted, cause), sink);
             }
             Work::Trim { .. } if ata.feature & error::ABRT != 0 => {
-                self.trim_refused = true;
+                self.disk.refused_trim();
                 self.settle(id, Some(copy.tag), now);
                 self.refused(req_id, Error::NotSupported, cause, now, sink);
             }
@@ -462,7 +462,7 @@ impl<R> Device<R> {
                 self.refused(req_id, Error::Io, cause, now, sink);
                 if ata.feature & error::IDNF != 0 {
                     // The disk says that the sector is not there: it may be another, or smaller.
-                    self.doubt(now, Some("a sector was not found"), sink);
+                    self.raise_doubt(now, Some("a sector was not found"), sink);
                 }
             }
         }
@@ -484,10 +484,10 @@ impl<R> Device<R> {
             (Work::Read { .. } | Work::Write { .. }, Refusal::BadArgument) if count > 1 => {
                 // Larger than it takes, whatever it advertised: smaller frames, and ask for its limits.
                 if let Some(path_id) = copy.path {
-                    if let Some(path) = self.path_mut(path_id) {
+                    if let Some(path) = self.paths.get_mut(path_id) {
                         path.ladder.refused(count, now);
                     }
-                    if let Some(p) = self.path(path_id) {
+                    if let Some(p) = self.paths.get(path_id) {
                         let at = p.ladder.climb_at;
                         self.arm(at);
                     }
@@ -501,7 +501,7 @@ impl<R> Device<R> {
                 self.flush_refused(now, id, copy, req_id, (ext, Refused::Unknown, cause), sink);
             }
             (Work::Trim { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
-                self.trim_refused = true;
+                self.disk.refused_trim();
                 self.settle(id, Some(copy.tag), now);
                 self.refused(req_id, Error::NotSupported, Cause::Aoe(refusal), now, sink);
             }
@@ -539,7 +539,7 @@ impl<R> Device<R> {
             Said::Ok(_, data) => self.identified(now, path, copy.sent, &data[..IDENTIFY_LEN], sink),
             // A target that refuses IDENTIFY shows nothing; it will be asked again.
             Said::Failed(..) | Said::Refused(_)
-                if self.path(path).is_some_and(|p| p.trust == Trust::Proving) =>
+                if self.paths.get(path).is_some_and(|p| p.trust == Trust::Proving) =>
             {
                 self.refuse_path(path, now, sink);
             }
@@ -564,9 +564,9 @@ impl<R> Device<R> {
         if let Said::Refused(_) | Said::Failed(..) = said {
             return;
         }
-        let Some(p) = self.path(path_id) else { return };
-        let (most, before) = (self.most_sectors(p), self.sectors(p));
-        let Some(path) = self.path_mut(path_id) else { return };
+        let Some(p) = self.paths.get(path_id) else { return };
+        let (most, before) = (p.most_sectors(&self.settings), p.sectors(&self.settings));
+        let Some(path) = self.paths.get_mut(path_id) else { return };
         path.ladder.proven(count, most);
         if path.probing == Some(count) {
             path.probing = None;
@@ -576,7 +576,7 @@ impl<R> Device<R> {
             path.ladder.climb_at = now;
             self.arm(now);
         }
-        if self.path(path_id).is_some_and(|p| self.sectors(p) != before) {
+        if self.paths.get(path_id).is_some_and(|p| p.sectors(&self.settings) != before) {
             self.log_frame_size(path_id, sink);
         }
     }

@@ -9,8 +9,8 @@ use crate::engine::ids::Identity;
 use crate::engine::limits::{DEADLINE, FRAMES_MAX};
 use crate::engine::partition::{PartError, PartId, Partition, Refusal, Scanned};
 use crate::engine::request::Handle;
-use crate::engine::status::{FlushState, PathStatus, Status};
-use crate::wire::{Addr, FlushKind, IDENTIFY_LEN, Identify, SECTOR};
+use crate::engine::status::{PathStatus, Status};
+use crate::wire::{Addr, IDENTIFY_LEN, Identify, SECTOR};
 
 impl<R> Device<R> {
     /// shelf.slot.
@@ -30,38 +30,37 @@ impl<R> Device<R> {
 
     /// Rises with every new disk at this address.
     pub fn generation(&self) -> u32 {
-        self.generation
+        self.disk.generation()
     }
 
     /// Who the disk is.
     pub fn identity(&self) -> Identity {
-        self.identity
+        self.disk.identity()
     }
 
     /// What IDENTIFY said.
     pub fn info(&self) -> &Identify {
-        &self.info
+        self.disk.info()
     }
 
     /// The 512 bytes of IDENTIFY.
     pub fn ident(&self) -> &[u8; IDENTIFY_LEN] {
-        &self.ident
+        self.disk.ident()
     }
 
     /// The config string as last heard.
     pub fn config(&self) -> &[u8] {
-        &self.config
+        self.disk.config()
     }
 
     /// Bytes of the disk, as shown.
     pub fn size(&self) -> u64 {
-        let real = self.identity.sectors * SECTOR as u64;
-        self.shown.map_or(real, |shown| shown.min(real))
+        self.disk.size()
     }
 
     /// Does TRIM work, with zeros afterwards?
     pub fn can_trim(&self) -> bool {
-        self.info.trim && self.info.trim_zeroes && !self.trim_refused
+        self.disk.can_trim()
     }
 
     /// Requests that are not answered yet. What is read ahead is nobody's.
@@ -81,18 +80,18 @@ impl<R> Device<R> {
 
     /// Partitions in order of declaration.
     pub fn partitions(&self) -> impl Iterator<Item = &Partition> {
-        self.partitions.iter()
+        self.disk.partitions.iter()
     }
 
     /// The partition with this id, if it is still declared.
     pub fn partition(&self, id: PartId) -> Option<&Partition> {
-        self.partitions.get(id)
+        self.disk.partitions.get(id)
     }
 
     /// Declares sectors `[start, end)` of the disk as it is shown.
     pub fn add_partition(&mut self, name: &str, start: u64, end: u64) -> Result<PartId, PartError> {
         let sectors = self.size() / SECTOR as u64;
-        self.partitions.add(name, start, end, sectors)
+        self.disk.partitions.add(name, start, end, sectors)
     }
 
     /// Makes the partitions that came from the disk's table what it says now: what is gone goes, what has another range is
@@ -104,22 +103,22 @@ impl<R> Device<R> {
         in_use: impl Fn(PartId) -> bool,
     ) -> Result<(), Refusal> {
         let sectors = self.size() / SECTOR as u64;
-        self.partitions.follow(table, sectors, in_use)
+        self.disk.partitions.follow(table, sectors, in_use)
     }
 
     /// Another partition that has sectors of this one.
     pub fn overlapping(&self, name: &str) -> Option<&Partition> {
-        self.partitions.overlapping(name)
+        self.disk.partitions.overlapping(name)
     }
 
     /// Drops a partition; its handles become stale.
     pub fn delete_partition(&mut self, name: &str) -> Result<Partition, PartError> {
-        self.partitions.delete(name)
+        self.disk.partitions.delete(name)
     }
 
     /// A handle on the disk or a partition as it is now.
     pub fn handle(&self, part: Option<PartId>) -> Handle {
-        Handle { generation: self.generation, part }
+        Handle { generation: self.disk.generation(), part }
     }
 
     /// A data or partition file is opened. Refused while the target is down.
@@ -144,61 +143,61 @@ impl<R> Device<R> {
 
     /// Never fail I/O for lost contact?
     pub fn set_nofail(&mut self, on: bool) {
-        self.nofail = on;
+        self.settings.nofail = on;
         // What was submitted under the other rule has its deadline looked at again.
         self.timer = crate::engine::time::Time::default();
     }
 
     /// See `set_nofail`.
     pub fn nofail(&self) -> bool {
-        self.nofail
+        self.settings.nofail
     }
 
     /// How long one request may take. See `set_deadline`.
     pub fn deadline(&self) -> Duration {
-        self.deadline
+        self.settings.deadline
     }
 
     /// Are files that are opened from now on not to be cached? Nothing here looks at it: it is kept for whoever opens them,
     /// as long as the target is known.
     pub fn set_uncached(&mut self, on: bool) {
-        self.uncached = Some(on);
+        self.settings.uncached = Some(on);
     }
 
     /// See `set_uncached`; none if nobody said.
     pub fn uncached(&self) -> Option<bool> {
-        self.uncached
+        self.settings.uncached
     }
 
     /// Allow frames above 1 KiB of data?
     pub fn set_jumbo(&mut self, on: bool) {
-        self.jumbo = on;
+        self.settings.jumbo = on;
     }
 
     /// See `set_jumbo`.
     pub fn jumbo(&self) -> bool {
-        self.jumbo
+        self.settings.jumbo
     }
 
     /// How long one request may take; none is the default. Holds for requests under way, too.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
-        self.deadline = deadline.unwrap_or(DEADLINE);
+        self.settings.deadline = deadline.unwrap_or(DEADLINE);
         self.timer = crate::engine::time::Time::default();
     }
 
     /// Caps the frame by an MTU in Linux's sense; none is automatic.
     pub fn set_mtu(&mut self, mtu: Option<usize>) {
-        self.mtu_cap = mtu;
+        self.settings.mtu = mtu;
     }
 
     /// Caps the sectors a frame; none is automatic.
     pub fn set_maxbno(&mut self, sectors: Option<u8>) {
-        self.maxbno = sectors;
+        self.settings.maxbno = sectors;
     }
 
     /// Caps the frames outstanding; none is automatic.
     pub fn set_maxout(&mut self, frames: Option<u32>) {
-        self.maxout = frames;
+        self.settings.maxout = frames;
     }
 
     /// How many ranges may be in quarantine, unless all that is in flight fails at once: 4096 unless said otherwise. Where there are so
@@ -209,54 +208,46 @@ impl<R> Device<R> {
 
     /// Shows a smaller size, in bytes; none is the real one.
     pub fn set_size(&mut self, bytes: Option<u64>) -> Result<(), Error> {
-        let real = self.identity.sectors * SECTOR as u64;
-        if bytes.is_some_and(|b| b % SECTOR as u64 != 0 || b > real) {
-            return Err(Error::Invalid);
-        }
-        self.shown = bytes;
-        Ok(())
+        self.disk.show(bytes)
     }
 
     /// Everything that status pages show.
     pub fn status(&self) -> Status {
-        let paths = || self.paths.iter().flatten();
-        let sectors = paths().filter(|p| p.usable()).map(|p| self.sectors(p)).min();
-        let sectors = sectors.or_else(|| paths().map(|p| self.sectors(p)).min()).unwrap_or(0);
+        let paths = || self.paths.iter().map(|(_, p)| p);
+        let sectors = paths().filter(|p| p.usable()).map(|p| p.sectors(&self.settings)).min();
+        let sectors = sectors.or_else(|| paths().map(|p| p.sectors(&self.settings)).min()).unwrap_or(0);
         let mtu = paths().map(|p| p.mtu).min().unwrap_or(0);
         let window: u32 = paths().filter(|p| p.usable()).map(|p| p.window.size()).sum();
+        let info = self.disk.info();
         Status {
             up: self.is_up(),
             nopen: self.nopen,
-            nout: self.inflight(),
+            nout: self.paths.inflight(),
             nmaxout: window.min(self.limit()),
-            nframes: u32::from(self.buffers).clamp(1, FRAMES_MAX),
+            nframes: self.disk.buffers().clamp(1, FRAMES_MAX),
             maxbcnt: usize::from(sectors) * SECTOR,
-            maxmtu: self.mtu_cap.map_or(mtu, |cap| cap.min(mtu)),
-            fw: self.fw,
-            model: self.info.model,
-            serial: self.info.serial,
-            firmware: self.info.firmware,
-            lba48: self.info.lba48,
-            smart: self.info.smart,
+            maxmtu: self.settings.mtu(mtu),
+            fw: self.disk.firmware(),
+            model: info.model,
+            serial: info.serial,
+            firmware: info.firmware,
+            lba48: info.lba48,
+            smart: info.smart,
             trim: self.can_trim(),
-            flush: match self.flushing.kind() {
-                FlushKind::None => FlushState::None,
-                FlushKind::Flush => FlushState::Flush,
-                FlushKind::FlushExt => FlushState::FlushExt,
-            },
-            jumbo: self.jumbo,
-            nofail: self.nofail,
-            uncached: self.uncached,
-            deadline: self.deadline,
-            sectors: self.identity.sectors,
+            flush: self.disk.flushing.kind(),
+            jumbo: self.settings.jumbo,
+            nofail: self.settings.nofail,
+            uncached: self.settings.uncached,
+            deadline: self.settings.deadline,
+            sectors: info.sectors,
             size: self.size(),
-            mtu_cap: self.mtu_cap,
-            maxbno: self.maxbno,
-            maxout: self.maxout,
+            mtu_cap: self.settings.mtu,
+            maxbno: self.settings.maxbno,
+            maxout: self.settings.maxout,
             requests: self.requests(),
             quarantined: self.locks.quarantined(),
-            confirming: self.doubtful(),
-            generation: self.generation,
+            confirming: !self.doubt.confirmed(),
+            generation: self.disk.generation(),
             stats: self.stats,
         }
     }
@@ -265,8 +256,7 @@ impl<R> Device<R> {
     pub fn paths(&self) -> Vec<PathStatus> {
         self.paths
             .iter()
-            .flatten()
-            .map(|p| PathStatus {
+            .map(|(_, p)| PathStatus {
                 net: p.net,
                 mac: p.mac,
                 trust: p.trust,
@@ -276,7 +266,7 @@ impl<R> Device<R> {
                 timeout: p.rtt.timeout(),
                 window: p.window.size(),
                 inflight: p.window.inflight(),
-                sectors: self.sectors(p),
+                sectors: p.sectors(&self.settings),
                 advertised: p.advertised,
                 probed: p.probed,
                 mtu: p.mtu,

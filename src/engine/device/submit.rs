@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Device, Sink, State};
 use crate::engine::buffer::{Buf, Lease, Purpose};
+use crate::engine::disk::Extent;
 use crate::engine::event::{Cause, Event};
 use crate::engine::flight::Work;
 use crate::engine::ids::{FrameId, ReqId};
@@ -14,12 +15,6 @@ use crate::engine::stats::Op;
 use crate::engine::time::Time;
 use crate::engine::{Handle, WriteBuf};
 use crate::wire::{AFLAG_WRITE, Ata, FlushKind, SECTOR, Sector, error, status};
-
-/// Bytes `[start, end)` of the disk that a handle shows.
-pub(super) struct Extent {
-    pub start: u64,
-    pub end: u64,
-}
 
 impl<R> Device<R> {
     /// Takes a request. Its reply comes back in a sink exactly once, now or later.
@@ -87,21 +82,6 @@ impl<R> Device<R> {
         }
     }
 
-    /// The bytes that the handle shows, if it is not stale.
-    pub(super) fn extent(&self, handle: Handle) -> Result<Extent, Error> {
-        if handle.generation != self.generation {
-            return Err(Error::Stale);
-        }
-        let sectors = SECTOR as u64;
-        match handle.part {
-            None => Ok(Extent { start: 0, end: self.size() }),
-            Some(id) => {
-                let p = self.partitions.get(id).ok_or(Error::Stale)?;
-                Ok(Extent { start: p.start * sectors, end: p.end * sectors })
-            }
-        }
-    }
-
     fn prepare(&mut self, io: Io, handle: Handle, nonblock: bool) -> Result<Prepared, Error> {
         if self.retired {
             return Err(Error::Io);
@@ -117,14 +97,14 @@ impl<R> Device<R> {
                 None,
             ));
         }
-        let extent = self.extent(handle)?;
-        if !self.takes_io() && (nonblock || !self.nofail) {
+        let extent = self.disk.extent(handle)?;
+        if !self.takes_io() && (nonblock || !self.settings.nofail) {
             return Err(Error::Io);
         }
         match io {
             Io::Read { offset, len } => self.prepare_read(&extent, offset, len),
             Io::Write { offset, data } => self.prepare_write(&extent, offset, data),
-            Io::Flush if self.flushing.kind() == FlushKind::None => Ok(Prepared::Now(Output::Done)),
+            Io::Flush if self.disk.flushing.kind() == FlushKind::None => Ok(Prepared::Now(Output::Done)),
             Io::Flush => {
                 let lock = self.locks.unowned();
                 Ok(Prepared::Later(Job::Flush { lock, left: false, done: false, failed: None }, None))
@@ -181,7 +161,7 @@ impl<R> Device<R> {
         if end > extent.end - extent.start {
             return Err(Error::NoSpace);
         }
-        if !self.can_trim() {
+        if !self.disk.can_trim() {
             return Err(Error::NotSupported);
         }
         if len == 0 {
@@ -194,12 +174,12 @@ impl<R> Device<R> {
     fn prepare_ata(&self, mut ata: Ata, data: Vec<u8>, expect: usize) -> Result<Prepared, Error> {
         let sectors = data.len().max(expect).div_ceil(SECTOR);
         let sectors = u8::try_from(sectors).map_err(|_| Error::Invalid)?;
-        if self.shown.is_some() && ata.end_of_addresses(&data) > self.size() / SECTOR as u64 {
+        if self.disk.is_shortened() && ata.end_of_addresses(&data) > self.disk.size() / SECTOR as u64 {
             // As a disk of the size that is shown would say it.
             let ata = Ata { command: status::DRDY | status::ERR, feature: error::IDNF, ..ata };
             return Ok(Prepared::Now(Output::Ata { ata, data: Vec::new() }));
         }
-        if !self.carries(sectors) || (!data.is_empty() && expect > 0) {
+        if !self.paths.carries(sectors, &self.settings) || (!data.is_empty() && expect > 0) {
             return Err(Error::Invalid);
         }
         ata.aflags &= !AFLAG_WRITE;
@@ -311,6 +291,9 @@ impl<R> Device<R> {
         req.granted = taken;
         if !taken {
             self.stats.held_back += 1;
+            // As long as nobody waited, only the last quarantine to end had to be looked for.
+            let next = self.locks.awaited_end();
+            self.arm(next);
         }
         taken
     }
@@ -352,7 +335,7 @@ impl<R> Device<R> {
         let Some(req) = self.reqs.get_mut(id) else { return };
         if !req.queued {
             req.queued = true;
-            self.lanes[req.lane()].ready.push_back(id);
+            self.lanes.push_request(req.lane(), id);
         }
     }
 
@@ -373,8 +356,7 @@ impl<R> Device<R> {
             && !frame.queued
         {
             frame.queued = true;
-            let lane = super::issue::lane_of(frame.work);
-            self.lanes[lane].again.push_back(id);
+            self.lanes.push_frame(frame.work.lane(), id);
         }
     }
 
@@ -395,7 +377,7 @@ impl<R> Device<R> {
 
     /// Some of the request's answers are in: ends it if they all are and the disk is confirmed.
     pub(super) fn check_complete(&mut self, id: ReqId, now: Time, sink: &mut Sink<R>) {
-        let doubtful = self.doubtful();
+        let doubtful = !self.doubt.confirmed();
         let Some(req) = self.reqs.get_mut(id) else { return };
         if !req.complete() || req.held {
             return;
@@ -426,7 +408,7 @@ impl<R> Device<R> {
     /// The target said no. While the disk is in doubt it may have been another disk that said so: the request waits with its
     /// error until that is known.
     pub(super) fn refused(&mut self, id: ReqId, error: Error, cause: Cause, now: Time, sink: &mut Sink<R>) {
-        if !self.doubtful() {
+        if self.doubt.confirmed() {
             self.fail(id, error, cause, now, sink);
             return;
         }

@@ -34,10 +34,10 @@ impl<R> Device<R> {
     pub(super) fn patience(&self, req: &Req<R>) -> Option<std::time::Duration> {
         if req.is_command() {
             Some(COMMAND_DEADLINE)
-        } else if self.nofail && !req.nonblock && !req.is_raw() && !req.is_ahead() {
+        } else if self.settings.nofail && !req.nonblock && !req.is_raw() && !req.is_ahead() {
             None
         } else {
-            Some(self.deadline)
+            Some(self.settings.deadline)
         }
     }
 
@@ -62,7 +62,7 @@ impl<R> Device<R> {
                 self.end(id, Err(Error::Io), now, sink);
                 continue;
             }
-            let heard = self.last_heard > req.submitted;
+            let heard = !self.doubt.unheard_since(req.submitted);
             if req.is_command() {
                 // A target that answers other things does not know the lists; one that says nothing may be away.
                 // It has said nothing about one that waited for a late copy of another.
@@ -70,13 +70,13 @@ impl<R> Device<R> {
                 let unknown = asked && matches!(req.job, Job::Mask(_) | Job::Reserve(_));
                 self.abandon(id, now);
                 self.end(id, Err(if unknown { Error::NotSupported } else { Error::Timeout }), now, sink);
-            } else if req.is_raw() && (heard || self.nofail) {
+            } else if req.is_raw() && (heard || self.settings.nofail) {
                 // That a target never answers some command says nothing about its other answers.
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
             } else {
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
                 self.enter(State::Down(Reason::Deadline), sink);
-                self.doubt(now, None, sink);
+                self.raise_doubt(now, None, sink);
             }
         }
     }
@@ -119,7 +119,7 @@ impl<R> Device<R> {
             Work::Command { req } => {
                 let list =
                     self.reqs.get(req).is_some_and(|r| matches!(r.job, Job::Mask(_) | Job::Reserve(_)));
-                if list && copy.is_some_and(|c| self.last_heard <= c.sent) {
+                if list && copy.is_some_and(|c| self.doubt.unheard_since(c.sent)) {
                     // Is it away, or does it not know the command?
                     self.ask(now, sink);
                 }
@@ -128,12 +128,12 @@ impl<R> Device<R> {
             }
             _ => {
                 if let Some(copy) = copy {
-                    if self.last_heard <= copy.sent && !work.slow() {
+                    if self.doubt.unheard_since(copy.sent) && !work.slow() {
                         // Nothing since it left: not this frame alone is lost.
-                        self.doubt(now, Some("it does not answer"), sink);
+                        self.raise_doubt(now, Some("it does not answer"), sink);
                     }
                     if !work.slow()
-                        && let Some(path) = copy.path.and_then(|id| self.path_mut(id))
+                        && let Some(path) = copy.path.and_then(|id| self.paths.get_mut(id))
                     {
                         path.in_vain(expiries);
                     }
@@ -147,8 +147,8 @@ impl<R> Device<R> {
     /// A copy expired on this path. If the path is silent and others are not, its work moves.
     fn blame(&mut self, path_id: Option<PathId>, now: Time, sink: &mut Sink<R>) {
         let Some(path_id) = path_id else { return };
-        let others = self.path_ids().any(|(id, p)| id != path_id && p.usable());
-        let Some(path) = self.path_mut(path_id) else { return };
+        let others = self.paths.iter().any(|(id, p)| id != path_id && p.usable());
+        let Some(path) = self.paths.get_mut(path_id) else { return };
         let silent = path.expired();
         let doubtful = path.ladder.doubtful();
         if silent && others && path.trust == Trust::Active {
@@ -166,7 +166,7 @@ impl<R> Device<R> {
                 self.release_place(id);
                 self.line_up(id);
             }
-        } else if doubtful && !self.doubtful() {
+        } else if doubtful && self.doubt.confirmed() {
             // Do small frames pass where large ones are lost? A query is small. So is the IDENTIFY that a doubt sends.
             self.query(path_id, now, sink);
         }
@@ -175,7 +175,7 @@ impl<R> Device<R> {
     fn probe_expired(&mut self, id: FrameId, path_id: PathId, now: Time, sink: &mut Sink<R>) {
         let count = self.flight.get(id).map_or(1, |f| f.count);
         self.flight.settle(id, None, None, now);
-        let Some(path) = self.path_mut(path_id) else { return };
+        let Some(path) = self.paths.get_mut(path_id) else { return };
         path.stats.expired += 1;
         if path.probing == Some(count) {
             let smaller = below(count);
@@ -187,8 +187,7 @@ impl<R> Device<R> {
     }
 
     fn sweep_paths(&mut self, now: Time, sink: &mut Sink<R>) {
-        let ids: Vec<PathId> = self.path_ids().map(|(id, _)| id).collect();
-        for id in ids {
+        for id in self.paths.ids(|_, _| true) {
             self.give_up_overtaken(id, now, sink);
             if let Some((frame, at)) = self.tail(id)
                 && at <= now
@@ -196,18 +195,18 @@ impl<R> Device<R> {
                 if let Some(f) = self.flight.get_mut(frame) {
                     f.tails += 1;
                 }
-                if let Some(p) = self.path_mut(id) {
+                if let Some(p) = self.paths.get_mut(id) {
                     p.tailed(now);
                 }
                 self.release_place(frame);
                 self.line_up(frame);
             }
             self.watch(id);
-            let Some(p) = self.path(id) else { continue };
-            let most = self.most_sectors(p);
+            let Some(p) = self.paths.get(id) else { continue };
+            let most = p.most_sectors(&self.settings);
             let (tainted, up) = (p.trust == Trust::Tainted, p.up);
             if tainted && p.probe_at <= now {
-                if let Some(p) = self.path_mut(id) {
+                if let Some(p) = self.paths.get_mut(id) {
                     p.probed(now);
                 }
                 if up {
@@ -215,7 +214,7 @@ impl<R> Device<R> {
                 }
             } else if !tainted && p.ladder.climb_at <= now {
                 let size = p.ladder.next_up(most);
-                if let Some(p) = self.path_mut(id) {
+                if let Some(p) = self.paths.get_mut(id) {
                     match size {
                         Some(_) => p.ladder.climbing(now),
                         None => p.ladder.climb_at = Time::NEVER,
@@ -225,7 +224,7 @@ impl<R> Device<R> {
                     self.send_probe(id, size, now, sink);
                 }
             }
-            if let Some(p) = self.path(id) {
+            if let Some(p) = self.paths.get(id) {
                 let due = if p.trust == Trust::Tainted { p.probe_at } else { p.ladder.climb_at };
                 self.arm(due);
             }

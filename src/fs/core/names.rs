@@ -7,55 +7,48 @@ use std::time::{Duration, SystemTime};
 use fuser::FileAttr;
 
 use super::Core;
+use crate::fs::answer::Answer;
 use crate::fs::errno::Errno;
-use crate::fs::handles::{Mode, What};
+use crate::fs::file::{OpenDir, OpenFile, Verbs, config, disk, verb};
+use crate::fs::snapshot;
 use crate::fs::tree::{DEVLINK, Entry, Node, TopFile, UnitFile};
-use crate::runtime::{Unit, UnitId};
+use crate::runtime::Unit;
 use crate::wire::{Addr, IDENTIFY_LEN};
 
-/// How long the kernel may believe the attributes of a disk: whatever changes them tells it.
+/// How long the kernel may believe the attributes of a disk: it is told of every change.
 const DISK_TTL: Duration = Duration::from_secs(3600);
 
-/// What a lookup or a stat finds.
+/// An inode that a lookup or a stat has found.
 #[derive(Debug)]
 pub struct Found {
-    /// What stat says.
+    /// Its attributes.
     pub attr: FileAttr,
-    /// How long the kernel may believe it. A name may be believed never.
+    /// How long the kernel may believe the attributes. It may never believe a name.
     pub ttl: Duration,
 }
 
 impl Core {
-    fn unit(&self, id: UnitId) -> Result<Arc<Unit>, Errno> {
-        self.runtime.unit_by_id(id).ok_or(Errno::ESTALE)
-    }
-
     /// The node of an inode number.
     pub(super) fn node(&self, ino: u64) -> Result<Node, Errno> {
-        self.tree.node(ino).ok_or(Errno::ESTALE)
-    }
-
-    /// The target that a node belongs to.
-    pub(super) fn unit_of(&self, node: &Node) -> Result<Arc<Unit>, Errno> {
-        self.unit(node.unit().ok_or(Errno::ENOENT)?)
+        self.context.tree.node(ino).ok_or(Errno::ESTALE)
     }
 
     fn found(&self, node: &Node) -> Result<Found, Errno> {
         let size = match node {
-            Node::Top(TopFile::Log) => self.runtime.log().total(),
-            Node::File(unit, UnitFile::Config) => self.config_len(self.unit(*unit)?.as_ref()),
+            Node::Top(TopFile::Log) => self.context.runtime.log().total(),
+            Node::File(unit, UnitFile::Config) => config::size(&self.context, &*self.context.unit(*unit)?),
             Node::File(_, UnitFile::Ident) => IDENTIFY_LEN as u64,
             _ => 0,
         };
-        // A disk is asked by who has it open, too; its target may be gone.
+        // A disk that is open has attributes also after its target was removed.
         if let (Some(unit), false) = (node.unit(), matches!(node, Node::Disk(_))) {
-            self.unit(unit)?;
+            self.context.unit(unit)?;
         }
         let ttl = if matches!(node, Node::Disk(_)) { DISK_TTL } else { Duration::ZERO };
-        Ok(Found { attr: self.tree.attr(node, size), ttl })
+        Ok(Found { attr: self.context.tree.attr(node, size), ttl })
     }
 
-    /// Finds a name in a directory. What is found is known to the kernel from now on.
+    /// Finds a name in a directory. The kernel knows the inode from now on.
     pub fn look_up(&self, parent: u64, name: &OsStr) -> Result<Found, Errno> {
         let name = name.to_str().ok_or(Errno::ENOENT)?;
         let node = match self.node(parent)? {
@@ -63,9 +56,9 @@ impl Core {
                 Some(file) => Node::Top(file),
                 None => Node::Unit(self.unit_named(name).ok_or(Errno::ENOENT)?.id),
             },
-            Node::Unit(id) => self.look_up_in_unit(&self.unit(id)?, name)?,
+            Node::Unit(id) => self.look_up_in_unit(&self.context.unit(id)?, name)?,
             Node::Devlinks(id) => {
-                let count = self.devlinks(&self.unit(id)?);
+                let count = snapshot::devlinks(&self.context.runtime, &*self.context.unit(id)?);
                 let n = name.parse::<u8>().ok().filter(|n| n.to_string() == name && *n < count);
                 Node::Devlink(id, n.ok_or(Errno::ENOENT)?)
             }
@@ -74,10 +67,10 @@ impl Core {
         self.found(&node)
     }
 
-    /// The target whose directory has that name: only the one spelling of an address is a name.
+    /// The target whose directory has that name: only one spelling of an address is a name.
     fn unit_named(&self, name: &str) -> Option<Arc<Unit>> {
         let addr: Addr = name.parse().ok()?;
-        (addr.to_string() == name).then(|| self.runtime.unit(addr)).flatten()
+        (addr.to_string() == name).then(|| self.context.runtime.unit(addr)).flatten()
     }
 
     fn look_up_in_unit(&self, unit: &Arc<Unit>, name: &str) -> Result<Node, Errno> {
@@ -87,73 +80,45 @@ impl Core {
         if name == DEVLINK {
             return Ok(Node::Devlinks(unit.id));
         }
-        self.refresh(unit);
-        self.tree.look_up(unit.id, name).map(Node::Disk).ok_or(Errno::ENOENT)
+        self.context.refresh(unit);
+        self.context.tree.look_up(unit.id, name).map(Node::Disk).ok_or(Errno::ENOENT)
     }
 
     /// The kernel drops that many lookups of an inode.
     pub fn forget(&self, ino: u64, lookups: u64) {
-        if let Some(disk) = self.tree.forget(ino, lookups) {
-            self.pages.forget_inode(disk.unit, ino);
+        if let Some(disk) = self.context.tree.forget(ino, lookups) {
+            self.context.pages.forget_inode(disk.unit, ino);
         }
     }
 
-    /// What stat says of an inode.
+    /// The attributes of an inode, as stat(2) shows them.
     pub fn stat(&self, ino: u64) -> Result<Found, Errno> {
         let node = self.node(ino)?;
         if let Node::Disk(disk) = &node
             && !disk.is_stale()
-            && let Some(unit) = self.runtime.unit_by_id(disk.unit)
+            && let Some(unit) = self.context.runtime.unit_by_id(disk.unit)
         {
-            self.refresh(&unit);
+            self.context.refresh(&unit);
         }
         self.found(&node)
     }
 
-    fn list(&self, node: &Node) -> Result<Arc<[Entry]>, Errno> {
-        let list = match node {
-            Node::Root => {
-                let units = self.runtime.units();
-                self.tree.list_root(units.iter().map(|unit| (unit.id, unit.addr.to_string())))
-            }
-            Node::Unit(id) => {
-                self.refresh(&self.unit(*id)?);
-                self.tree.list_unit(*id)
-            }
-            Node::Devlinks(id) => self.tree.list_devlinks(*id, self.devlinks(&self.unit(*id)?)),
-            _ => return Err(Errno::ENOTDIR),
-        };
-        Ok(list.into())
-    }
-
-    /// Opens a directory: what it lists stays the same until it is read from its beginning again.
-    pub fn open_dir(&self, ino: u64, pid: u32, flags: i32) -> Result<u64, Errno> {
-        let list = self.list(&self.node(ino)?)?;
-        Ok(self.handles.open(ino, pid, Mode::new(flags), What::Dir(list.into())).fh)
+    /// Opens a directory.
+    pub fn open_dir(&self, ino: u64) -> Result<u64, Errno> {
+        let (fh, dir) = (self.handles.draw(), OpenDir::open(&self.context, self.node(ino)?)?);
+        // No truncation belongs to a directory, so the thread does not matter.
+        self.add(fh, ino, 0, false, OpenFile::Dir(dir));
+        Ok(fh)
     }
 
     /// The entries of an open directory from `offset` on, each with the offset that follows it. `add` says whether
     /// there was no more room.
-    pub fn read_dir(
-        &self,
-        fh: u64,
-        offset: u64,
-        mut add: impl FnMut(&Entry, u64) -> bool,
-    ) -> Result<(), Errno> {
-        let handle = self.handles.get(fh).ok_or(Errno::EBADF)?;
-        let What::Dir(kept) = &handle.what else { return Err(Errno::ENOTDIR) };
-        if offset == 0 {
-            let list = self.list(&self.node(handle.ino)?)?;
-            *kept.lock() = list;
+    pub fn read_dir(&self, fh: u64, offset: u64, add: impl FnMut(&Entry, u64) -> bool) -> Result<(), Errno> {
+        match self.handles.get(fh) {
+            Some(OpenFile::Dir(dir)) => dir.read_dir(offset, add),
+            Some(_) => Err(Errno::ENOTDIR),
+            None => Err(Errno::EBADF),
         }
-        let list = kept.lock().clone();
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(list.len());
-        for (n, entry) in list.iter().enumerate().skip(from) {
-            if add(entry, n as u64 + 1) {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// chmod, chown and utimes of a file.
@@ -166,7 +131,9 @@ impl Core {
         mtime: Option<SystemTime>,
     ) -> Result<(), Errno> {
         let node = self.node(ino)?;
-        if (mode.is_some() || uid.is_some() || gid.is_some()) && !self.tree.keep(&node, mode, uid, gid) {
+        if (mode.is_some() || uid.is_some() || gid.is_some())
+            && !self.context.tree.set_meta(&node, mode, uid, gid)
+        {
             return Err(match &node {
                 Node::Disk(disk) if disk.is_stale() => Errno::ESTALE,
                 Node::Root | Node::Unit(_) | Node::Devlinks(_) => Errno::EPERM,
@@ -180,41 +147,40 @@ impl Core {
     }
 
     /// truncate(2), ftruncate(2), and the second half of an open with O_TRUNC.
-    pub fn set_size(
-        self: &Arc<Self>,
-        ino: u64,
-        fh: Option<u64>,
-        pid: u32,
-        size: u64,
-        answer: impl FnOnce(Result<(), Errno>) + Send + 'static,
-    ) {
+    pub fn set_size(&self, ino: u64, fh: Option<u64>, pid: u32, size: u64, answer: impl Answer<()>) {
         let node = match self.node(ino) {
             Ok(node) => node,
             Err(errno) => return answer(Err(errno)),
         };
-        let handle = match fh {
+        // By name, or the O_TRUNC of an open, which the kernel reports without the open file.
+        let unused = |file: &OpenFile| matches!(file, OpenFile::Disk(disk) if disk.is_unused());
+        let file = match fh {
             Some(fh) => self.handles.get(fh),
-            None if size == 0 => self.handles.newest_writer(ino, pid),
+            None if size == 0 => self.handles.newest_writer(ino, pid, unused),
             None => None,
         };
-        match node {
-            Node::Disk(disk) => self.truncate_disk(&disk, handle, size, answer),
-            Node::File(_, UnitFile::Config) => self.truncate_config(&node, handle, size, answer),
+        match (node, file) {
+            (Node::Root | Node::Unit(_) | Node::Devlinks(_), _) => answer(Err(Errno::EISDIR)),
+            (Node::Devlink(..), _) => answer(Err(Errno::EPERM)),
+            (_, Some(file)) => verb!(file.truncate(size, answer)),
+            (Node::Disk(disk), None) => answer(disk::check_size(&self.context, &disk, size)),
+            (node @ Node::File(_, UnitFile::Config), None) => match self.context.unit_of(&node) {
+                Ok(unit) => config::truncate(&self.context, &unit, size, answer),
+                Err(errno) => answer(Err(errno)),
+            },
             // What a shell's `>` does to a ctl file means nothing.
-            Node::Top(_) | Node::File(..) => answer(Ok(())),
-            Node::Devlink(..) => answer(Err(Errno::EPERM)),
-            Node::Root | Node::Unit(_) | Node::Devlinks(_) => answer(Err(Errno::EISDIR)),
+            (Node::Top(_) | Node::File(..), None) => answer(Ok(())),
         }
     }
 
-    /// `rmdir` of a target's directory is `remove`; nothing else goes.
+    /// `rmdir` of a target's directory is the command `remove`; no other directory can be removed.
     pub fn remove_dir(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
         let name = name.to_str().ok_or(Errno::ENOENT)?;
         match self.node(parent)? {
             Node::Root if TopFile::named(name).is_some() => Err(Errno::ENOTDIR),
             Node::Root => {
                 let unit = self.unit_named(name).ok_or(Errno::ENOENT)?;
-                self.remove(&unit, false)
+                self.context.runtime.remove(unit.addr, false).map_err(Errno::from)
             }
             Node::Unit(_) if name == DEVLINK => Err(Errno::EPERM),
             Node::Unit(_) | Node::Devlinks(_) => Err(Errno::ENOTDIR),

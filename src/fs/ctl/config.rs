@@ -17,7 +17,7 @@ pub enum ConfigLine {
 /// Lines of a file with their numbers, counted from 1.
 pub type Numbered<T> = Vec<(usize, T)>;
 
-/// Parses one line. What begins with a digit is a target's address, since no word of the top ctl does.
+/// Parses one line. A line that begins with a digit begins with a target's address, since no word of the top ctl does.
 pub fn parse_config_line(line: &[u8]) -> Result<Option<ConfigLine>, CtlError> {
     let Some(text) = meaning(line)? else { return Ok(None) };
     if !text.starts_with(|c: char| c.is_ascii_digit()) {

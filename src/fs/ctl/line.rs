@@ -11,10 +11,6 @@ use crate::wire::{self, BadNumber};
 /// Longest name of a partition, in bytes: what devsd allows, so that a table can move between the two.
 pub const PART_NAME_MAX: usize = 27;
 
-/// Names that the directory of a target has already; no partition may take one (EEXIST, as for the name of another partition).
-pub const RESERVED: [&str; 9] =
-    ["ctl", "data", "config", "ident", "raw", "mask", "reserve", "stats", "devlink"];
-
 /// The arguments of one command.
 pub(super) struct Args<'a> {
     /// The words after the command, split at blanks.
@@ -116,7 +112,7 @@ pub(super) fn switch(args: &Args<'_>) -> Result<Switch, String> {
     }
 }
 
-/// Whether a partition may be called this as far as the letters go, and if not, why. [`RESERVED`] names exist already.
+/// Whether the letters of a name are those that a partition may have, and if not, why.
 pub fn check_part_name(name: &str) -> Result<(), String> {
     let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'+' | b'-');
     if name.is_empty() || name.len() > PART_NAME_MAX {

@@ -12,13 +12,13 @@ const HOLDERS_MAX: usize = 240;
 /// A change of a target's MAC mask list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MaskEdit {
-    /// Let this address in too.
+    /// The target is to answer this address too.
     Add(Mac),
-    /// Let it in no more. `sure`: said with `del!`, for firmware that is known to die of it.
+    /// The target is to answer this address no more.
     Del {
-        /// Which.
+        /// The address.
         mac: Mac,
-        /// Written as `del!`.
+        /// It was written as `del!`: also where that is known to do harm.
         sure: bool,
     },
 }
@@ -28,11 +28,11 @@ pub enum MaskEdit {
 pub enum ReserveEdit {
     /// Reserve for this machine: the addresses of the netlinks that reach the target.
     Take,
-    /// Reserve for nobody.
+    /// End the reservation.
     Release,
-    /// Reserve for these, if nobody else holds it.
+    /// Reserve for these, if no other address holds it.
     Set(Vec<Mac>),
-    /// Reserve for these, whoever holds it.
+    /// Reserve for these, even if another address holds it.
     Force(Vec<Mac>),
 }
 
@@ -84,7 +84,7 @@ pub fn parse_reserve(line: &[u8]) -> Result<Option<ReserveEdit>, CtlError> {
     parse(&RESERVE, line)
 }
 
-/// The address of one station: groups have no initiator.
+/// The address of one station: no initiator has the address of a group.
 fn mac(word: &str) -> Result<Mac, String> {
     match word.parse::<Mac>() {
         Ok(mac) if mac.is_unicast() => Ok(mac),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::FRAMES_MAX;
 use crate::wire::{CONFIG_MAX, Verb};
 
 use super::line::{Args, Word, check_part_name, number, number_in, shown, split_word, switch};
@@ -12,11 +13,8 @@ use super::{CtlError, Switch};
 /// what a target may pad), 65535 at most.
 const MTU: (u64, u64) = (558, 65535);
 
-/// The most seconds that `deadline` takes: a year. Longer than that is what `nofail` is for.
+/// The most seconds that `deadline` takes: a year. For longer there is `nofail`.
 const DEADLINE_MAX: u64 = 365 * 24 * 3600;
-
-/// The largest window that the engine ever uses (docs/design.md#paths-and-windows).
-const MAXOUT_MAX: u64 = 128;
 
 /// A command of a target's `ctl`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -81,15 +79,6 @@ pub enum UnitCommand {
     Unvhost(PathBuf),
 }
 
-/// How the writer of a command waits for it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wait {
-    /// Not at all: the state is changed when the write returns, or the result will be in the log.
-    No,
-    /// For the target's answer, at most this long, `nofail` or not; then ETIMEDOUT.
-    AtMost(Duration),
-}
-
 /// The words of a target's `ctl`, in the order of the manual.
 pub(super) static TABLE: [Word<UnitCommand>; 18] = [
     Word { name: "part", args: "NAME START END", count: (3, 3), build: part },
@@ -138,7 +127,7 @@ pub(super) static TABLE: [Word<UnitCommand>; 18] = [
         name: "maxout",
         args: "[N]",
         count: (0, 1),
-        build: |a| Ok(UnitCommand::Maxout(optional(a, 1, MAXOUT_MAX)?.map(|n| n as u8))),
+        build: |a| Ok(UnitCommand::Maxout(optional(a, 1, FRAMES_MAX.into())?.map(|n| n as u8))),
     },
     Word {
         name: "setsize",
@@ -176,20 +165,6 @@ pub fn needs_network(command: &UnitCommand) -> bool {
     }
 }
 
-/// How long the writer of a command may have to wait for it.
-pub fn waits(command: &UnitCommand) -> Wait {
-    /// What one question to a target may take.
-    const ANSWER: Duration = Duration::from_secs(2);
-    /// A partition table takes a chain of reads.
-    const SCAN: Duration = Duration::from_secs(10);
-    match command {
-        UnitCommand::Config { .. } => Wait::AtMost(ANSWER),
-        UnitCommand::Vhost { .. } | UnitCommand::Unvhost(_) => Wait::AtMost(ANSWER),
-        UnitCommand::Partscan => Wait::AtMost(SCAN),
-        _ => Wait::No,
-    }
-}
-
 /// An optional number within bounds; none means automatic.
 fn optional(args: &Args<'_>, low: u64, high: u64) -> Result<Option<u64>, String> {
     args.words.first().map(|w| number_in(w, low, high)).transpose()
@@ -220,7 +195,7 @@ fn vhost(args: &Args<'_>) -> Result<UnitCommand, String> {
     Ok(UnitCommand::Vhost { path, name: name.to_owned() })
 }
 
-/// A size in bytes: whole sectors. Zero is none: a disk of no size would be no disk.
+/// A size in bytes: whole sectors, and at least one.
 fn size(word: &str) -> Result<u64, String> {
     let bytes = number(word)?;
     if bytes == 0 || !bytes.is_multiple_of(crate::wire::SECTOR as u64) {

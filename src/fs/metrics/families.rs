@@ -13,12 +13,6 @@ pub(super) enum Value {
     Micros(u64),
 }
 
-impl Value {
-    fn of(time: Duration) -> Option<Value> {
-        Some(Value::Micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
-    }
-}
-
 impl Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -52,6 +46,11 @@ const fn family<T>(name: &'static str, help: &'static str, value: fn(&T) -> Opti
 
 fn count(count: impl Into<u64>) -> Option<Value> {
     Some(Value::Count(count.into()))
+}
+
+/// A time, in microseconds.
+fn time(time: Duration) -> Option<Value> {
+    Some(Value::Micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
 }
 
 /// A length or a size in memory, which fits in 64 bits wherever this runs.
@@ -110,7 +109,7 @@ pub(super) static TARGET: [Family<Status>; 22] = [
         |s| count(s.nframes),
     ),
     family("aoefs_target_frame_payload_bytes", "Data in the largest frame.", |s| size(s.maxbcnt)),
-    family("aoefs_target_deadline_seconds", "How long a request may take.", |s| Value::of(s.deadline)),
+    family("aoefs_target_deadline_seconds", "How long a request may take.", |s| time(s.deadline)),
     family("aoefs_target_nofail", "Whether lost contact never fails a request.", |s| count(s.nofail)),
     family(
         "aoefs_target_quarantined_ranges",
@@ -174,17 +173,17 @@ pub(super) static PATH: [Family<PathStatus>; 15] = [
         size(usize::from(p.sectors) * SECTOR)
     }),
     family("aoefs_path_round_trip_seconds", "Smoothed round-trip time, once measured.", |p| {
-        p.rtt.and_then(Value::of)
+        p.rtt.and_then(time)
     }),
     family(
         "aoefs_path_round_trip_deviation_seconds",
         "Mean deviation of the round-trip time, once measured.",
-        |p| p.rtt.and_then(|_| Value::of(p.deviation)),
+        |p| p.rtt.and_then(|_| time(p.deviation)),
     ),
     family(
         "aoefs_path_retransmission_timeout_seconds",
         "How long an answer may take until the frame is sent again.",
-        |p| Value::of(p.timeout),
+        |p| time(p.timeout),
     ),
     family("aoefs_path_window_frames", "Frames that may be outstanding now.", |p| count(p.window)),
     family("aoefs_path_outstanding_frames", "Frames sent and not answered yet.", |p| count(p.inflight)),

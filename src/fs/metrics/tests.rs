@@ -3,9 +3,9 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::{FlushState, NetId, PathStats, Stats};
+use crate::engine::{NetId, PathStats, Stats};
 use crate::top;
-use crate::wire::Text;
+use crate::wire::{Addr, FlushKind, Text};
 
 /// A target in the middle of its work.
 pub(in crate::fs) fn busy() -> Target {
@@ -66,7 +66,7 @@ pub(in crate::fs) fn busy() -> Target {
         lba48: true,
         smart: false,
         trim: false,
-        flush: FlushState::FlushExt,
+        flush: FlushKind::FlushExt,
         jumbo: true,
         nofail: false,
         uncached: None,

@@ -1,4 +1,4 @@
-//! Which bytes of a target's disk the kernel may hold pages of: never less than it does.
+//! The bytes of a target's disk that the kernel may hold pages of: never fewer than it does.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,7 +24,7 @@ pub struct Name {
 /// A page, in bytes: the least that the kernel reads and drops.
 pub(super) const PAGE: u64 = 4096;
 
-/// Ranges that are kept of one inode. The nearest two become one beyond it: some pages are then dropped for nothing.
+/// Ranges that are kept of one inode. Beyond it the nearest two become one: some pages are then dropped without need.
 const RANGES_MAX: usize = 256;
 
 struct Inode {
@@ -34,7 +34,7 @@ struct Inode {
     ranges: Vec<Range<u64>>,
 }
 
-/// See the module.
+/// The pages of one target.
 #[derive(Default)]
 pub(super) struct Clean(HashMap<u64, Inode>);
 
@@ -48,7 +48,7 @@ impl Clean {
         inode.add(whole_pages(bytes));
     }
 
-    /// Takes out what overlaps these bytes of the whole disk, in whole pages.
+    /// Takes out the pages that overlap these bytes of the whole disk.
     pub(super) fn take(&mut self, bytes: &Range<u64>) -> Vec<PageRange> {
         let mut taken = Vec::new();
         self.0.retain(|&ino, inode| {
@@ -62,7 +62,7 @@ impl Clean {
         taken
     }
 
-    /// It holds none of that inode any more.
+    /// The kernel holds no page of that inode any more.
     pub(super) fn forget(&mut self, ino: u64) {
         self.0.remove(&ino);
     }

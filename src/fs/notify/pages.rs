@@ -1,16 +1,16 @@
-//! The pages of disks that the kernel holds all the same, and how they are dropped.
+//! The pages of disks that the kernel holds on a mount that can write, and how they are dropped.
 //!
-//! On a mount that can write, every handle of a disk goes past the page cache. But sendfile, splice and private mappings
-//! read through it; their READs are those without an owner of locks. What such a READ asks for is noted here before it
-//! is submitted, and a change of the same bytes, through whatever name, is answered after the pages are dropped. The
-//! pages are clean, so that nothing is ever written back, and no write has to wait for another one.
+//! On such a mount every open disk goes past the page cache. But sendfile, splice and private mappings read through it;
+//! their READs are those without an owner of locks. The bytes of such a READ are noted here before it is submitted, and
+//! a change of the same bytes, by any of their names, is answered after the pages are dropped. The pages are clean, so
+//! that nothing is ever written back, and no write has to wait for another one.
 //!
 //! **Why a page that was read before the change is always found.** Its READ was noted before it was submitted, and the
 //! engine lets no read and write of the same bytes pass each other. A READ that was submitted after the change brings
-//! what the change wrote.
+//! the bytes that the change wrote.
 //!
 //! Dropping waits for pages that are being read, and a target that is away owes them until its deadline. So each target
-//! has a thread of its own while there is something to drop, and whoever must not wait for so long bounds its answer.
+//! has a thread of its own while there is something to drop, and an answer that must not come so late has an alarm.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -26,7 +26,7 @@ use super::clean::{Clean, Name, PAGE, PageRange};
 use crate::bug;
 use crate::runtime::UnitId;
 
-/// What is told once the pages are gone: usually the reply to a write.
+/// Called once the pages are gone: usually it is the reply to a write.
 pub type Answer = Box<dyn FnOnce() + Send>;
 
 /// How long a target's thread stays without work.
@@ -46,7 +46,7 @@ struct Task {
 struct Queue {
     clean: Clean,
     tasks: VecDeque<Task>,
-    /// What the task that is being done is about; it is no longer in `tasks`.
+    /// The bytes of the task that is being done; the task is no longer in `tasks`.
     doing: Option<Range<u64>>,
     running: bool,
     closed: bool,
@@ -106,7 +106,7 @@ impl Lane {
 pub struct Pages<K> {
     kernel: Arc<K>,
     lanes: Mutex<HashMap<UnitId, Arc<Lane>>>,
-    /// How many lanes there are: where nobody reads through the page cache, a write pays one load.
+    /// How many lanes there are: where no program reads through the page cache, a write pays one load.
     used: AtomicUsize,
 }
 
@@ -130,7 +130,7 @@ impl<K: Kernel + 'static> Pages<K> {
         self.lanes.lock().get(&unit).cloned()
     }
 
-    /// The kernel is about to read pages: these bytes of the inode. Said before the read is submitted.
+    /// The kernel is about to read pages: these bytes of the inode. Called before the read is submitted.
     pub fn note(&self, unit: UnitId, name: Name, bytes: Range<u64>) {
         self.lane(unit).queue.lock().clean.add(name, bytes);
     }
@@ -153,21 +153,21 @@ impl<K: Kernel + 'static> Pages<K> {
             drop(queue);
             return at_once(what);
         }
-        // All under one lock: what was taken out must be found among the tasks by whoever looks next. Whole pages go, and with
-        // them bytes beside these: whoever changes those waits for it as well.
+        // All under one lock: the next change of these bytes must find the pages either noted or among the tasks. Whole
+        // pages go, and with them bytes beside these: a change of those waits for it as well.
         let about = bytes.start.saturating_sub(PAGE - 1)..bytes.end.saturating_add(PAGE - 1);
         let start = queue.push(Task { about, drops, answer: Some(later(what)) });
         drop(queue);
         self.go_on(&lane, start);
     }
 
-    /// An inode is stale: drops all its pages, noted or not. Nobody waits for it.
+    /// An inode is stale: drops all its pages, noted or not. No answer waits for it.
     pub fn drop_inode(&self, unit: UnitId, ino: u64) {
         let lane = self.lane(unit);
         let mut queue = lane.queue.lock();
         queue.clean.forget(ino);
         let drops = vec![PageRange { ino, bytes: 0..u64::MAX }];
-        // A change of the bytes that it had does not wait for it: it answers ESTALE by now.
+        // No change of its bytes has to wait: the inode answers ESTALE by now.
         let start = queue.push(Task { about: 0..0, drops, answer: None });
         drop(queue);
         self.go_on(&lane, start);
@@ -186,7 +186,7 @@ impl<K: Kernel + 'static> Pages<K> {
         match named.spawn(move || own.run(kernel.as_ref())) {
             Ok(thread) => *lane.thread.lock() = Some(thread),
             Err(error) => {
-                // Nobody may be told that a write is done while its old bytes can still be read.
+                // No write may be answered while its old bytes can still be read.
                 log::error!("no thread to drop pages with: {error}; what waits for it ends by its deadline");
                 lane.queue.lock().running = false;
             }

@@ -1,4 +1,4 @@
-//! What an inode number stands for, and the numbers of all that is not a disk.
+//! Nodes: the files and directories that there are, with their names, modes and inode numbers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,96 +11,72 @@ pub const DATA: &str = "data";
 /// The name of the directory of paths.
 pub const DEVLINK: &str = "devlink";
 
-/// Files of the top directory.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TopFile {
+/// Makes an enum of the files of a directory: a row has the file's description, its variant, its name and its mode.
+macro_rules! files {
+    ($(#[$about:meta])* $Dir:ident: $($(#[$file_about:meta])* $File:ident $name:literal $mode:literal)*) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum $Dir {
+            $($(#[$file_about])* $File,)*
+        }
+
+        impl $Dir {
+            /// All of them in the order of a listing.
+            pub const ALL: &[Self] = &[$(Self::$File),*];
+
+            /// The file's name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$File => $name,)* }
+            }
+
+            fn mode(self) -> u32 {
+                match self { $(Self::$File => $mode,)* }
+            }
+
+            /// The file of that name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|file| file.name() == name)
+            }
+        }
+    };
+}
+
+files! {
+    /// Files of the top directory.
+    TopFile:
     /// Settings, netlinks, targets; commands.
-    Ctl,
+    Ctl "ctl" 0o644
     /// The last events.
-    Log,
+    Log "log" 0o444
     /// Every counter.
-    Metrics,
+    Metrics "metrics" 0o444
 }
 
-impl TopFile {
-    /// All of them in the order of a listing.
-    pub const ALL: [Self; 3] = [Self::Ctl, Self::Log, Self::Metrics];
-
-    /// The file's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ctl => "ctl",
-            Self::Log => "log",
-            Self::Metrics => "metrics",
-        }
-    }
-
-    fn mode(self) -> u32 {
-        match self {
-            Self::Ctl => 0o644,
-            Self::Log | Self::Metrics => 0o444,
-        }
-    }
-
-    /// The one of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|file| file.name() == name)
-    }
-}
-
-/// Files of a target's directory that are no disks.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum UnitFile {
+files! {
+    /// Files of a target's directory that are no disks.
+    UnitFile:
     /// State, limits, partitions; commands.
-    Ctl,
+    Ctl "ctl" 0o644
     /// The target's config string.
-    Config,
+    Config "config" 0o644
     /// IDENTIFY DEVICE.
-    Ident,
-    /// ATA and SCSI commands.
-    Raw,
-    /// The target's list of who may speak to it.
-    Mask,
-    /// The target's list of who holds it.
-    Reserve,
+    Ident "ident" 0o444
+    /// ATA and SCSI commands, which can do anything to the disk.
+    Raw "raw" 0o600
+    /// The target's list of the addresses that it answers.
+    Mask "mask" 0o644
+    /// The target's list of the addresses that it is reserved for.
+    Reserve "reserve" 0o644
     /// Counters.
-    Stats,
+    Stats "stats" 0o444
 }
 
-impl UnitFile {
-    /// All of them in the order of a listing.
-    pub const ALL: [Self; 7] =
-        [Self::Ctl, Self::Config, Self::Ident, Self::Raw, Self::Mask, Self::Reserve, Self::Stats];
-
-    /// The file's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ctl => "ctl",
-            Self::Config => "config",
-            Self::Ident => "ident",
-            Self::Raw => "raw",
-            Self::Mask => "mask",
-            Self::Reserve => "reserve",
-            Self::Stats => "stats",
-        }
-    }
-
-    fn mode(self) -> u32 {
-        match self {
-            Self::Ctl | Self::Config | Self::Mask | Self::Reserve => 0o644,
-            // It can do anything to the disk.
-            Self::Raw => 0o600,
-            Self::Ident | Self::Stats => 0o444,
-        }
-    }
-
-    /// The one of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|file| file.name() == name)
-    }
+/// Whether every target's directory has a file of that name: no partition may take it.
+pub fn is_reserved(name: &str) -> bool {
+    name == DATA || name == DEVLINK || UnitFile::named(name).is_some()
 }
 
-/// What an inode number stands for.
+/// A file or a directory: what an inode number stands for.
 #[derive(Clone, Debug)]
 pub enum Node {
     /// The mount point.
@@ -113,7 +89,7 @@ pub enum Node {
     File(UnitId, UnitFile),
     /// A target's `devlink`.
     Devlinks(UnitId),
-    /// A file of it.
+    /// A file of `devlink`.
     Devlink(UnitId, u8),
     /// `data` or a partition.
     Disk(Arc<Disk>),
@@ -150,14 +126,14 @@ impl Node {
             return Some(Self::Root);
         }
         if ino < PER_UNIT {
-            return TopFile::ALL.into_iter().map(Self::Top).find(|node| node.ino() == ino);
+            return TopFile::ALL.iter().copied().map(Self::Top).find(|node| node.ino() == ino);
         }
         let unit = UnitId(u32::try_from(ino / PER_UNIT - 1).ok()?);
         match ino % PER_UNIT {
             0 => Some(Self::Unit(unit)),
             DEVLINKS => Some(Self::Devlinks(unit)),
             n if n >= DEVLINK_0 => Some(Self::Devlink(unit, (n - DEVLINK_0) as u8)),
-            _ => UnitFile::ALL.into_iter().map(|file| Self::File(unit, file)).find(|node| node.ino() == ino),
+            _ => UnitFile::ALL.iter().map(|file| Self::File(unit, *file)).find(|node| node.ino() == ino),
         }
     }
 
@@ -172,8 +148,8 @@ impl Node {
         }
     }
 
-    /// The mode of a file nobody has changed; none for directories.
-    pub(super) fn default_mode(&self) -> Option<u32> {
+    /// The mode of a file before any chmod; none for directories.
+    pub fn default_mode(&self) -> Option<u32> {
         match self {
             Self::Root | Self::Unit(_) | Self::Devlinks(_) => None,
             Self::Top(file) => Some(file.mode()),

@@ -26,10 +26,10 @@ fn numbers_decode_to_what_they_were_made_of() {
     let t = tree();
     let mut seen = std::collections::HashSet::new();
     let mut nodes = vec![Node::Root];
-    nodes.extend(TopFile::ALL.map(Node::Top));
+    nodes.extend(TopFile::ALL.iter().copied().map(Node::Top));
     for unit in [UnitId(0), U, UnitId(u32::MAX)] {
         nodes.extend([Node::Unit(unit), Node::Devlinks(unit)]);
-        nodes.extend(UnitFile::ALL.map(|f| Node::File(unit, f)));
+        nodes.extend(UnitFile::ALL.iter().map(|f| Node::File(unit, *f)));
         nodes.extend([Node::Devlink(unit, 0), Node::Devlink(unit, 127)]);
     }
     for node in nodes {
@@ -54,8 +54,8 @@ fn a_replaced_disk_has_a_new_number_and_the_old_one_keeps_its_size() {
     assert!(old.is_stale() && !new.is_stale());
     let attr = |disk: &Arc<Disk>| t.attr(&t.node(disk.ino).unwrap(), 0);
     assert_eq!((attr(&old).size, attr(&old).blocks), (4096, 8));
-    assert_eq!((attr(&new).size, attr(&new).blksize), (8192, BLKSIZE));
-    assert_eq!(t.disk_count(), 2);
+    assert_eq!((attr(&new).size, attr(&new).blksize), (8192, REQUEST_MAX as u32));
+    assert_eq!(t.inner.lock().disks.len(), 2);
     t.forget(old.ino, 1);
     assert!(t.node(old.ino).is_none(), "the kernel forgot it, so do we");
     t.forget(new.ino, 1);
@@ -83,9 +83,9 @@ fn nobody_looked_a_retired_disk_up_then_it_is_dropped_at_once() {
     for generation in 0..100 {
         t.sync(U, &[data(generation, 512)]);
     }
-    assert_eq!(t.disk_count(), 1);
+    assert_eq!(t.inner.lock().disks.len(), 1);
     t.forget_unit(U);
-    assert_eq!(t.disk_count(), 0);
+    assert_eq!(t.inner.lock().disks.len(), 0);
 }
 
 #[test]
@@ -124,9 +124,9 @@ fn modes_and_owners() {
         assert_eq!((attr.uid, attr.gid), (1000, 100));
         assert_eq!(attr.kind == FileType::Directory, node.default_mode().is_none());
     }
-    assert!(!t.keep(&Node::Root, Some(0o700), None, None));
-    assert!(t.keep(&disk(DATA), Some(0o4600), None, Some(5)));
-    assert!(t.keep(&disk(DATA), None, Some(33), None));
+    assert!(!t.set_meta(&Node::Root, Some(0o700), None, None));
+    assert!(t.set_meta(&disk(DATA), Some(0o4600), None, Some(5)));
+    assert!(t.set_meta(&disk(DATA), None, Some(33), None));
     let attr = t.attr(&disk(DATA), 0);
     assert_eq!((attr.perm, attr.uid, attr.gid), (0o600, 33, 5));
     assert_eq!(perm(&disk("p")), 0o640);
@@ -136,18 +136,18 @@ fn modes_and_owners() {
     t.forget_unit(U);
     t.sync(U, &[data(3, 512)]);
     assert_eq!(perm(&disk(DATA)), 0o640);
-    assert!(t.keep(&Node::Top(TopFile::Log), Some(0o400), None, None));
+    assert!(t.set_meta(&Node::Top(TopFile::Log), Some(0o400), None, None));
     assert_eq!(perm(&Node::Top(TopFile::Log)), 0o400);
 }
 
 #[test]
 fn what_is_kept_is_bounded() {
     let t = tree();
-    for i in 0..KEPT_MAX + 10 {
+    for i in 0..META_MAX + 10 {
         let name = format!("p{i}");
         t.sync(U, &[part(1, i as u32, &name, 0, 512)]);
-        let kept = t.keep(&Node::Disk(t.look_up(U, &name).unwrap()), Some(0o600), None, None);
-        assert_eq!(kept, i < KEPT_MAX);
+        let kept = t.set_meta(&Node::Disk(t.look_up(U, &name).unwrap()), Some(0o600), None, None);
+        assert_eq!(kept, i < META_MAX);
     }
 }
 
@@ -178,7 +178,7 @@ fn disks_that_cannot_be_written_show_it() {
     t.sync(U, &[data(1, 512)]);
     let disk = Node::Disk(t.look_up(U, DATA).unwrap());
     assert_eq!(t.attr(&disk, 0).perm, 0o440);
-    assert!(t.keep(&disk, Some(0o666), None, None));
+    assert!(t.set_meta(&disk, Some(0o666), None, None));
     assert_eq!(t.attr(&disk, 0).perm, 0o444);
     assert_eq!(t.attr(&Node::File(U, UnitFile::Ctl), 0).perm, 0o644);
 }

@@ -1,5 +1,7 @@
 use super::*;
+use crate::allowance::{BURST, GATHER};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 fn all(log: &EventLog) -> String {
     String::from_utf8(log.read_at(&mut Cursor::default(), 0, usize::MAX)).unwrap()
@@ -115,7 +117,7 @@ fn one_kind_cannot_flood_and_the_rest_is_summed_up() {
     let text = all(&log);
     assert_eq!(text.lines().filter(|line| line.ends_with("forged frame")).count(), BURST as usize);
     assert_eq!(text.lines().filter(|line| line.ends_with(" up")).count(), 1);
-    let left_out = 10_000 - BURST as u64;
+    let left_out = 10_000 - u64::from(BURST);
     assert_eq!(log.suppressed(), left_out);
     log.log_at(start + GATHER, "up", None, &"still up");
     let text = all(&log);

@@ -1,7 +1,7 @@
 //! What the world does with a frame that reaches the initiator, and with what the engine answers.
 
 use super::*;
-use crate::sim::target::Flushing;
+use crate::target::Flushing;
 
 impl World {
     /// A query to all over one netlink, as at bind and at rediscovery.
