@@ -120,6 +120,11 @@ impl Device {
         self.facts = self.disk.facts();
     }
 
+    /// Whether the front end has taken back memory that it shared.
+    pub fn has_lost_memory(&self) -> bool {
+        self.memory.is_lost()
+    }
+
     /// Whether there is work that nobody will ring for.
     pub fn has_more(&self) -> bool {
         self.again != 0

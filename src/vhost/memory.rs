@@ -7,11 +7,13 @@ use std::sync::Arc;
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
+use super::lost::Guarded;
+
 /// Regions that a front end may share: what vhost in the kernel takes.
 pub const REGIONS_MAX: usize = 509;
 
 /// A region by the three names of its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Place {
     /// Where the guest has it.
     guest: u64,
@@ -19,13 +21,16 @@ struct Place {
     user: u64,
     /// Bytes.
     len: u64,
+    /// Told when the front end takes it back.
+    guarded: Guarded,
 }
 
 /// See the module.
 #[derive(Default)]
 pub struct Memory {
-    guest: Arc<GuestMemoryMmap>,
+    // Dropped first: what is guarded has to be mapped.
     places: Vec<Place>,
+    guest: Arc<GuestMemoryMmap>,
 }
 
 fn unfit(why: impl std::fmt::Display) -> io::Error {
@@ -48,20 +53,23 @@ impl Memory {
         Ok(())
     }
 
+    /// Whether the front end has taken some of it back: what is there now is nobody's.
+    pub fn is_lost(&self) -> bool {
+        self.places.iter().any(|place| place.guarded.is_lost())
+    }
+
     /// One region more.
     pub fn add(&mut self, region: &VhostUserMemoryRegion, file: File) -> io::Result<()> {
-        let place = Place { guest: region.guest_phys_addr, user: region.user_addr, len: region.memory_size };
-        // These ends were looked at when the message was read; here it is only about the sum.
-        let end = |start: u64| start.checked_add(place.len).ok_or_else(|| unfit("a region without an end"));
-        (end(place.guest)?, end(place.user)?);
+        let (at, user, len) = (region.guest_phys_addr, region.user_addr, region.memory_size);
         if self.places.len() >= REGIONS_MAX {
             return Err(unfit("too many regions of memory"));
         }
         let mapped = region.mmap_region(file).map_err(unfit)?;
-        let mapped = GuestRegionMmap::new(mapped, GuestAddress(place.guest));
-        let mapped = mapped.ok_or_else(|| unfit("a region without an end"))?;
-        self.guest = Arc::new(self.guest.insert_region(Arc::new(mapped)).map_err(unfit)?);
-        self.places.push(place);
+        let mapped = GuestRegionMmap::new(mapped, GuestAddress(at));
+        let mapped = Arc::new(mapped.ok_or_else(|| unfit("a region without an end"))?);
+        let guarded = Guarded::new(mapped.as_ptr(), mapped.size())?;
+        self.guest = Arc::new(self.guest.insert_region(mapped.clone()).map_err(unfit)?);
+        self.places.push(Place { guest: at, user, len, guarded });
         Ok(())
     }
 
@@ -73,8 +81,8 @@ impl Memory {
             return Err(unfit("no such region of memory"));
         }
         let (guest, _) = self.guest.remove_region(at, region.memory_size).map_err(unfit)?;
-        self.guest = Arc::new(guest);
         self.places.retain(|place| place.guest != region.guest_phys_addr);
+        self.guest = Arc::new(guest);
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 //! answer that comes after the front end has gone has nowhere to go.
 //!
 //! * [`chain`]: a descriptor chain, checked; [`request`]: what it asks for; [`config`]: what a guest is told.
-//! * [`ring`]: a queue; [`memory`]: the front end's memory; [`device`]: the front end's messages, and the requests that
+//! * [`ring`]: a queue; [`memory`]: the front end's memory, and [`lost`], what becomes of it if it is taken back; [`device`]: the front end's messages, and the requests that
 //!   are under way.
 //! * [`server`]: the thread; [`socket`]: the place in the file system; [`exports`]: all of them.
 //!
@@ -24,6 +24,7 @@ pub mod config;
 pub mod device;
 pub mod exports;
 pub mod inbox;
+pub mod lost;
 pub mod memory;
 pub mod request;
 pub mod ring;

@@ -253,6 +253,10 @@ fn turn(
             kick => lock().serve((kick - KICKS) as usize),
         }
     }
-    lock().go_on();
+    let mut device = lock();
+    device.go_on();
+    if device.has_lost_memory() {
+        return Err(Error::ReqHandlerError(io::Error::other("it has taken back memory that it shared")));
+    }
     Ok(())
 }

@@ -25,6 +25,7 @@ pub struct Front {
     queues: Vec<VirtioBlkQueue<'static, usize>>,
     transport: Box<VirtioBlkTransport>,
     memory: MmapRegion,
+    file: File,
 }
 
 impl Front {
@@ -42,7 +43,7 @@ impl Front {
         let fd = file.as_raw_fd();
         let memory = MmapRegion::from_file(FileOffset::new(file.try_clone().unwrap(), 0), MEMORY).unwrap();
         transport.map_mem_region(memory.as_ptr().addr(), MEMORY, fd, 0).unwrap();
-        Self { queues, transport, memory }
+        Self { queues, transport, memory, file }
     }
 
     pub fn capacity(&self) -> u64 {
@@ -58,6 +59,11 @@ impl Front {
     pub fn data(&mut self) -> &mut [u8] {
         // SAFETY: the mapping lives as long as this, and no request is under way whose bytes are looked at.
         unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), MEMORY) }
+    }
+
+    /// Makes the file of the shared memory empty. Nothing here may touch the memory after that.
+    pub fn take_memory_back(&self) {
+        self.file.set_len(0).unwrap();
     }
 
     fn kick(&self, queue: usize) {

@@ -209,6 +209,24 @@ fn a_front_end_that_dies_makes_room_for_the_next() {
 }
 
 #[test]
+fn a_front_end_that_takes_its_memory_back_is_let_go_of() {
+    let stage = Stage::new();
+    let (path, other) = (stage.export("disk", ""), stage.export("other", ""));
+    let mut witness = Front::connect(&other, 1);
+    let mut front = Front::connect(&path, 1);
+    assert_eq!(front.write(0, 0, &pattern(4096, 1)), 0);
+    front.take_memory_back();
+    front.begin_read(0, 0, 4096);
+    stage.bed.eventually(|| stage.lines() == ["vhost disk data 0", "vhost other data 1"]);
+    stage.bed.eventually(|| stage.bed.log().contains("it has taken back memory that it shared"));
+    assert_eq!(witness.read(0, 0, 4096).unwrap(), pattern(4096, 1));
+    drop(front);
+    assert_eq!(Front::connect(&path, 1).read(0, 0, 4096).unwrap(), pattern(4096, 1));
+    drop(witness);
+    stage.end();
+}
+
+#[test]
 fn a_dead_target_fails_a_guest_by_its_deadline() {
     let stage = Stage::new();
     let path = stage.export("disk", "");
