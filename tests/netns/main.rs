@@ -43,6 +43,7 @@ mod tools;
 mod tools_themselves;
 mod vblade_io;
 mod versions;
+mod vhost;
 
 fn main() -> std::process::ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -100,5 +101,6 @@ fn main() -> std::process::ExitCode {
         crowd::TESTS,
         pressure::TESTS,
         stops::TESTS,
+        vhost::TESTS,
     ])
 }
