@@ -20,6 +20,7 @@ mod database;
 mod demo;
 mod faults;
 mod files;
+mod guest;
 mod hostile;
 mod hosts;
 mod interfaces;
@@ -102,5 +103,6 @@ fn main() -> std::process::ExitCode {
         pressure::TESTS,
         stops::TESTS,
         vhost::TESTS,
+        guest::TESTS,
     ])
 }
