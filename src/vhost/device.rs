@@ -27,6 +27,7 @@ use virtio_queue::DescriptorChain;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::chain::{self, Pieces};
+use super::channel::Channel;
 use super::inbox::{Bell, Inbox};
 use super::memory::{Memory, REGIONS_MAX};
 use super::request::{About, Plan, Refused};
@@ -64,6 +65,7 @@ pub struct Device {
     epoll: Epoll,
     /// To see that the front end has gone.
     connection: UnixStream,
+    channel: Option<Channel>,
     stopping: Arc<AtomicBool>,
     /// Queues to be looked at without a kick: one bit each.
     again: u8,
@@ -105,6 +107,7 @@ impl Device {
             outcomes: Vec::new(),
             epoll,
             connection,
+            channel: None,
             stopping,
             again: 0,
         })
@@ -115,9 +118,20 @@ impl Device {
         &self.epoll
     }
 
-    /// The disk may have another size.
+    /// The disk may have another size: if so, the guest is told.
     pub fn look_again(&mut self) {
+        let before = self.facts.size;
         self.facts = self.disk.facts();
+        if let Some(channel) = self.channel.as_ref().filter(|_| before != self.facts.size) {
+            channel.config_changed();
+        }
+    }
+
+    /// A message is there. It is looked at before it is read: it may bring the way back.
+    pub fn look_for_channel(&mut self) {
+        if let Some(channel) = Channel::in_next_message(&self.connection) {
+            self.channel = Some(channel);
+        }
     }
 
     /// Whether the front end has taken back memory that it shared.
@@ -437,6 +451,7 @@ impl VhostUserBackendReqHandlerMut for Device {
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
         Ok(VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
     }
@@ -456,7 +471,7 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn get_config(&mut self, offset: u32, size: u32, _: VhostUserConfigFlags) -> Result<Vec<u8>> {
-        self.look_again();
+        self.facts = self.disk.facts();
         Ok(config::space(&self.facts, offset, size))
     }
 

@@ -9,6 +9,7 @@
 //! answer that comes after the front end has gone has nowhere to go.
 //!
 //! * [`chain`]: a descriptor chain, checked; [`request`]: what it asks for; [`config`]: what a guest is told.
+//! * [`channel`]: the way back, for a disk that grows.
 //! * [`ring`]: a queue; [`memory`]: the front end's memory, and [`lost`], what becomes of it if it is taken back; [`device`]: the front end's messages, and the requests that
 //!   are under way.
 //! * [`server`]: the thread; [`socket`]: the place in the file system; [`exports`]: all of them.
@@ -20,6 +21,7 @@ use std::time::Duration;
 use crate::engine::{Data, Pool, WriteBuf};
 
 pub mod chain;
+pub mod channel;
 pub mod config;
 pub mod device;
 pub mod exports;

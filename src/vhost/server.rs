@@ -249,7 +249,10 @@ fn turn(
                 }
                 lock().collect();
             }
-            MESSAGES => messages.handle_request()?,
+            MESSAGES => {
+                lock().look_for_channel();
+                messages.handle_request()?;
+            }
             kick => lock().serve((kick - KICKS) as usize),
         }
     }

@@ -49,6 +49,8 @@ echo "GUEST has $same copies"
 for n in $(seq 3 24); do rm /mnt/$n; done
 md5sum /mnt/first | sed 's/^/GUEST sum /'
 umount /mnt && echo GUEST unmounted
+n=0; until [ $(cat /sys/block/vda/size) -gt 300000 ] || [ $n = 100 ]; do sleep 0.2; n=$((n + 1)); done
+echo "GUEST grew to $(cat /sys/block/vda/size)"
 dmesg | grep -iE "i/o error|vda.*error" | sed 's/^/GUEST error /'
 poweroff -f
 "#;
@@ -185,6 +187,8 @@ fn sync_v10_a_guest_survives_a_restart_of_its_target() {
     let mount = bed.mount(&[]);
     let unit = mount.wait_for("1.0", SOON);
     let socket = bed.dir().join("disk.sock");
+    // It is to grow later.
+    unit.ctl_ok("setsize 134217728");
     unit.ctl_ok(&format!("vhost {}", socket.display()));
     let guest = boot(&mut bed, &socket);
     let says = |line: &str| {
@@ -195,16 +199,17 @@ fn sync_v10_a_guest_survives_a_restart_of_its_target() {
     target.kill9();
     std::thread::sleep(Duration::from_secs(2));
     let _target = bed.aoefs_target("1.0", "v1", &image);
+    until("the guest has done with its file system", GUEST, || says("unmounted"));
+    unit.ctl_ok("setsize");
     assert_eq!(guest.ended(GUEST), 0, "{}", guest.said());
     let lines = said(&guest);
     let said =
         |start: &str| lines.iter().find_map(|line| line.strip_prefix(start)).unwrap_or_default().trim();
     let tail = guest.said();
     assert!(lines.iter().any(|line| line == "unmounted"), "{tail}");
-    assert_eq!(
-        said("disk "),
-        format!("{} write back, serial {}, queues 2", (160 << 20) / 512, unit.line("serial"))
-    );
+    let serial = unit.line("serial");
+    assert_eq!(said("disk "), format!("{} write back, serial {serial}, queues 2", (128 << 20) / 512));
+    assert_eq!(said("grew to "), ((160 << 20) / 512).to_string(), "{tail}");
     assert_eq!((said("has "), said("error ")), ("24 copies", ""), "{tail}");
     unit.ctl_ok(&format!("unvhost {}", socket.display()));
     mount.stop();

@@ -8,6 +8,7 @@
 mod bed;
 
 mod front;
+mod listener;
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -18,6 +19,7 @@ use aoefs::fs::core::Settings;
 use aoefs::fs::errno::Errno;
 use bed::{Bed, SIZE};
 use front::Front;
+use listener::Listener;
 
 /// A directory for sockets, and a mount whose files belong to whoever runs this.
 struct Stage {
@@ -278,6 +280,20 @@ fn a_partition_is_a_disk_and_takes_its_socket_along() {
     assert_eq!(stage.bed.echo("ctl", "remove 1.0"), Err(Errno::EBUSY));
     stage.bed.echo("ctl", "remove -f 1.0").unwrap();
     stage.bed.eventually(|| !other.exists());
+    drop(front);
+    stage.end();
+}
+
+#[test]
+fn a_guest_hears_of_another_size() {
+    let stage = Stage::new();
+    stage.ctl("setsize 1048576").unwrap();
+    let path = stage.export("disk", "");
+    let mut front = Listener::connect(&path);
+    assert_eq!(front.capacity(), 2048);
+    stage.ctl("setsize").unwrap();
+    front.wait_for_change();
+    assert_eq!(front.capacity() * 512, SIZE);
     drop(front);
     stage.end();
 }
