@@ -1,5 +1,5 @@
-//! What the engine adds to a frame: nanoseconds from submit over frames and answers to the reply, a frame of a request of 1 MiB and
-//! a request of one frame. The copy of the data is included: one each way.
+//! What the engine adds to a frame: nanoseconds from submit over frames and answers to the reply, a frame of a
+//! request of 1 MiB and a request of one frame. The copy of the data is included: one each way.
 //!
 //! `cargo bench --bench engine`. `tests/allocations` holds the same loop to its promise of no allocation a frame.
 

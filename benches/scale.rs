@@ -1,6 +1,8 @@
-//! What an event costs when there are many targets: a table of nanoseconds, by kind of event and number of targets, and a plot.
+//! What an event costs when there are many targets: a table of nanoseconds, by kind of event and number of targets,
+//! and a plot.
 //!
-//! `cargo bench --bench scale` prints the table; with `-- --svg FILE` it draws the plot, too. 100,000 targets take about 1 GB.
+//! `cargo bench --bench scale` prints the table; with `-- --svg FILE` it draws the plot, too. 100,000 targets take
+//! about 1 GB.
 
 #[path = "scale/bookkeeping.rs"]
 mod bookkeeping;

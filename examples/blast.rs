@@ -1,5 +1,5 @@
-//! Raw AoE frames against one target, as fast as it answers: no file system, no retransmission, no integrity. It measures
-//! what a machine and a target can do, for `benches/compare`.
+//! Raw AoE frames against one target, as fast as it answers: no file system, no retransmission, no integrity. It
+//! measures what a machine and a target can do, for `benches/compare`.
 //!
 //! `blast IF MAC SHELF.SLOT SECTORS WINDOW SECONDS read|write [rand]`
 

@@ -1,7 +1,7 @@
 //! Places where a test lets the program have a bug. A release build has none of it.
 
-/// Panics if the environment variable `AOEFS_PANIC` names this place: `PLACE`, or `PLACE@FILE` from the moment on when
-/// that file exists. It holds one of these.
+/// Panics if the environment variable `AOEFS_PANIC` is the name of this place, or `PLACE@FILE` with that name once the
+/// file exists.
 #[cfg(debug_assertions)]
 pub fn here(place: &str) {
     static ASKED: std::sync::OnceLock<String> = std::sync::OnceLock::new();

@@ -1,6 +1,5 @@
-//! The command line of aoefs (docs/design.md#the-command): what clap reads, checked and put into one [`Options`].
-//! Whatever is wrong with it is one line that names the word. [`command`] is also what completions and the lists of
-//! the manual page are made from.
+//! The command line of aoefs (docs/design.md#the-command): read by clap, checked and put into one [`Options`]. Each
+//! error is one line that names the word. Completions and the lists of the manual page are made from [`command`], too.
 
 mod complaint;
 mod mount_options;
@@ -18,29 +17,29 @@ use crate::wire::Addr;
 
 pub use mount_options::{MountOptions, TABLE as MOUNT_OPTIONS};
 
-/// Read at start if it is there and -c does not name another.
+/// The configuration file that is read at start if it is there and -c does not name another.
 pub const DEFAULT_CONFIG: &str = "/etc/aoefs.conf";
 
 /// The word of the two-argument form that stands for every interface, as /proc/mounts shows it.
 pub const ANY_SOURCE: &str = "aoefs";
 
-/// What the command line asks for.
+/// The action that the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Mount and serve.
     Mount(Box<Options>),
     /// Read the configuration and report.
     CheckConfig(Config),
-    /// Print this, and done: --help, --version.
+    /// Print this text and end: --help, --version.
     Print(String),
 }
 
-/// Everything that there is to know before the start. Paths are absolute.
+/// All options of a start. Paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Where to mount; not looked at yet.
+    /// Where to mount; not checked yet.
     pub mountpoint: PathBuf,
-    /// What to use for AoE.
+    /// The interfaces to use, or the demo.
     pub network: Network,
     /// Stay in the foreground.
     pub foreground: bool,
@@ -61,7 +60,7 @@ pub struct Options {
 pub enum Network {
     /// Every Ethernet interface, also those that come later.
     All,
-    /// These; empty with `none`.
+    /// These interfaces; empty with `none`.
     Only(Vec<String>),
     /// A built-in target in memory, of so many bytes.
     Demo(u64),
@@ -86,7 +85,7 @@ impl Network {
 pub struct Config {
     /// Its absolute path.
     pub path: PathBuf,
-    /// Somebody named it, so it has to be there.
+    /// The user named it, so it has to be there.
     pub named: bool,
 }
 
@@ -98,7 +97,7 @@ where
 {
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
-        Err(error) => return complaint::of_clap(&error).map(Action::Print),
+        Err(error) => return complaint::explain(&error).map(Action::Print),
     };
     if matches.contains_id("check-config") {
         return check_config(&matches);
@@ -120,13 +119,14 @@ where
     })))
 }
 
-/// How long --wait waits, in seconds: a target that is there answers in one; this is a switch that learns its ports.
+/// How long --wait waits, in seconds. A target that is there answers within one; a switch may take the rest to learn
+/// its ports.
 const WAIT_TIMEOUT: u64 = 30;
 
 /// The longest that anything on the command line may take: a day, in seconds. More is a typing error.
 const DAY: u64 = 86_400;
 
-/// What the demo has when nobody says: enough for a file system of every kind but xfs.
+/// The size of the demo's disk unless given: enough for a file system of every kind but xfs.
 const DEMO_SIZE: &str = "64M";
 
 /// The definition of the command line.
@@ -218,7 +218,7 @@ pub fn command() -> Command {
                 .help("Say more; twice for more still. RUST_LOG, if set, decides"),
         )
         .arg(flag("quiet", 'q').help("Say nothing but errors"))
-        // Counted here and not by clap: which of them are needed depends on the others.
+        // Their number is checked by `places` and not by clap: it depends on -o.
         .arg(
             Arg::new("place")
                 .value_name("MOUNTPOINT")

@@ -16,17 +16,17 @@ impl Failure {
         Self { code: 2, text: one_line(&text.into()) }
     }
 
-    /// The command line is right, the machine says no: exit code 1.
+    /// The command line is right, and the start failed: exit code 1.
     pub fn start(text: impl Into<String>) -> Self {
         Self { code: 1, text: one_line(&text.into()) }
     }
 
-    /// A failure with the exit code that another process has sent along.
+    /// A failure that another process has sent, with its exit code.
     pub fn with_code(code: u8, text: &str) -> Self {
         Self { code, text: one_line(text) }
     }
 
-    /// 1 failed to start, 2 usage.
+    /// The exit code: 1 for a start that failed, 2 for wrong usage.
     pub fn code(&self) -> u8 {
         self.code
     }

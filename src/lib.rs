@@ -1,5 +1,5 @@
-//! aoefs: ATA-over-Ethernet targets as plain files. This page is the map; `docs/design.md` says why things are so,
-//! and the manual, `man/aoefs.8`, what users may expect. Paths are those below `src/`.
+//! aoefs: ATA-over-Ethernet targets as plain files. This page is the map; `docs/design.md` says why things are so, and
+//! the manual, `man/aoefs.8`, describes the behaviour for users. Paths are those below `src/`.
 //!
 //! # Rooms
 //!
@@ -29,11 +29,11 @@
 //! * `vhost`: disks for virtual machines: sockets, front ends and their queues; `fs` says what is behind one.
 //! * `target`: an AoE target as a pure command processor, and its images: memory, file, block device.
 //! * `export`: serves such a target on links.
-//! * `mount`: mount(2), fusermount3, dead mounts, who keeps a mount busy; knows nothing of AoE.
+//! * `mount`: mount(2), fusermount3, dead mounts, and the processes that keep a mount busy; knows nothing of AoE.
 //! * `daemon`: background, signals, stopping, the unmounter, privileges, stderr and syslog, panics.
 //! * `cli`: the command line.
 //! * `app`: the start: interfaces or demo, configuration file, from a mount that stands to its end.
-//! * `top`: what aoefs-top knows, without a terminal.
+//! * `top`: the part of aoefs-top that needs no terminal.
 //! * `failure`, `allowance`, `bug`: one line for the terminal with its exit code; how many log lines of one kind may
 //!   come; places where a test lets the program panic.
 //!
@@ -52,7 +52,7 @@
 //! * `signals` (1). Woken by: SIGTERM, SIGINT, SIGHUP, through a descriptor. May wait for: an answer of the
 //!   unmounter, 30 s at most.
 //! * `reload` (1 while it reads). Woken by: SIGHUP. May wait for: the configuration file, perhaps for ever.
-//! * `log` (1). Woken by: a line for stderr. May wait for: whoever reads stderr, perhaps for ever.
+//! * `log` (1). Woken by: a line for stderr. May wait for: the reader of stderr, perhaps for ever.
 //! * `aoefs-notify` (1 from its first use on). Woken by: attributes that changed, a poll(2) to wake. May wait for:
 //!   nothing else.
 //! * `aoefs-pages` (one for each target with pages to drop; ends after 5 s without any). Woken by: a change of
@@ -111,7 +111,7 @@
 //! * fsync(2) lies or fails: `engine/flushing.rs`; which open files are told of it: `fs/file/disk.rs`. TRIM:
 //!   `engine/device/submit.rs`.
 //! * A virtual machine's disk: `vhost/device.rs` (its queues and messages), `vhost/request.rs` (what it asks for),
-//!   `vhost/chain.rs` (what it may not do), `vhost/server.rs` (connections); what is behind it: `fs/file/disk/guest.rs`.
+//!   `vhost/chain.rs` (what it may not do), `vhost/server.rs` (connections), `fs/file/disk/guest.rs` (what is behind).
 //! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
 //! * A wrong figure: `engine/stats.rs`, `fs/metrics.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
 //!   file `log`), `daemon/logging.rs` (stderr and syslog).

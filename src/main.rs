@@ -1,5 +1,5 @@
-//! The `aoefs` command: the order of its start. Each step needs what the ones before it made, and nothing starts a
-//! thread before the last one: forks and signal masks come first.
+//! The `aoefs` command: the order of its start. Each step needs the results of the steps before it, and only the last
+//! one starts threads: forks and signal masks come first.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What can be known without forking is found out in front of the terminal; the rest by the daemon.
+/// Errors that can be found without forking are found in front of the terminal; the others by the daemon.
 fn start(mut options: Options) -> ExitCode {
     logging::install(options.verbosity, REPLIES);
     panics::install();
@@ -104,18 +104,18 @@ fn run(
         Err(error) => Err(Failure::start(format!("the unmounter is gone: {error}; start again"))),
     };
     unmounter.finish();
-    // Nothing is left to do here, unless somebody has killed the unmounter.
+    // Nothing is left to do here, unless the unmounter was killed.
     if let Err(error) = mount.detach() {
         log::warn!("{}: cannot detach the mount: {error}", mount.point().display());
     }
     served
 }
 
-/// What the kernel is asked for before the first thread; threads inherit it. Under memory pressure a file system on a
-/// loop device waits for this process, so it must wait for no file system, no page and no killer.
+/// Sets properties of the process before the first thread; threads inherit them. Under memory pressure a file system on
+/// a loop device waits for this process, so it must not wait for a file system or a page, and must not be killed.
 fn prepare_process(network: &Network) {
     let demo = matches!(network, Network::Demo(_) | Network::DemoImage(_));
-    // The demo is for those who have no privilege.
+    // The demo is for users without privileges: they need no warning.
     let level = if demo { log::Level::Debug } else { log::Level::Warn };
     for (done, level) in [
         (privilege::io_flusher(), level),
@@ -130,10 +130,10 @@ fn prepare_process(network: &Network) {
     }
 }
 
-/// As contrib/systemd/aoefs.service has it: killed after everything else, but not never.
+/// The score of contrib/systemd/aoefs.service, too: killed after everything else, but not never.
 const OOM_SCORE: i32 = -900;
 
-/// The kernel may be told to give up on a file system that is slow to answer. A request of ours may be.
+/// The kernel may be told to give up a file system that is slow to answer, and a request of ours may be that slow.
 fn clamp_deadline(options: &mut MountOptions, longest: Option<Duration>) {
     let Some(longest) = longest else { return };
     let wanted = options.deadline.unwrap_or(DEADLINE);

@@ -1,10 +1,12 @@
 //! Deliberate bugs, and whether the simulator catches them: the list is `mutants.txt`.
 //!
-//! With AOEFS_MUTANTS=1 each is built in a copy of the repository and the simulator runs on it; with AOEFS_MUTANTS=NAME only that one,
-//! and those whose names begin so. A mutant that survives 10,000 seeds fails the test. This is for the night: `tests/nightly`.
+//! With AOEFS_MUTANTS=1 each is built in a copy of the repository and the simulator runs on it; with
+//! AOEFS_MUTANTS=NAME only that one, and those whose names begin so. A mutant that survives 10,000 seeds fails the
+//! test. This is for the night: `tests/nightly`.
 //!
-//! An ordinary run only looks whether each mutation still finds its place in the source text. That takes a few milliseconds, and
-//! whoever changes such a line knows best what the bug is like in the new one; at night nobody would.
+//! An ordinary run only looks whether each mutation still finds its place in the source text. That takes a few
+//! milliseconds, and whoever changes such a line knows best what the bug is like in the new one; at night nobody
+//! would.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
 use std::path::{Path, PathBuf};
@@ -90,7 +92,7 @@ fn copy() -> PathBuf {
     to
 }
 
-/// Who catches the mutant, and what it says.
+/// The seed or scene that catches the mutant, and what it says.
 fn caught(at: &Path, m: &Mutant) -> Option<(By, String)> {
     let file = at.join(&m.file);
     let text = std::fs::read_to_string(&file).unwrap();

@@ -1,8 +1,8 @@
-//! Partition tables as the tools of the world make them: what sfdisk, sgdisk and parted write must be found with the numbers
-//! and ranges that sfdisk, libblkid (through partx) and the kernel say.
+//! Partition tables as the tools of the world make them: what sfdisk, sgdisk and parted write must be found with the
+//! numbers and ranges that sfdisk, libblkid (through partx) and the kernel say.
 //!
-//! Tables that those tools made once are kept in `samples/parttable`, so that they are read where no tool is installed too.
-//! `AOEFS_WRITE_SAMPLES=1 cargo test --test parttable` makes them anew.
+//! Tables that those tools made once are kept in `samples/parttable`, so that they are read where no tool is
+//! installed too. `AOEFS_WRITE_SAMPLES=1 cargo test --test parttable` makes them anew.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

@@ -356,7 +356,8 @@ fn only_copies_that_can_do_harm_are_in_quarantine() {
     }
 }
 
-/// `setsize` bounds what goes out in one frame as it does the rest: as a disk of that size would answer, and nothing is sent.
+/// `setsize` bounds what goes out in one frame as it does the rest: as a disk of that size would answer, and nothing
+/// is sent.
 #[test]
 fn a_raw_command_beyond_the_size_that_is_shown_is_not_sent() {
     let mut rig = Rig::new(9000);

@@ -1,11 +1,15 @@
-//! Rules of the house, as a test over the source text: which layer may know which, where sockets and clocks are, how long a file
-//! may be, and what must not be left in it. A rule that is broken names the file, the line and the rule.
+//! Rules of the house, as a test over the source text: which layer may know which, where sockets and clocks are, how
+//! long a file and how wide a comment may be, and what must not be left in them. A rule that is broken names the
+//! file, the line and the rule.
 #![allow(clippy::unwrap_used, reason = "a file that cannot be read ends the test")]
 
 use std::path::{Path, PathBuf};
 
 /// A source file longer than this has more than one job.
 const LINES_MAX: usize = 600;
+
+/// A comment that is wider does not fit beside another file on a screen.
+const COLUMNS_MAX: usize = 120;
 
 /// A text of the repository, with the path from its root.
 struct Text {
@@ -22,7 +26,8 @@ impl Text {
         places.iter().any(|place| self.path.starts_with(place))
     }
 
-    /// Lines of the product with their numbers: no comments, and nothing of `#[cfg(test)] mod …` to the end of the file.
+    /// Lines of the product with their numbers: no comments, and nothing of `#[cfg(test)] mod …` to the end of the
+    /// file.
     fn product(&self) -> impl Iterator<Item = (usize, &str)> {
         let test_file = self.path.ends_with("tests.rs") || self.path.contains("/tests/");
         let lines: Vec<&str> = if test_file { Vec::new() } else { self.text.lines().collect() };
@@ -92,7 +97,8 @@ impl Drop for Broken {
     }
 }
 
-/// The rooms of the house: which others of the crate each may name. The names in the first column are all that there are.
+/// The rooms of the house: which others of the crate each may name. The names in the first column are all that there
+/// are.
 const ROOMS: [(&str, &[&str]); 17] = [
     ("allowance", &[]),
     ("bug", &[]),
@@ -263,6 +269,23 @@ fn files_have_one_job_and_say_it() {
             && !text.text.starts_with("//!")
         {
             broken.add(text, 1, "does not begin with what it promises (//!)");
+        }
+    }
+}
+
+#[test]
+fn comments_fit_on_a_screen() {
+    let mut broken = Broken::default();
+    for text in repository().iter().filter(|text| text.is_rust()) {
+        for (n, line) in text.text.lines().enumerate() {
+            let columns = line.chars().count();
+            if line.trim_start().starts_with("//") && columns > COLUMNS_MAX {
+                broken.add(
+                    text,
+                    n + 1,
+                    format_args!("a comment of {columns} columns, at most {COLUMNS_MAX}"),
+                );
+            }
         }
     }
 }

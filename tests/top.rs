@@ -1,5 +1,5 @@
-//! `aoefs-top` as somebody uses it: in a real terminal (tmux) over files that the test rewrites and over a real mount, and as
-//! a command that prints once.
+//! `aoefs-top` as somebody uses it: in a real terminal (tmux) over files that the test rewrites and over a real
+//! mount, and as a command that prints once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 

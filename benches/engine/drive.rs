@@ -1,7 +1,7 @@
 //! One device whose target answers every frame at once and in order: the engine's share of a request, and nothing else.
 //!
-//! Per frame it does what the runtime does besides system calls: the head of the request is emitted, the header of the answer parsed.
-//! The answer's own bytes are there already, as in a batch that was received.
+//! Per frame it does what the runtime does besides system calls: the head of the request is emitted, the header of
+//! the answer parsed. The answer's own bytes are there already, as in a batch that was received.
 
 use std::hint::black_box;
 

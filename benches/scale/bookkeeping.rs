@@ -1,9 +1,10 @@
-//! The bookkeeping of many targets on the real engine, without threads, sockets or time: what one event costs, by their number.
+//! The bookkeeping of many targets on the real engine, without threads, sockets or time: what one event costs, by
+//! their number.
 //!
-//! It holds what the runtime holds: devices, a table by address, one heap of timers with at most one entry a device that counts.
-//! Four kinds of event are measured: a target is found (config reply, IDENTIFY, a new
-//! device), a known one answers a rediscovery, one is read from (found by its address, submit, frame, answer, reply), a
-//! timer is due (taken from the heap, swept).
+//! It holds what the runtime holds: devices, a table by address, one heap of timers with at most one entry a device
+//! that counts. Four kinds of event are measured: a target is found (config reply, IDENTIFY, a new device), a known
+//! one answers a rediscovery, one is read from (found by its address, submit, frame, answer, reply), a timer is due
+//! (taken from the heap, swept).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -28,8 +29,8 @@ const READ: usize = SECTOR;
 /// Targets that are in use where not all are: what they need stays in the processor's cache.
 const IN_USE: usize = 64;
 
-/// What is measured. The last three are drawn from all targets, the three before from those in use: the one shows what is
-/// searched or walked, the other also what is fetched from memory.
+/// What is measured. The last three are drawn from all targets, the three before from those in use: the one shows
+/// what is searched or walked, the other also what is fetched from memory.
 pub const COLUMNS: [&str; 7] =
     ["found", "rediscovered", "read", "timer", "rediscovered, any", "read, any", "timer, any"];
 
@@ -132,8 +133,8 @@ impl Ledger {
         self.actors = (0..count.min(all)).map(|n| n * all / count.min(all)).collect();
     }
 
-    /// Finds targets until there are so many: all that a query may find answer it, then each answers its IDENTIFY. Returns the
-    /// nanoseconds a target of the last query.
+    /// Finds targets until there are so many: all that a query may find answer it, then each answers its IDENTIFY.
+    /// Returns the nanoseconds a target of the last query.
     pub fn grow(&mut self, to: usize) -> f64 {
         let mut last = 0.0;
         while self.units.len() < to {

@@ -1,8 +1,8 @@
 //! What a fuzzer may find wrong, one function a parser: each takes any bytes and panics if the parser breaks a promise.
 //!
-//! The promises: no panic; nothing read beyond the bytes given; what was parsed, once emitted, is the same bytes again with
-//! reserved fields zeroed, whatever the buffer held before. The targets in `fuzz_targets/` call these functions, and so do
-//! the ordinary tests (`tests/wire`), which include this file by its path.
+//! The promises: no panic; nothing read beyond the bytes given; what was parsed, once emitted, is the same bytes
+//! again with reserved fields zeroed, whatever the buffer held before. The targets in `fuzz_targets/` call these
+//! functions, and so do the ordinary tests (`tests/wire`), which include this file by its path.
 
 use aoefs::fs::ctl::{
     CtlError, check_part_name, lines, parse_config, parse_mask, parse_reserve, parse_top, parse_unit,
@@ -97,7 +97,7 @@ pub fn config(body: &[u8]) {
     assert_eq!(out[..6], body[..6]);
     assert!(out[config.len()..].iter().all(|byte| *byte == DIRT));
     assert_eq!(Config::parse(&out[..config.len()]), Ok(config));
-    assert_ne!(config.max_sectors(), 0);
+    assert_ne!(aoefs::wire::most_sectors(config.sectors), 0);
 }
 
 /// The argument of a mask command.
@@ -185,7 +185,7 @@ pub fn ctl(data: &[u8]) {
     );
 }
 
-/// Otherwise whoever writes a file writes lines of the log.
+/// Otherwise a user who writes a file writes lines of the log.
 fn goes_on_one_line(error: &CtlError) {
     assert!(!error.words.contains(char::is_control), "{:?}", error.words);
 }
@@ -231,9 +231,9 @@ pub fn target(mut data: &[u8]) {
     }
 }
 
-/// A disk with a partition table: a byte whose lowest bit says whether a GPT's checksums are made right, the disk's sectors
-/// (eight bytes, little-endian), then up to five sectors, which the disk repeats to its end. So a disk of 5, 10, 15 …
-/// sectors ends with the last two, where a GPT has its backup, and a link anywhere leads to a record.
+/// A disk with a partition table: a byte whose lowest bit says whether a GPT's checksums are made right, the disk's
+/// sectors (eight bytes, little-endian), then up to five sectors, which the disk repeats to its end. So a disk of 5,
+/// 10, 15 … sectors ends with the last two, where a GPT has its backup, and a link anywhere leads to a record.
 pub fn parttable(data: &[u8]) {
     /// As many as the smallest GPT needs: MBR, header, array, array, header.
     const IMAGE: usize = 5;

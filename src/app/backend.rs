@@ -1,5 +1,6 @@
-//! What the file system will stand on, opened while the privileges for it are still there, and before anything is
-//! mounted: a missing interface, privilege or image ends the start with one line and leaves nothing behind.
+//! The back end of the file system: interfaces, or the demo's disk. It is opened while the privileges for it are still
+//! there, and before anything is mounted: a missing interface, privilege or image ends the start with one line and
+//! leaves nothing behind.
 
 use std::fmt;
 use std::io;
@@ -12,13 +13,13 @@ use crate::link::watch;
 use crate::target::{FileImage, Image, MemoryImage, Open, OpenError};
 use crate::wire::SECTOR;
 
-/// What the file system stands on: interfaces, or the disk of the demo.
+/// Interfaces, or the disk of the demo.
 pub enum Backend {
-    /// These, opened and bound; with `follow`, also those that come up or appear later.
+    /// Interfaces, opened and bound.
     Links {
         /// One for each interface that is usable now.
         links: Vec<PacketLink>,
-        /// No -i was given.
+        /// No -i was given: interfaces that come up or appear later are used, too.
         follow: bool,
     },
     /// The back end of the built-in target.
@@ -35,7 +36,7 @@ impl fmt::Debug for Backend {
 }
 
 impl Backend {
-    /// Opens what the options name.
+    /// Opens the interfaces, or the image, that the options name.
     pub fn open(options: &Options) -> Result<Self, Failure> {
         match &options.network {
             Network::Only(names) => {
@@ -79,7 +80,7 @@ fn link(name: &str) -> Result<PacketLink, Failure> {
     PacketLink::open(name, Role::Initiator).map_err(|error| refused(name, &error))
 }
 
-/// Every Ethernet interface that is up. One that goes between the look and the opening is none.
+/// Every Ethernet interface that is up. An interface that goes before it is opened is left out.
 fn all_links() -> Result<Vec<PacketLink>, Failure> {
     let found = watch::ethernet_interfaces()
         .map_err(|error| Failure::start(format!("cannot list the interfaces: {error}; name them with -i")))?;
@@ -93,7 +94,7 @@ fn all_links() -> Result<Vec<PacketLink>, Failure> {
     Ok(links)
 }
 
-/// Without the privilege nothing would come of any interface, and the time to say so is now, even if there is none.
+/// Without the privilege no interface could ever be used. The start says so, even if there is no interface now.
 fn may_send() -> Result<(), Failure> {
     privilege::check_net_raw().map_err(|error| Failure::start(error.to_string()))
 }

@@ -14,16 +14,16 @@ use crate::wire::Addr;
 /// A file longer than this, in bytes, is not a configuration: 4096 targets with ten lines each have less.
 const LENGTH_MAX: u64 = 4 << 20;
 
-/// A command, and the line it stands in.
+/// A command, and the number of its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line<T> {
     /// From 1.
     pub number: usize,
-    /// What it says.
+    /// The command.
     pub command: T,
 }
 
-/// What a file says.
+/// The lines of a configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigFile {
     path: PathBuf,
@@ -32,7 +32,7 @@ pub struct ConfigFile {
     complaints: Vec<String>,
 }
 
-/// Reads it. That a file nobody has named is not there is no error: it says nothing then.
+/// Reads the file. A file that is not there is an error only if it was named; else it counts as empty.
 pub fn read(config: &Config) -> Result<ConfigFile, Failure> {
     match load(&config.path) {
         Ok(text) => Ok(ConfigFile::parse(&config.path, &text)),
@@ -85,14 +85,14 @@ impl ConfigFile {
         &self.top
     }
 
-    /// Those for one target that need nothing from it: they have been run when its directory becomes visible.
+    /// The lines for one target that need no answer from it: they are run before its directory becomes visible.
     pub fn before_visible(&self, addr: Addr) -> impl Iterator<Item = &Line<UnitCommand>> {
-        self.of(addr).filter(|line| !needs_network(&line.command))
+        self.lines_for(addr).filter(|line| !needs_network(&line.command))
     }
 
-    /// Those for one target that ask it something: they are run once it is up.
+    /// The lines for one target that ask it something: they are run once it is up.
     pub fn once_up(&self, addr: Addr) -> impl Iterator<Item = &Line<UnitCommand>> {
-        self.of(addr).filter(|line| needs_network(&line.command))
+        self.lines_for(addr).filter(|line| needs_network(&line.command))
     }
 
     /// The targets that it has lines for, each once.
@@ -103,7 +103,7 @@ impl ConfigFile {
         targets
     }
 
-    /// What `--check-config` says of a file without errors.
+    /// The line that `--check-config` prints for a file without errors.
     pub fn summary(&self) -> String {
         format!(
             "{}: {} for the top, {} for {} targets; no errors",
@@ -114,8 +114,8 @@ impl ConfigFile {
         )
     }
 
-    fn of(&self, addr: Addr) -> impl Iterator<Item = &Line<UnitCommand>> {
-        self.units.iter().filter(move |(of, _)| *of == addr).map(|(_, line)| line)
+    fn lines_for(&self, addr: Addr) -> impl Iterator<Item = &Line<UnitCommand>> {
+        self.units.iter().filter(move |(target, _)| *target == addr).map(|(_, line)| line)
     }
 }
 

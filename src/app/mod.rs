@@ -1,4 +1,4 @@
-//! The start of the program: what it stands on, its configuration file, and the way from a mount that stands to its end.
+//! The start of the program: its back end, its configuration file, and the way from a mount that stands to its end.
 
 pub mod backend;
 pub mod configfile;

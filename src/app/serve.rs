@@ -36,15 +36,15 @@ const DEMO: Addr = Addr::new(1, 0);
 const DEMO_MTU: usize = 9000;
 /// How long the first discovery has before the mount is said to be ready.
 const FIRST_DISCOVERY: Duration = Duration::from_millis(500);
-/// How often it is looked whether the awaited targets are there.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often it is checked whether the awaited targets are up.
+const CHECK_EVERY: Duration = Duration::from_millis(10);
 
-/// All that the start has made. No thread runs yet; privileges are still whole.
+/// All that the start has made. No thread runs yet, and no privilege is dropped.
 #[derive(Debug)]
 pub struct Stage {
     /// The command line; `mount.deadline` is short enough for this kernel.
     pub options: Options,
-    /// What the configuration file says; its wrong lines have been reported.
+    /// The configuration file; its wrong lines have been reported.
     pub config: ConfigFile,
     /// Opened interfaces, or the demo's disk.
     pub backend: Backend,
@@ -76,8 +76,9 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let cannot =
         |what: &'static str| move |error| Failure::start(format!("cannot {what}: {error}; try again"));
     let session = FuseSession::open(&core, mounted.device).map_err(cannot("talk to the kernel's FUSE"))?;
-    // Capabilities belong to threads: they are dropped before there is a second one. And after INIT: who lacks CAP_SYS_ADMIN
-    // then gets no more requests in the background than `max_user_bgreq` allows, which one target's users could fill.
+    // Capabilities belong to threads: they are dropped before there is a second thread, and after INIT. If
+    // CAP_SYS_ADMIN were missing at INIT, the kernel would allow no more requests in the background than
+    // `max_user_bgreq`, which the users of one target could fill.
     let programs = if mounted.mount.by_helper() { Programs::Setuid } else { Programs::Plain };
     note(match backend {
         Backend::Links { .. } => privilege::drop_privileges(programs),
@@ -86,7 +87,7 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     logging::start()
         .map_err(|error| Failure::start(format!("cannot start a thread: {error}; see ulimit -u")))?;
     if let Err(error) = mounted.mount.set_read_ahead(options.mount.kernel_read_ahead()) {
-        // The demo is for those who have no privilege.
+        // The demo is for users without privileges: they need no warning.
         let level = if matches!(backend, Backend::Demo(_)) { log::Level::Debug } else { log::Level::Warn };
         log::log!(level, "the kernel's read-ahead stays small: {error}; buffered reads will be slow");
     }
@@ -95,7 +96,7 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     stop::spawn(signals, unmounter, options.mount.stop, service.clone()).map_err(cannot("start a thread"))?;
     let _target = attach_backend(&runtime, backend).map_err(cannot("start a thread"))?;
     reader.run_top();
-    // The kernel's questions are answered from here on, also while targets are awaited.
+    // The kernel's requests are answered from here on, also while targets are awaited.
     let serving = thread::Builder::new().name("session".into()).spawn(move || session.run());
     let serving = serving.map_err(cannot("start a thread"))?;
     let foreground = options.foreground;
@@ -105,11 +106,12 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
             ready.ready(&summary(&runtime, &mounted.mount.point().display().to_string()));
             ended(serving)
         }
-        // In the foreground nobody waits to hear that the start went well: told to end, it has ended.
+        // In the foreground no process waits to hear that the start went well: a mount that was unmounted has ended
+        // well.
         Err(_) if serving.is_finished() && foreground => ended(serving),
         Err(failure) if serving.is_finished() => ended(serving).and(Err(failure)),
         Err(failure) => {
-            // The caller unmounts; the session ends by that, and the process with it.
+            // The caller unmounts; that ends the session, and the process with it.
             Err(failure)
         }
     };
@@ -133,7 +135,7 @@ fn ended(serving: thread::JoinHandle<std::io::Result<()>>) -> Result<(), Failure
     }
 }
 
-/// Puts the runtime on what it stands on. The demo's target is served for as long as the answer lives.
+/// Gives the runtime its back end. The demo's target is served until the returned server is dropped.
 fn attach_backend(runtime: &Arc<Runtime>, backend: Backend) -> std::io::Result<Option<Server>> {
     match backend {
         Backend::Links { links, follow } => {
@@ -156,10 +158,10 @@ fn attach_backend(runtime: &Arc<Runtime>, backend: Backend) -> std::io::Result<O
     }
 }
 
-/// Waits for the targets of --wait, or for what answers the first discovery.
+/// Waits for the targets of --wait, or until the first discovery has had its time.
 fn await_targets(runtime: &Runtime, options: &Options, over: &dyn Fn() -> bool) -> Result<(), Failure> {
     let start = Instant::now();
-    let up = |addr: &Addr| runtime.unit(*addr).is_some_and(|unit| runtime.look(&unit, |d| d.is_up()));
+    let up = |addr: &Addr| runtime.unit(*addr).is_some_and(|unit| runtime.inspect(&unit, |d| d.is_up()));
     loop {
         let missing: Vec<String> = options.wait.iter().filter(|a| !up(a)).map(Addr::to_string).collect();
         if over() {
@@ -167,7 +169,7 @@ fn await_targets(runtime: &Runtime, options: &Options, over: &dyn Fn() -> bool) 
         }
         let patience = if options.wait.is_empty() { FIRST_DISCOVERY } else { options.wait_timeout };
         let done =
-            if options.wait.is_empty() { !options_wait_longer(runtime, start) } else { missing.is_empty() };
+            if options.wait.is_empty() { !discovery_goes_on(runtime, start) } else { missing.is_empty() };
         if done {
             return Ok(());
         }
@@ -181,12 +183,13 @@ fn await_targets(runtime: &Runtime, options: &Options, over: &dyn Fn() -> bool) 
                 options.wait_timeout.as_secs()
             )));
         }
-        thread::sleep(LOOK);
+        thread::sleep(CHECK_EVERY);
     }
 }
 
-/// Nobody named a target to wait for: the demo's is enough, a network has its half second.
-fn options_wait_longer(runtime: &Runtime, start: Instant) -> bool {
+/// Whether the first discovery may still find targets. None was named: the demo's is enough, a network has half a
+/// second.
+fn discovery_goes_on(runtime: &Runtime, start: Instant) -> bool {
     let demo = runtime.netlinks().iter().all(|n| n.name == "demo") && runtime.unit(DEMO).is_some();
     let none = runtime.netlinks().is_empty();
     !(demo || none) && start.elapsed() < FIRST_DISCOVERY
@@ -213,7 +216,7 @@ fn summary(runtime: &Runtime, point: &str) -> String {
     }
 }
 
-/// The lines of the configuration file for targets, and what the command line says for all of them.
+/// The lines of the configuration file for targets, and the options of the command line for all of them.
 struct Startup {
     options: Options,
     config: RwLock<Arc<ConfigFile>>,
@@ -244,7 +247,7 @@ impl Lines for Arc<Startup> {
     }
 }
 
-/// Reads the configuration file and does what its lines say.
+/// Reads the configuration file and runs its lines.
 struct Reader {
     runtime: Arc<Runtime>,
     core: Arc<Core>,
@@ -286,10 +289,10 @@ impl Reader {
     }
 }
 
-/// What the signals ask for.
+/// Does what signals ask for.
 struct Attendant {
     reader: Arc<Reader>,
-    /// Reading may wait for ever, which the signals must not.
+    /// Reading the file may wait for ever, which the thread that serves signals must not.
     reload: Errand,
 }
 

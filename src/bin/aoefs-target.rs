@@ -1,9 +1,9 @@
 //! The `aoefs-target` command: exports a file or a block device as an ATA-over-Ethernet target.
 //!
-//! One thread an interface (`export::server`), all before one processor (`target`) under a lock; one thread that watches
-//! the interfaces; one thread that writes the log; this one waits for signals, and for nothing else: what a signal asks
-//! for is done on a thread of its own, because the storage may hang. What cannot start says so in one line and exits
-//! with 1; once it serves, nothing but a signal ends it, and then what was written is flushed first.
+//! One thread for each interface (`export::server`), all with one processor (`target`) under a lock; one thread that
+//! watches the interfaces; one thread that writes the log. The main thread waits for signals, and for nothing else: the
+//! work that a signal asks for is done on a thread of its own, because the storage may hang. A start that fails ends
+//! with one line and exit code 1; once it serves, only a signal ends it, and then written data is flushed first.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -114,14 +114,14 @@ fn main() -> ExitCode {
     code
 }
 
-/// The exit code when what initiators wrote may be lost: EX_IOERR of sysexits(3).
+/// The exit code when data of initiators may be lost: EX_IOERR of sysexits(3).
 const LOST: u8 = 74;
 
-/// Somebody has decided how the process ends: the thread that flushed, or a second signal. Whoever is later waits for
-/// that, or the exit code would be the one and the last words the other's.
+/// It is decided how the process ends, by the thread that flushed or by a second signal. The later one waits for ever,
+/// or the exit code could be of the one and the last line of the other.
 static DECIDED: AtomicBool = AtomicBool::new(false);
 
-/// Returns once in the life of the process.
+/// Decides how the process ends. Returns once in the life of the process.
 fn decide() {
     while DECIDED.swap(true, Ordering::SeqCst) {
         thread::park();
@@ -142,8 +142,8 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
         Some(path) => Box::new(LoggingImage::new(image, write_log(path)?)),
         None => Box::new(image),
     };
-    // After all that may wait for storage, so that a signal ends it; before any thread, so that all of them leave the
-    // signals to this one.
+    // After all calls that may wait for storage, so that a signal ends these; before any thread starts, so that all
+    // threads leave the signals to this one.
     let signals = Signals::block().map_err(|e| format!("cannot block signals: {e}"))?;
     let no_thread = |e: io::Error| format!("cannot start a thread: {e}");
     logging::start().map_err(no_thread)?;
@@ -157,11 +157,11 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
     watch_links(Arc::clone(&servers));
 
     logging::print(format!("READY {} {} {bytes} {serial}\n", cli.addr, cli.interfaces).as_bytes());
-    attend(&signals, &export, &servers, &cli.file)
+    serve_signals(&signals, &export, &servers, &cli.file)
 }
 
 /// Serves signals until one ends the program.
-fn attend(
+fn serve_signals(
     signals: &Signals,
     export: &Arc<Export>,
     servers: &Arc<Vec<Server>>,
@@ -232,7 +232,8 @@ fn config(cli: &Cli, serial: &str) -> TargetConfig {
     config
 }
 
-/// The interfaces, each once, by whatever names it is given twice: two servers of one would do everything twice.
+/// The interfaces, each once, although one may be named twice: two servers on one interface would answer everything
+/// twice.
 fn open_links(names: &str) -> Result<Vec<Arc<dyn Link>>, String> {
     let mut links: Vec<Arc<dyn Link>> = Vec::new();
     for name in names.split(',') {
@@ -258,7 +259,7 @@ fn open_link(name: &str) -> Result<Arc<dyn Link>, String> {
     Ok(Arc::new(link))
 }
 
-/// The address, so that people recognise it, and as much of the disk's identity as fits.
+/// The serial number: the address, which people recognise, and as much of the disk's identity as fits.
 fn serial_of(cli: &Cli, image: &FileImage) -> io::Result<String> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let identity = image.identity()?;
@@ -275,7 +276,7 @@ fn serial_of(cli: &Cli, image: &FileImage) -> io::Result<String> {
 }
 
 fn write_log(path: &Path) -> Result<impl FnMut(Mark<'_>) + Send + use<>, String> {
-    // Before it is opened: opening a FIFO would wait for a reader.
+    // Before it is opened, since opening a FIFO would wait for a reader.
     if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
         return Err(format!("{}: the write log must be a regular file; name another one", path.display()));
     }

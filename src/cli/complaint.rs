@@ -1,33 +1,33 @@
-//! clap explains over several lines, with colours; we say one line, with what to do in it.
+//! clap explains an error over several lines, with colours; here it becomes one line that says what to do.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::failure::Failure;
 
-/// The text to print where --help or --version was asked for; the one line of complaint for everything else.
-pub fn of_clap(error: &clap::Error) -> Result<String, Failure> {
-    let of = |kind| match error.get(kind) {
+/// The text to print if --help or --version was asked for; else the one line of complaint.
+pub fn explain(error: &clap::Error) -> Result<String, Failure> {
+    let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
         Some(ContextValue::StyledStr(text)) => Some(text.to_string()),
         _ => None,
     };
     // As in the definition: `--config <FILE>`. Its name is enough.
-    let arg = of(ContextKind::InvalidArg).unwrap_or_default();
+    let arg = context(ContextKind::InvalidArg).unwrap_or_default();
     let bare = |arg: &str| {
         let arg = arg.trim_start_matches(['[', '<']);
         arg.split([' ', '=', '[', '<', ']', '>']).next().unwrap_or_default().to_owned()
     };
     let name = bare(&arg);
-    let value = of(ContextKind::InvalidValue).unwrap_or_default();
+    let value = context(ContextKind::InvalidValue).unwrap_or_default();
     let text = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Ok(error.render().to_string()),
-        ErrorKind::UnknownArgument => match of(ContextKind::SuggestedArg) {
+        ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
             Some(like) => format!("unknown option {arg}; did you mean {like}?"),
             None => format!("unknown option {arg}; see: aoefs --help"),
         },
         ErrorKind::ArgumentConflict => {
-            let other = bare(&of(ContextKind::PriorArg).unwrap_or_default());
+            let other = bare(&context(ContextKind::PriorArg).unwrap_or_default());
             format!("{name} and {other} exclude each other; leave one of them out")
         }
         ErrorKind::InvalidValue if value.is_empty() => {

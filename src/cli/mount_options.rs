@@ -1,4 +1,4 @@
-//! What -o takes, as one table: the parser, the help and the manual page read the same rows.
+//! The words of -o, as one table: the parser, the help and the manual page read the same rows.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Nothing may be executed from the mount.
     pub noexec: bool,
-    /// Owner of the files; who mounted, if None.
+    /// Owner of the files; the user who mounted, if None.
     pub uid: Option<u32>,
     /// Their group.
     pub gid: Option<u32>,
@@ -27,7 +27,7 @@ pub struct MountOptions {
     pub deadline: Option<Duration>,
     /// How long a busy mount is kept after SIGTERM.
     pub stop: Duration,
-    /// How far is read ahead: by the engine, or by the kernel of a mount that is read-only. Their own figures, if None.
+    /// KiB to read ahead: by the engine, or by the kernel where the mount is read-only. Their own figures, if None.
     pub readahead_kib: Option<u32>,
     /// How many targets may be known at once; the runtime's own figure, if None.
     pub max_targets: Option<usize>,
@@ -35,14 +35,15 @@ pub struct MountOptions {
     pub partscan: bool,
 }
 
-/// What the kernel reads ahead in KiB if nobody says otherwise. Of 128 KiB to 16 MiB this was as fast as any at each MTU, with the least processor
-/// time, and with up to 4 ms of round trip (benches/compare/README.md): of more, the first has left the caches before it is copied.
+/// KiB that the kernel reads ahead unless told otherwise (measured in benches/compare/README.md): of more, the first
+/// bytes have left the processor's caches before they are copied.
 const KERNEL_READAHEAD_KIB: u32 = 512;
 
-/// More than 1 GiB is not read-ahead.
+/// The most KiB to read ahead: 1 GiB.
 const READAHEAD_KIB_MAX: u64 = 1 << 20;
 
-/// How long a busy mount is kept after SIGTERM: seconds. Long enough for a script that unmounts what is on top.
+/// How long a busy mount is kept after SIGTERM: seconds. Long enough for a script that unmounts the file systems on
+/// top.
 const STOP: u64 = 10;
 
 impl Default for MountOptions {
@@ -79,7 +80,7 @@ impl MountOptions {
 pub struct MountOption {
     /// Before the equals sign.
     pub name: &'static str,
-    /// What the help shows behind it; empty for a switch.
+    /// The value in the usage line; empty for a switch.
     pub value: &'static str,
     /// One line; empty for words that change nothing.
     pub help: &'static str,
@@ -104,7 +105,7 @@ enum Set {
     Group,
 }
 
-/// All of them, in the order of the manual. `x-*`, `X-*` and `comment=` are ignored besides.
+/// All words, in the order of the manual. `x-*`, `X-*` and `comment=` are ignored as well.
 pub const TABLE: [MountOption; 50] = [
     switch("allow_other", "let other users in, as far as the modes of the files allow", |o| {
         o.allow_other = true
@@ -203,7 +204,7 @@ const fn ignored(name: &'static str) -> MountOption {
     MountOption { name, value: "", help: "", set: Set::Ignore }
 }
 
-/// Reads the words of all -o together. Of a word that comes twice, the last one counts.
+/// Reads the words of all -o together. If a word comes twice, the last one counts.
 pub fn parse(lists: Vec<&String>) -> Result<MountOptions, Failure> {
     let mut options = MountOptions::default();
     for word in lists.iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty()) {

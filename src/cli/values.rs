@@ -1,4 +1,4 @@
-//! Words of the command line that clap knows nothing of: sizes, interfaces, targets.
+//! Values of the command line that clap does not know: sizes, interfaces, targets.
 
 use crate::failure::Failure;
 use crate::wire::{Addr, SECTOR, SECTORS_48};
@@ -38,8 +38,8 @@ pub fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Names out of words that may be comma lists, each once; nothing for `none`. Whether they exist is found out by using
-/// them.
+/// Names of interfaces out of words that may be comma lists, each once; no name for `none`. Whether they exist is found
+/// out when they are used.
 pub fn interfaces(words: &[&str]) -> Result<Vec<String>, Failure> {
     let mut names: Vec<String> = Vec::new();
     for name in words.iter().flat_map(|word| word.split(',')) {

@@ -1,6 +1,6 @@
-//! Into the background, and the word that it worked. The process that the shell waits for stays until the daemon
-//! says READY or what went wrong, prints that one line, and ends with the exit code that fits. If it is interrupted
-//! meanwhile, so is the daemon.
+//! Going to the background, and saying that it worked. The process that the shell waits for stays until the daemon
+//! sends one line, that it is ready or why it is not. It prints that line and ends with the exit code that fits. If it
+//! is interrupted meanwhile, it interrupts the daemon.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -22,9 +22,9 @@ use crate::failure::{Failure, one_line};
 /// Which of the two processes this is.
 #[derive(Debug)]
 pub enum Side {
-    /// The one that goes on to serve.
+    /// The process that goes on to serve.
     Daemon(Ready),
-    /// The one that the shell waits for. It has nothing left to do but to end with this code.
+    /// The process that the shell waits for. It has nothing left to do but to end with this code.
     Parent(ExitCode),
 }
 
@@ -36,12 +36,12 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// For the foreground: there is nobody to tell but the terminal.
+    /// For the foreground: the line goes to the terminal.
     pub fn foreground() -> Self {
         Self { pipe: None, told: false }
     }
 
-    /// Says that the mount answers: `line` is printed by whoever has the terminal, systemd hears of it, and a daemon
+    /// Says that the mount answers: the process that has the terminal prints `line`, systemd hears of it, and a daemon
     /// in the background lets go of its standard input, output and error.
     pub fn ready(&mut self, line: &str) {
         self.told = true;
@@ -50,7 +50,7 @@ impl Ready {
         match self.pipe.take() {
             None => logging::print(format!("{line}\n").as_bytes()),
             Some(mut pipe) => {
-                // First: what was logged before belongs to the terminal.
+                // First: lines that were logged before belong to the terminal.
                 logging::to_syslog();
                 if let Err(error) = to_null() {
                     log::warn!("/dev/null: {error}");
@@ -60,7 +60,7 @@ impl Ready {
         }
     }
 
-    /// Says why it ends, and gives the code to end with. After `ready` only the log is left to say it to.
+    /// Says why the daemon ends, and returns its exit code. After `ready` the line goes to the log.
     pub fn failed(mut self, failure: &Failure) -> ExitCode {
         match self.pipe.take() {
             Some(mut pipe) => {
@@ -93,7 +93,7 @@ pub fn detach(signals: &Signals) -> Result<Side, Failure> {
     match unsafe { fork() }.map_err(|errno| failed("fork", errno))? {
         ForkResult::Child => {
             drop(reader);
-            // The only reason to fail is that it leads a group already, and a fresh child does not.
+            // It fails only for a process that leads a group already, and a new child does not.
             let _ = setsid();
             Ok(Side::Daemon(Ready { pipe: Some(File::from(writer)), told: false }))
         }
@@ -120,7 +120,7 @@ fn await_word(signals: &Signals, child: Pid, reader: OwnedFd) -> ExitCode {
             ExitCode::SUCCESS
         }
         Some((code, line)) => {
-            // It has cleaned up already; this leaves no zombie where nobody else would reap it.
+            // The daemon has cleaned up already. In a container nothing else may reap its process.
             let _ = waitpid(child, None);
             report(&Failure::with_code(code, line))
         }
@@ -137,7 +137,7 @@ fn await_word(signals: &Signals, child: Pid, reader: OwnedFd) -> ExitCode {
     }
 }
 
-/// Until there is a word; a signal to us goes on to the daemon, which then ends or says why not.
+/// Waits until the daemon has written something; a signal to us goes on to the daemon, which then ends.
 fn wait_readable(signals: &Signals, child: Pid, pipe: &File) {
     loop {
         let mut fds =

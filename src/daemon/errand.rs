@@ -1,8 +1,8 @@
 //! Work that a signal asks for and that may wait for ever: reading a file on a dead file system, or a FIFO. It is done
 //! on a thread of its own, so that signals are served meanwhile.
 //!
-//! Promises: [`Errand::run`] never waits; the work is never done twice at the same time; what is asked for while it is
-//! being done is done once more afterwards, since the file may have been read before it was changed.
+//! Promises: [`Errand::run`] never waits; the work is never done twice at the same time; if it is asked for while it is
+//! being done, it is done once more afterwards, since the file may have been read before it was changed.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-/// Something to be done now and then.
+/// Work to be done now and then.
 pub struct Errand {
     shared: Arc<Shared>,
 }
@@ -29,22 +29,22 @@ enum State {
     Again,
 }
 
-/// What becomes of a wish.
+/// When the work is done that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// It has begun.
     Begun,
-    /// It is done after what is being done has ended.
+    /// It is done once more when the present run has ended.
     Later,
 }
 
 impl Errand {
-    /// Something to do, and what its thread is called.
+    /// An errand with its work, and the name of its thread.
     pub fn new(name: &'static str, work: impl Fn() + Send + Sync + 'static) -> Errand {
         Errand { shared: Arc::new(Shared { name, state: Mutex::new(State::Idle), work: Box::new(work) }) }
     }
 
-    /// Has it done. An error means that there is no room for another thread.
+    /// Asks for the work. An error means that no thread could be started.
     pub fn run(&self) -> io::Result<Asked> {
         let mut state = self.shared.state.lock();
         if *state != State::Idle {

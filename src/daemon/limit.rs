@@ -1,8 +1,8 @@
-//! A limit on how fast log lines come: a station that sends bad requests, or a disk that fails every request, could fill
-//! the log's disk and take the processor.
+//! A limit on how fast log lines come: a station that sends bad requests, or a disk that fails every request, could
+//! fill the log's disk and take the processor.
 //!
-//! Promises: each place in the program that logs has an allowance of its own, so that one kind of line does not push out
-//! another; every line that is left out is counted, and the count is written later with one of the lines.
+//! Promises: each place in the program that logs has an allowance of its own, so that one kind of line does not push
+//! out another; every line that is left out is counted, and the count is written later with one of the lines.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -12,12 +12,12 @@ use crate::allowance::Allowance;
 /// Where a line comes from: the source file and the line in it.
 pub type Place = (&'static str, u32);
 
-/// What becomes of a line.
+/// Whether a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is said.
+    /// It is written.
     Say,
-    /// It is counted only, as the first since the last count was said.
+    /// It is counted only, as the first since the last count was written.
     First,
     /// It is counted only.
     More,
@@ -36,7 +36,7 @@ struct Lines {
 }
 
 impl Limiter {
-    /// Whether a line may be said now. If not, it is counted; `text` makes it an example of those left out.
+    /// Whether a line may be written now. If not, it is counted; `text` gives the example for lines that are left out.
     pub fn admit(&mut self, place: Place, now: Instant, text: impl FnOnce() -> String) -> Verdict {
         let new = || Lines { allowance: Allowance::new(now), example: String::new() };
         let lines = self.places.entry(place).or_insert_with(new);
@@ -50,7 +50,7 @@ impl Limiter {
         Verdict::First
     }
 
-    /// Whether lines were left out whose count has not been said.
+    /// Whether lines were left out whose count has not been written.
     pub fn owes(&self) -> bool {
         self.places.values().any(|lines| lines.allowance.left_out() > 0)
     }

@@ -1,8 +1,8 @@
 //! Where log lines go: to stderr as env_logger writes them, while there is a terminal or a service manager to read
 //! it; to syslog once the daemon is in the background. RUST_LOG decides what is logged, in both.
 //!
-//! Promises: once [`start`] was called, a log call never waits, whoever reads the log or does not; lines that repeat
-//! are limited in rate, except those for which somebody has asked (debug and trace).
+//! Promises: once [`start`] was called, a log call never waits, whether the log is read or not; lines that repeat are
+//! limited in rate, except those that the user has asked for (debug and trace).
 
 use std::io::{self, IsTerminal};
 use std::os::unix::net::UnixDatagram;
@@ -31,13 +31,13 @@ static IN_BACKGROUND: AtomicBool = AtomicBool::new(false);
 static OUTLET: Outlet = Outlet::new();
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Installs the logger of aoefs. `verbosity` counts -v, and -q as minus one; RUST_LOG wins over it. What fuser logs at
-/// debug is every request, so that takes -vv. What is logged as `replies` is left out unless all is wanted.
+/// Installs the logger of aoefs. `verbosity` counts -v, and -q as minus one; RUST_LOG wins over it. fuser logs every
+/// request at debug, so that takes -vv. Lines with the target `replies` are left out below -vv.
 pub fn install(verbosity: i8, replies: &str) {
     install_as("aoefs", &default_filter(verbosity, replies));
 }
 
-/// Installs the logger of the program `name`. It logs what `filter` says, unless RUST_LOG says otherwise.
+/// Installs the logger of the program `name`. `filter` decides which lines it logs, unless RUST_LOG says otherwise.
 pub fn install_as(name: &'static str, filter: &str) {
     let terminal = env_logger::Builder::new()
         .target(Target::Pipe(Box::new(Terminal)))
@@ -53,24 +53,24 @@ pub fn install_as(name: &'static str, filter: &str) {
     }
 }
 
-/// From now on lines are written by a thread of their own. Call it after the last fork and after privileges were
-/// dropped. Without it everything works, but who logs may have to wait.
+/// From now on a thread of its own writes the lines. Call it after the last fork and after privileges were dropped.
+/// Without it everything works, but a thread that logs may have to wait.
 pub fn start() -> io::Result<()> {
     thread::Builder::new().name("log".into()).spawn(|| OUTLET.serve(tick)).map(drop)
 }
 
-/// What is logged without RUST_LOG. What is logged as `replies` only if all is wanted.
+/// The filter without RUST_LOG.
 fn default_filter(verbosity: i8, replies: &str) -> String {
     match verbosity {
         ..0 => format!("error,{replies}=off"),
-        // What the demo's own target says is of no interest to who tries it out.
+        // Lines of the demo's own target are of no interest to a user who tries it out.
         0 => format!("warn,aoefs=info,aoefs::export::server=warn,{replies}=off"),
         1 => format!("info,aoefs=debug,{replies}=off"),
         2.. => "debug,aoefs=trace".into(),
     }
 }
 
-/// What was logged is written, or given up after a moment; from now on lines go to syslog.
+/// Lines that were logged are written, or given up after [`PATIENCE`]; from now on lines go to syslog.
 pub fn to_syslog() {
     IN_BACKGROUND.store(true, Ordering::Relaxed);
     OUTLET.flush(PATIENCE);
@@ -81,7 +81,7 @@ pub fn say(line: &str) {
     OUTLET.say(format!("{line}\n").as_bytes());
 }
 
-/// What was logged and said is written, or given up after [`PATIENCE`]. Call it before the process ends.
+/// All lines are written, or given up after [`PATIENCE`]. Call it before the process ends.
 pub fn flush() {
     tick_all(true);
     OUTLET.flush(PATIENCE);
@@ -100,13 +100,13 @@ pub fn last_words(line: &str) {
     OUTLET.flush(PATIENCE);
 }
 
-/// What env_logger would find out for itself if it wrote to stderr; RUST_LOG_STYLE overrides it.
+/// env_logger would find this out by itself if it wrote to stderr; RUST_LOG_STYLE overrides it.
 fn wants_colours() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     io::stderr().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|t| t != "dumb")
 }
 
-/// Says the counts of lines left out that are due; tells when to look again.
+/// Writes the counts of lines left out that are due; returns when to call it again.
 fn tick() -> Option<Duration> {
     tick_all(false)
 }
@@ -119,13 +119,13 @@ fn tick_all(all: bool) -> Option<Duration> {
     };
     for line in lines {
         let words = format_args!("{line}");
-        // Not through the filter: where the lines themselves pass, their count does.
+        // Not through the filter: the lines themselves have passed it.
         logger.write(&Record::builder().level(Level::Warn).target("aoefs").args(words).build());
     }
     owes.then_some(GATHER)
 }
 
-/// What env_logger writes to.
+/// The writer that env_logger writes to.
 struct Terminal;
 
 impl io::Write for Terminal {
@@ -182,10 +182,10 @@ impl Logger {
 
     fn to_syslog(&self, level: Level, text: &str) {
         let line = format(self.name, level, text);
-        // Held for moments only; but a panic may come from anywhere, also from within.
+        // It is held for moments only. But a panic may come from a thread that holds it.
         let Some(mut socket) = self.syslog.try_lock_for(PATIENCE) else { return };
-        // Once more after a restart of syslog; then the line is lost. It never waits: what syslog writes may lie on a
-        // disk that waits for us.
+        // After a restart of syslog the second try finds it; then the line is lost. It never waits: syslog may write to
+        // a disk that waits for us.
         for _ in 0..2 {
             let sent = match &*socket {
                 Some(connected) => connected.send(line.as_bytes()).map(drop),
@@ -209,7 +209,7 @@ fn connect() -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// The receiver adds time and host.
+/// A line as syslog takes it; the receiver adds time and host.
 fn format(name: &str, level: Level, text: &str) -> String {
     let severity = match level {
         Level::Error => 3,

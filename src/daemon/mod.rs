@@ -1,4 +1,4 @@
-//! What makes a process a daemon, and lets it end well: the background, its log, signals, systemd, and the unmounter.
+//! Everything that makes a process a daemon and lets it end well: background, log, signals, systemd and the unmounter.
 
 pub mod background;
 pub mod errand;

@@ -1,5 +1,5 @@
-//! What systemd wants to know, by its datagram protocol: a few lines instead of a library. Without `NOTIFY_SOCKET`
-//! nothing happens.
+//! Tells systemd that the daemon is ready, and that it stops: a datagram of a few lines, sent without waiting. Without
+//! `NOTIFY_SOCKET` nothing happens.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,17 +7,17 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The mount answers. `status` is what `systemctl status` shows.
+/// The mount answers. `systemctl status` shows `status`.
 pub fn ready(status: &str) {
-    tell(&format!("READY=1\nMAINPID={}\nSTATUS={status}\n", std::process::id()));
+    send_state(&format!("READY=1\nMAINPID={}\nSTATUS={status}\n", std::process::id()));
 }
 
-/// On the way out.
+/// The daemon stops.
 pub fn stopping() {
-    tell("STOPPING=1\n");
+    send_state("STOPPING=1\n");
 }
 
-fn tell(text: &str) {
+fn send_state(text: &str) {
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
         && let Err(error) = send(&socket, text.as_bytes())
     {

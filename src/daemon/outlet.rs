@@ -1,10 +1,11 @@
-//! Standard error, behind a thread of its own. A pipe that nobody reads, a terminal that is held (Ctrl-S) or a file on
-//! a dead disk then stops that thread and nothing else.
+//! Standard error, behind a thread of its own. A pipe that is not read, a terminal that is held (Ctrl-S) or a file on a
+//! dead disk then stops that thread and nothing else.
 //!
 //! Promises: [`Outlet::say`] never waits once [`Outlet::serve`] runs; lines leave in the order in which they came; the
-//! queue is bounded, and lines that found no room are counted and the count is said later. Before that, while there is
-//! one thread only, a line is written by whoever has it, who waits for room once, and for [`PATIENCE`] at most. The few
-//! lines for standard output are written by whoever has them, with the same patience.
+//! queue is bounded, and lines that found no room are counted and the count is written later. Before `serve` runs,
+//! while there is only one thread, the calling thread writes its lines itself; it waits for room once, and for
+//! [`PATIENCE`] at most. The few lines for standard output are always written by the calling thread, with the same
+//! patience.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,23 +17,23 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 use parking_lot::{Condvar, Mutex};
 
-/// How long the end of the process, or its start, waits for somebody to take a line.
+/// How long the end of the process, or its start, waits until a line is taken.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bytes that may wait: some two thousand lines.
 const ROOM: usize = 256 << 10;
 
-/// A pipe that can be written to takes as much without blocking: PIPE_BUF.
+/// A pipe that can be written to takes so many bytes without blocking: PIPE_BUF.
 const PIECE: usize = 4096;
 
 /// Standard error.
 pub struct Outlet {
     state: Mutex<State>,
-    /// There is a line, or the thread should look around.
+    /// There is a line, or the thread should call its `tick`.
     news: Condvar,
     /// The queue is empty and nothing is being written.
     idle: Condvar,
-    /// What is written to instead, in tests.
+    /// In tests: the descriptor to write to instead.
     instead: Option<OwnedFd>,
 }
 
@@ -43,12 +44,12 @@ struct State {
     served: bool,
     writing: bool,
     poked: bool,
-    /// Nobody took a line in time, before there was a thread: the next ones are not waited for.
+    /// A line was not taken in time, before there was a thread: the next ones are not waited for.
     stalled: bool,
 }
 
 impl Outlet {
-    /// The one of this process.
+    /// The outlet of this process.
     pub const fn new() -> Outlet {
         Outlet::with(None)
     }
@@ -68,7 +69,7 @@ impl Outlet {
 
     /// Hands over whole lines, each with its line feed.
     pub fn say(&self, text: &[u8]) {
-        // The lock is held for moments only; but a panic may come from anywhere, also from within.
+        // The lock is held for moments only. But a panic may come from a thread that holds it.
         let Some(mut state) = self.state.try_lock_for(PATIENCE) else { return };
         if !state.served {
             let patience = if state.stalled { Duration::ZERO } else { PATIENCE };
@@ -112,7 +113,7 @@ impl Outlet {
         true
     }
 
-    /// The thread's work, which never ends: writes what is said. Before it waits it calls `tick`, which says how long it
+    /// The thread's work, which never ends: writes the lines. Before it waits it calls `tick`, which says how long it
     /// may wait at most.
     pub fn serve(&self, mut tick: impl FnMut() -> Option<Duration>) -> ! {
         self.state.lock().served = true;
@@ -145,9 +146,9 @@ impl Outlet {
             match write(fd.as_fd(), rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(Errno::EINTR) => {}
-                // Somebody who shares the terminal has made it non-blocking.
+                // Another process that shares the terminal has made it non-blocking.
                 Err(Errno::EAGAIN) => drop(writable(fd.as_fd(), None)),
-                // Nobody will ever read it, or the file system is full: the line is lost.
+                // It will never be read, or the file system is full: the line is lost.
                 Err(_) => return,
             }
         }
@@ -164,7 +165,7 @@ impl Outlet {
 
 /// Puts whole lines on standard output.
 pub fn print(text: &[u8]) {
-    // Nobody may be reading; that is no reason to stop.
+    // If nobody reads it, that is no reason to stop.
     let _ = write_soon(io::stdout().as_fd(), text, PATIENCE);
 }
 
@@ -179,7 +180,7 @@ fn write_soon(fd: BorrowedFd<'_>, text: &[u8], patience: Duration) -> io::Result
         match write(fd, &rest[..rest.len().min(PIECE)]) {
             Ok(written) => rest = &rest[written..],
             Err(Errno::EINTR | Errno::EAGAIN) => {}
-            // As in `Outlet::write`: no reason to wait for the next line any less.
+            // As in `Outlet::write`. Later lines may still be waited for.
             Err(_) => return Ok(()),
         }
     }
@@ -196,7 +197,7 @@ fn writable(fd: BorrowedFd<'_>, limit: Option<Duration>) -> bool {
 }
 
 impl State {
-    /// The next line to write; where there is none, the count of those left out.
+    /// The next line to write; if there is none, the count of the lines left out.
     fn next(&mut self) -> Option<Vec<u8>> {
         if let Some(line) = self.lines.pop_front() {
             self.bytes -= line.len();

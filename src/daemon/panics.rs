@@ -1,12 +1,12 @@
-//! A panic is a bug, and a process with a thread less is not the program that was written: it would hold a mount or a
-//! target that answers nobody. So a panic on any thread is said in the log and ends the process at once.
+//! A panic is a bug, and a process with one thread less is not the program that was written: it would hold a mount or a
+//! target that answers nothing. So a panic on any thread is written to the log and ends the process at once.
 
 use std::any::Any;
 use std::panic::{self, PanicHookInfo};
 
 use super::logging;
 
-/// The exit code after a panic: EX_SOFTWARE of sysexits(3), which no other way to end has here.
+/// The exit code after a panic: EX_SOFTWARE of sysexits(3). The process ends with it for no other reason.
 pub const EXIT_CODE: i32 = 70;
 
 /// From now on a panic on any thread ends the process with [`EXIT_CODE`], after one line that says which thread, where

@@ -1,8 +1,8 @@
-//! What the process asks of the kernel for itself, and what it gives up.
+//! Rights and properties that the process asks of the kernel, and rights that it gives up.
 //!
-//! Promises: everything here is best effort and says what happened in words for the log; nothing fails the start.
-//! Whoever may not do a thing runs without it. The calls that change the calling thread only, and what it starts
-//! later, say so: `main` makes them before any other thread exists.
+//! Promises: everything here is best effort and describes its result in words for the log; nothing makes the start
+//! fail. A process that may not do a thing runs without it. Calls that change only the calling thread, and threads that
+//! it starts later, say so: `main` makes them before any other thread exists.
 
 use std::fs;
 use std::io;
@@ -12,13 +12,13 @@ use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
-/// What was done, or what was not and why; both are for the log.
+/// Words for the log: what was done, or what was not done and why.
 pub type Done = Result<String, String>;
 
 /// Not in libc for every C library (linux/prctl.h).
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
-/// Tells the kernel that this thread, and those it starts, clean dirty pages: their allocations must not wait for
+/// Tells the kernel that this thread, and those that it starts, clean dirty pages: their allocations must not wait for
 /// the file systems that wait for them. Needs CAP_SYS_RESOURCE.
 pub fn io_flusher() -> Done {
     match prctl_call(PR_SET_IO_FLUSHER, 1) {
@@ -32,7 +32,7 @@ pub fn io_flusher() -> Done {
 /// Keeps memory from being paged out, as far as it is touched. Later mappings are included only if no limit can
 /// make one fail: a thread's stack would be the first.
 pub fn lock_memory() -> Done {
-    // As a safe start: without the limit, later mappings may be locked also after the privilege is gone.
+    // Without the limit, later mappings may be locked also after the privilege is gone.
     let raised = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_ok();
     let unlimited =
         raised || getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY);
@@ -94,7 +94,7 @@ pub fn drop_all_privileges(programs: Programs) -> Done {
     drop_to(&[], programs)
 }
 
-/// Whether programs that this process starts may be more than it is.
+/// Whether programs that this process starts may have more rights than it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Programs {
     /// No.
@@ -103,7 +103,8 @@ pub enum Programs {
     Setuid,
 }
 
-/// Keeps the capabilities that unmounting takes, and those that show which processes have files open; for the unmounter.
+/// Keeps the capabilities that unmounting takes, and those that show which processes have files open; for the
+/// unmounter.
 pub fn drop_to_unmounting() -> Done {
     let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
     drop_to(&needed, Programs::Plain)

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// What a signal asks for.
+/// A signal, by what it asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
     /// SIGTERM, SIGINT.
@@ -19,14 +19,15 @@ pub enum Wish {
     Reload,
 }
 
-/// The descriptor that they arrive on.
+/// The descriptor that signals arrive on.
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
 }
 
 impl Signals {
-    /// Blocks them in the calling thread, and so in all that it starts. Call it before any thread starts.
+    /// Blocks the signals in the calling thread, and so in all threads that it starts. Call it before any thread
+    /// starts.
     pub fn block() -> io::Result<Self> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -36,7 +37,7 @@ impl Signals {
         Ok(Self { fd: SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)? })
     }
 
-    /// The next one; None when `within` has passed without any. Without a limit it waits for ever.
+    /// The next signal; None when `within` has passed without one. Without a limit it waits for ever.
     pub fn next(&self, within: Option<Duration>) -> io::Result<Option<Wish>> {
         loop {
             if let Some(wish) = self.take()? {

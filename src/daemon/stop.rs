@@ -1,6 +1,7 @@
 //! How the daemon stops. The first SIGTERM or SIGINT unmounts. If the mount is busy (a loop device holds data, say),
-//! stopping at once would lose what has not been written back: so it says who, keeps serving, and tries again for
-//! `stop` seconds; then it detaches the mount and serves until the last close. The second signal ends it all.
+//! stopping at once would lose data that is not written back: so the daemon says which processes use the mount, keeps
+//! serving, and tries again for `stop` seconds; then it detaches the mount and serves until the last close. The second
+//! signal ends the process.
 
 use std::io;
 use std::sync::Arc;
@@ -18,23 +19,24 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long the session has to end after the mount is gone from the tree.
 const LAST: Duration = Duration::from_secs(1);
 
-/// How long users have, after a second signal, to take the errors they were sent and close their files. Those who are
-/// still there then get ENOTCONN. Loop devices never close by themselves.
+/// How long users have, after a second signal, to take the errors that they were sent and to close their files. Users
+/// that are still there then get ENOTCONN. Loop devices never close by themselves.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// What the supervisor needs from whoever serves.
+/// The calls of the supervisor to the code that serves.
 pub trait Service {
     /// SIGHUP: read the configuration again.
     fn reload(&self);
     /// One line for the log.
     fn say(&self, line: &str);
-    /// Answer all that is outstanding with an error, nofail or not, and from now on whatever comes: the kernel asks
+    /// Answer all outstanding requests with an error, nofail or not, and from now on all that come: the kernel asks
     /// again for pages that it could not read ahead. Return when the answers are sent.
     fn abandon(&self);
 }
 
-/// Serves signals, and returns when a second one has asked for the end: then all is abandoned and the mount is detached,
-/// and the caller ends the process; false: the mount is still there. After a stop that went well the session ends by itself, and the process with it.
+/// Serves signals, and returns when a second one has asked for the end: then all requests have failed, and the caller
+/// ends the process. True if the mount is gone. After a stop that went well the session ends by itself, and the process
+/// with it.
 pub fn supervise(signals: &Signals, unmounter: &Unmounter, stop: Duration, service: &dyn Service) -> bool {
     let supervisor = Supervisor { signals, unmounter, service };
     supervisor.stop_asked(None);
@@ -65,7 +67,7 @@ pub fn spawn(
         // The session ends the process itself if all users let go.
         std::thread::sleep(GRACE);
         logging::flush();
-        // If what was asked for is done, the code is 0, as after an orderly end.
+        // If the mount is gone, the code is 0, as after an orderly end.
         std::process::exit(i32::from(!gone));
     })
 }
@@ -95,7 +97,7 @@ impl Supervisor<'_> {
                         self.stop_asked(None);
                         return;
                     }
-                    // What is in the way may go: then it is unmounted after all.
+                    // The obstacle may go away: then the mount can be unmounted after all.
                     Outcome::Busy(why) | Outcome::Failed(why) => {
                         (format!("cannot detach the mount: {why}; trying until it can be"), RETRY)
                     }

@@ -1,12 +1,13 @@
 //! The unmounter: a small process, forked before the first thread, that keeps the right to unmount which the daemon
-//! gives up, and outlives a daemon that is killed. It does three things: it unmounts when asked, it names those who
-//! keep the mount busy, and when the daemon has ended, however it did, it detaches the mount if that still is the one it
-//! was told about. Then it ends.
+//! gives up, and outlives a daemon that is killed. It does three things: it unmounts when asked; it names the processes
+//! that keep the mount busy; and when the daemon has ended, for whatever reason, it detaches the mount if that is still
+//! the one that it was told about. Then it ends.
 //!
-//! **How it learns of the end.** An orderly daemon closes its socket. One that is killed while a thread of it waits in
-//! the kernel, for a reply that only the daemon itself could give, closes nothing: its memory and its descriptors stay,
-//! and its users wait for ever. So the kernel is asked to send a signal when the daemon's main thread dies, which no wait
-//! of another thread holds up; the unmounter then ends the connection, and that frees everybody.
+//! **How it learns of the end.** A daemon that ends closes its socket. But a daemon that is killed while one of its
+//! threads waits in the kernel, for a reply that only the daemon itself could give, closes nothing: its memory and its
+//! descriptors stay, and its users wait for ever. So the kernel is asked to send a signal when the daemon's main thread
+//! dies, which does not depend on other threads; the unmounter then ends the FUSE connection, and that frees all of
+//! them.
 //!
 //! The two talk in lines over a socket pair: `mounted ID UNIQUE HELPER`, `unmount`, `detach` one way; `done`,
 //! `gone`, `busy WHO`, `failed WHY` the other way.
@@ -31,10 +32,11 @@ use crate::daemon::{background, privilege};
 use crate::failure::one_line;
 use crate::mount::{Connection, Mount, MountId, Place, Unmount, holders};
 
-/// An unmount takes a millisecond; a scan of a machine with many processes takes longer.
+/// How long the daemon waits for an answer. An unmount takes a millisecond; a scan of a machine with many processes
+/// longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the kernel sends when the daemon's main thread dies. Nobody else has a reason to send it.
+/// The signal that the kernel sends when the daemon's main thread dies. Nothing else has a reason to send it.
 const DEATH: Signal = Signal::SIGUSR2;
 
 /// The daemon's end. Dropping it finishes the unmounter.
@@ -45,22 +47,22 @@ pub struct Unmounter {
     mount: OnceLock<Mount>,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is out of the tree.
+    /// The mount is out of the tree.
     Done,
     /// It was out of the tree before.
     Gone,
-    /// It cannot be yet, since somebody uses it or something is in the way: why, as the end of a sentence.
+    /// It cannot be unmounted yet, since it is in use or something is in the way: why, as the end of a sentence.
     Busy(String),
     /// It did not work, and this is why.
     Failed(String),
 }
 
 impl Unmounter {
-    /// Forks it. Call it from the main thread before any other starts, and before the mount at `place` is made: if the daemon dies between
-    /// mount(2) and [`Unmounter::mounted`], a dead mount of ours there is detached all the same.
+    /// Forks it. Call it from the main thread before any other starts, and before the mount at `place` is made: if the
+    /// daemon dies between mount(2) and [`Unmounter::mounted`], a dead mount of ours there is detached all the same.
     pub fn start(place: &Place) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let daemon = getpid();
@@ -80,8 +82,8 @@ impl Unmounter {
         }
     }
 
-    /// Tells it which mount is ours, and returns when it knows: what it does not know yet when the daemon is killed, or when
-    /// somebody detaches the mount, it could not end.
+    /// Tells it which mount is ours, and returns when it knows: it could not end the connection of a mount that it does
+    /// not know yet when the daemon is killed, or when the mount is detached by hand.
     pub fn mounted(&self, mount: &Mount) -> io::Result<()> {
         let id = mount.id();
         let line = format!("mounted {} {} {}\n", id.id, id.unique.unwrap_or(0), u8::from(mount.by_helper()));
@@ -108,18 +110,18 @@ impl Unmounter {
         let _ = waitpid(self.process, None);
     }
 
-    /// Its process, for those who look after processes.
+    /// Its process.
     pub fn process(&self) -> Pid {
         self.process
     }
 
-    /// Asks the child; if somebody killed it, does the work here, with whatever privilege is left.
+    /// Asks the child; if it was killed, does the work here, with the privileges that are left.
     fn request(&self, line: &str, here: fn(&Mount) -> io::Result<Unmount>) -> Outcome {
         let mut socket = self.socket.lock();
         if let Some(stream) = socket.as_mut() {
             match ask(stream, line) {
                 Ok(outcome) => return outcome,
-                // Its answer may still come, and would be taken for the next request's.
+                // A late answer would be taken for that of the next request.
                 Err(_) => *socket = None,
             }
         }
@@ -162,7 +164,7 @@ fn outcome(result: io::Result<Unmount>) -> Outcome {
     }
 }
 
-/// The child's life.
+/// The child's work, until the daemon has ended.
 fn child(socket: UnixStream, place: &Place, daemon: Pid) {
     let Ok((socket, death)) = alone(socket, daemon) else { return };
     let mut lines = BufReader::new(socket);
@@ -170,7 +172,8 @@ fn child(socket: UnixStream, place: &Place, daemon: Pid) {
     let mut line = String::new();
     loop {
         if lines.buffer().is_empty() && died(lines.get_ref(), death.as_ref()) {
-            // Without the right to do it, and where it has ended already, there is nothing else to be done.
+            // It fails without the right to do it, and for a connection that has ended; there is nothing else to do
+            // then.
             let _ = mount.as_ref().and_then(Mount::connection).map(Connection::abort);
             break;
         }
@@ -200,7 +203,7 @@ fn child(socket: UnixStream, place: &Place, daemon: Pid) {
     };
 }
 
-/// Waits for a word of the daemon, or for its death: true.
+/// Waits for a line of the daemon, or for its death: then it returns true.
 fn died(socket: &UnixStream, death: Option<&SignalFd>) -> bool {
     let mut fds = vec![PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     fds.extend(death.map(|death| PollFd::new(death.as_fd(), PollFlags::POLLIN)));
@@ -217,9 +220,9 @@ fn words_of(answer: &Outcome) -> String {
     }
 }
 
-/// Lets go of all that the child has inherited: descriptors, terminal, directory, signals. Whoever sends SIGTERM to
-/// the whole group, as a terminal or systemd does, means the daemon. Returns what becomes readable when the daemon dies,
-/// where the kernel offers that; the end of the socket says it too, as a rule.
+/// Lets go of all that the child has inherited: descriptors, terminal, directory, signals. A SIGTERM to the whole
+/// group, as a terminal or systemd sends it, is meant for the daemon. Returns a descriptor that becomes readable when
+/// the daemon dies, if the kernel offers that; the end of the socket says it too, as a rule.
 fn alone(socket: UnixStream, daemon: Pid) -> io::Result<(UnixStream, Option<SignalFd>)> {
     SigSet::all().thread_block()?;
     std::env::set_current_dir("/")?;
@@ -228,20 +231,20 @@ fn alone(socket: UnixStream, daemon: Pid) -> io::Result<(UnixStream, Option<Sign
     let keep = socket.as_raw_fd() as libc::c_uint;
     close_range(3, keep - 1);
     close_range(keep + 1, libc::c_uint::MAX);
-    // A user's unmounter runs fusermount3, whose setuid bit this would take away.
+    // The unmounter of an ordinary user runs fusermount3, whose setuid bit would not work after this.
     if nix::unistd::geteuid().is_root() {
         let _ = privilege::drop_to_unmounting();
     }
     // A name of its own for ps, and for the line that says which processes keep the mount busy.
     let _ = prctl::set_name(c"aoefs-unmount");
-    // After privileges were dropped, which forgets it.
+    // After privileges were dropped: the kernel forgets the wish for a signal then.
     let mut only = SigSet::empty();
     only.add(DEATH);
     let death = prctl::set_pdeathsig(DEATH)
         .and_then(|()| SignalFd::with_flags(&only, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
         .ok();
     if getppid() != daemon {
-        // It died before the kernel was asked, and its socket has ended.
+        // The daemon died before the kernel was asked, and its socket has ended.
         return Ok((socket, None));
     }
     Ok((socket, death))

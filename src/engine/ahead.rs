@@ -302,8 +302,8 @@ impl Ahead {
 
     /// The fetches that these bytes wait for.
     pub fn fetches(&self, stream: Stream, bytes: &Range<u64>) -> impl Iterator<Item = ReqId> {
-        let of = move |p: &&Piece| p.stream == stream && p.overlaps(bytes);
-        self.pieces.iter().filter(of).filter_map(|p| match p.state {
+        let wanted = move |p: &&Piece| p.stream == stream && p.overlaps(bytes);
+        self.pieces.iter().filter(wanted).filter_map(|p| match p.state {
             State::Coming(req) => Some(req),
             State::Here(..) => None,
         })
@@ -312,6 +312,11 @@ impl Ahead {
     /// Read `req` waits until these bytes are here, or will not come.
     pub fn wait(&mut self, req: ReqId, stream: Stream, bytes: &Range<u64>) {
         self.waiters.push(Waiter { req, stream, start: bytes.start, end: bytes.end });
+    }
+
+    /// Does this read wait for what is being fetched?
+    pub fn is_waiting(&self, req: ReqId) -> bool {
+        self.waiters.iter().any(|w| w.req == req)
     }
 
     /// The read waits no more.

@@ -9,6 +9,7 @@
 //! out after it has let go of whatever protects the device.
 
 mod ahead;
+mod check;
 mod command;
 mod flush;
 mod growth;

@@ -7,7 +7,7 @@
 //! before those that only announced themselves, and has room of its own in the table. A MAC that answers nothing keeps no other
 //! away from its address: the next one that spoke for it is asked.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::device::Birth;
@@ -31,9 +31,9 @@ const MORE_MAX: usize = 8;
 const FORGET: Duration = Duration::from_secs(60);
 /// How long a broadcast query's tag is good: rediscovery is every 30 s.
 const QUERY_LIFE: Duration = Duration::from_secs(10);
-/// The first distance between two copies of a question; it doubles.
+/// The first distance between two attempts of a question; it doubles.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
-/// Copies of a question before the candidate is left alone until it speaks again.
+/// Attempts of a question before the candidate is left alone until it speaks again.
 const ATTEMPTS: u32 = 5;
 
 /// A target that has shown who it is.
@@ -68,7 +68,7 @@ struct Candidate {
     stage: Stage,
     /// It answered a question of ours; otherwise it only announced itself.
     answered: bool,
-    /// The tags of this stage's copies; the answer to any is good.
+    /// The tags of this stage's attempts; the answer to any is good.
     tags: Vec<Tag>,
     asked: u32,
     due: Time,
@@ -133,7 +133,7 @@ pub struct Discovery {
     announced: usize,
     /// Those that wait for their turn to be asked and those that are being asked, by netlink: so that what happens to one
     /// costs the same however many there are.
-    turns: HashMap<NetId, Turns>,
+    turns: BTreeMap<NetId, Turns>,
     queries: VecDeque<(Tag, NetId, Time)>,
     space: TagSpace,
     counter: u32,
@@ -155,7 +155,7 @@ impl Discovery {
         Discovery {
             candidates: HashMap::new(),
             announced: 0,
-            turns: HashMap::new(),
+            turns: BTreeMap::new(),
             queries: VecDeque::new(),
             space,
             counter: seed,

@@ -1,7 +1,7 @@
-//! Frames in flight: what was sent, under which tags, and what became of each copy.
+//! Frames in flight: what was sent, under which tags, and what became of each attempt.
 //!
-//! Every transmission has a tag of its own. The copies of one frame share a record; the first answer completes it.
-//! Copies that are still unanswered then become *strays*: known by their tag for a while, so that a late answer is
+//! Every transmission has a tag of its own. The attempts of one frame share a record; the first answer completes it.
+//! Attempts that are still unanswered then become *strays*: known by their tag for a while, so that a late answer is
 //! counted, teaches the round-trip time, and can end the quarantine of the write it belongs to.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,8 +18,8 @@ use super::stats::Op;
 use super::time::Time;
 use crate::wire::{Sector, Tag};
 
-/// Copies that a frame remembers, the newest ones. With the timeout doubling, six cover more than ten seconds.
-const COPIES: usize = 6;
+/// Attempts that a frame remembers, the newest ones. With the timeout doubling, six cover more than ten seconds.
+const REMEMBERED: usize = 6;
 /// Tags that left so lately that one which is known no more was answered, not forged: no network keeps an answer for longer.
 /// One in 512 of all, so that a stranger's meets them by chance only.
 const LATELY: u32 = 1 << 16;
@@ -79,7 +79,7 @@ impl Work {
         }
     }
 
-    /// Does it change the disk, so that a copy that arrives late does harm?
+    /// Does it change the disk, so that an attempt that arrives late does harm?
     pub fn modifies(self) -> bool {
         matches!(self, Work::Write { .. } | Work::Trim { .. } | Work::Raw { .. })
     }
@@ -113,7 +113,7 @@ impl Work {
 
 /// One transmission of a frame.
 #[derive(Clone, Copy, Debug)]
-pub struct Copy {
+pub struct Attempt {
     /// Its own tag.
     pub tag: Tag,
     /// The path it left by; none if that path is gone.
@@ -135,43 +135,43 @@ pub struct Frame {
     pub at: Sector,
     /// Sectors.
     pub count: u8,
-    /// Copies that expired; the timeout doubles with each.
+    /// Attempts that expired; the timeout doubles with each.
     pub expiries: u8,
     /// How often its sectors were asked for again because of who may have answered.
     pub redone: u8,
-    /// Copies given up before the timer because nothing at all was answered.
+    /// Attempts given up before the timer because nothing at all was answered.
     pub tails: u8,
-    /// When the flying copy expires.
+    /// When the flying attempt expires.
     pub due: Time,
     /// Waits in a lane to be sent again.
     pub queued: bool,
-    copies: [Option<Copy>; COPIES],
-    /// Older copies that are no longer tracked.
+    attempts: [Option<Attempt>; REMEMBERED],
+    /// Older attempts that are no longer tracked.
     forgotten: bool,
 }
 
 impl Frame {
-    /// Every remembered copy.
-    pub fn copies(&self) -> impl Iterator<Item = &Copy> {
-        self.copies.iter().flatten()
+    /// Every remembered attempt.
+    pub fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().flatten()
     }
 
-    /// The newest copy.
-    pub fn last(&self) -> Option<&Copy> {
-        self.copies().max_by_key(|c| c.sent)
+    /// The newest attempt.
+    pub fn last(&self) -> Option<&Attempt> {
+        self.attempts().max_by_key(|c| c.sent)
     }
 
-    /// The copy that is on its way, as far as we know.
-    pub fn flying(&self) -> Option<&Copy> {
-        self.copies().find(|c| c.flying)
+    /// The attempt that is on its way, as far as we know.
+    pub fn flying(&self) -> Option<&Attempt> {
+        self.attempts().find(|c| c.flying)
     }
 
-    fn flying_mut(&mut self) -> Option<&mut Copy> {
-        self.copies.iter_mut().flatten().find(|c| c.flying)
+    fn flying_mut(&mut self) -> Option<&mut Attempt> {
+        self.attempts.iter_mut().flatten().find(|c| c.flying)
     }
 }
 
-/// An unanswered copy of a frame that is complete or given up.
+/// An unanswered attempt of a frame that is complete or given up.
 #[derive(Clone, Copy, Debug)]
 pub struct Stray {
     /// The path it left by.
@@ -241,9 +241,9 @@ type TagMap<V> = HashMap<u32, V, BuildHasherDefault<TagHasher>>;
 /// What an answer belongs to.
 #[derive(Clone, Copy, Debug)]
 pub enum Owner {
-    /// A frame that waits for it, and the copy.
-    Frame(FrameId, Copy),
-    /// A copy that nobody waits for any more.
+    /// A frame that waits for it, and the attempt.
+    Frame(FrameId, Attempt),
+    /// An attempt that nobody waits for any more.
     Stray(Stray),
 }
 
@@ -304,7 +304,7 @@ impl Flight {
             tails: 0,
             due: Time::NEVER,
             queued: false,
-            copies: [None; COPIES],
+            attempts: [None; REMEMBERED],
             forgotten: false,
         };
         FrameId(self.frames.insert(frame) as u32)
@@ -320,28 +320,28 @@ impl Flight {
         }
     }
 
-    /// Notes that a copy leaves now; the caller has settled an earlier flying copy. Returns its tag.
+    /// Notes that an attempt leaves now; the caller has settled an earlier flying attempt. Returns its tag.
     pub fn depart(&mut self, id: FrameId, path: PathId, place: Place, now: Time, due: Time) -> Option<Tag> {
         self.frames.get(id.0 as usize)?;
         let tag = self.fresh_tag();
-        let copy = Copy { tag, path: Some(path), place, sent: now, flying: true };
+        let attempt = Attempt { tag, path: Some(path), place, sent: now, flying: true };
         let frame = &mut self.frames[id.0 as usize];
-        debug_assert!(frame.flying().is_none(), "at most one copy flies");
+        debug_assert!(frame.flying().is_none(), "at most one attempt flies");
         frame.due = due;
         frame.queued = false;
-        let free = match frame.copies.iter().position(Option::is_none) {
+        let free = match frame.attempts.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
                 frame.forgotten = true;
-                let oldest = frame.copies.iter().enumerate().min_by_key(|(_, c)| c.map(|c| c.sent));
+                let oldest = frame.attempts.iter().enumerate().min_by_key(|(_, c)| c.map(|c| c.sent));
                 let oldest = oldest.map_or(0, |(i, _)| i);
-                if let Some(old) = frame.copies[oldest] {
+                if let Some(old) = frame.attempts[oldest] {
                     self.tags.remove(&old.tag.0);
                 }
                 oldest
             }
         };
-        frame.copies[free] = Some(copy);
+        frame.attempts[free] = Some(attempt);
         self.tags.insert(tag.0, id);
         Some(tag)
     }
@@ -349,8 +349,8 @@ impl Flight {
     /// Whose answer carries `tag`?
     pub fn owner(&self, tag: Tag) -> Option<Owner> {
         if let Some(&id) = self.tags.get(&tag.0) {
-            let copy = self.get(id)?.copies().find(|c| c.tag == tag)?;
-            return Some(Owner::Frame(id, *copy));
+            let attempt = self.get(id)?.attempts().find(|c| c.tag == tag)?;
+            return Some(Owner::Frame(id, *attempt));
         }
         self.strays.get(&tag.0).map(|s| Owner::Stray(*s))
     }
@@ -361,11 +361,11 @@ impl Flight {
         self.space.contains(tag) && self.space.age(tag, self.counter) < left
     }
 
-    /// The flying copy is given up; its answer would still be welcome. Returns the copy as it was.
-    pub fn ground(&mut self, id: FrameId) -> Option<Copy> {
-        let copy = self.get_mut(id)?.flying_mut()?;
-        let was = *copy;
-        copy.flying = false;
+    /// The flying attempt is given up; its answer would still be welcome. Returns the attempt as it was.
+    pub fn ground(&mut self, id: FrameId) -> Option<Attempt> {
+        let attempt = self.get_mut(id)?.flying_mut()?;
+        let was = *attempt;
+        attempt.flying = false;
         Some(was)
     }
 
@@ -374,24 +374,24 @@ impl Flight {
         self.strays.remove(&tag.0);
     }
 
-    /// Copies of this frame that could still arrive, `answered` aside: how many, and whether there are more than that.
+    /// Attempts of this frame that could still arrive, `answered` aside: how many, and whether there are more than that.
     pub fn unanswered(&self, id: FrameId, answered: Option<Tag>) -> (u32, bool) {
         let Some(frame) = self.get(id) else { return (0, false) };
-        let known = frame.copies().filter(|c| Some(c.tag) != answered).count() as u32;
+        let known = frame.attempts().filter(|c| Some(c.tag) != answered).count() as u32;
         (known, frame.forgotten)
     }
 
-    /// Ends a frame. Its copies other than `answered` become strays, bound to `quarantine`.
+    /// Ends a frame. Its attempts other than `answered` become strays, bound to `quarantine`.
     pub fn settle(&mut self, id: FrameId, answered: Option<Tag>, quarantine: Option<LockId>, now: Time) {
         let Some(frame) = self.frames.try_remove(id.0 as usize) else { return };
-        for copy in frame.copies() {
-            self.tags.remove(&copy.tag.0);
-            if Some(copy.tag) == answered {
+        for attempt in frame.attempts() {
+            self.tags.remove(&attempt.tag.0);
+            if Some(attempt.tag) == answered {
                 continue;
             }
-            let Copy { path, sent, place, .. } = *copy;
-            self.strays.insert(copy.tag.0, Stray { path, sent, place, quarantine });
-            self.stray_order.push_back((now + STRAY_LIFE, copy.tag.0));
+            let Attempt { path, sent, place, .. } = *attempt;
+            self.strays.insert(attempt.tag.0, Stray { path, sent, place, quarantine });
+            self.stray_order.push_back((now + STRAY_LIFE, attempt.tag.0));
         }
         while let Some(&(until, tag)) = self.stray_order.front() {
             if until > now && self.stray_order.len() <= STRAYS_MAX {
@@ -402,12 +402,24 @@ impl Flight {
         }
     }
 
-    /// A path is gone: no copy may refer to its place any more.
+    /// Panics if the tags are not those of the attempts that are remembered.
+    pub fn check(&self) {
+        let mut attempts = 0;
+        for (id, attempt) in self.iter().flat_map(|(id, f)| f.attempts().map(move |c| (id, c))) {
+            assert_eq!(self.tags.get(&attempt.tag.0), Some(&id), "whose tag is that of {attempt:?}?");
+            assert!(!self.strays.contains_key(&attempt.tag.0), "{attempt:?} is a stray as well");
+            attempts += 1;
+        }
+        assert_eq!(self.tags.len(), attempts, "tags of attempts that are not remembered");
+        assert!(self.strays.len() <= self.stray_order.len(), "a stray that is never forgotten");
+    }
+
+    /// A path is gone: no attempt may refer to its place any more.
     pub fn forget_path(&mut self, path: PathId) {
         for (_, frame) in &mut self.frames {
-            for copy in frame.copies.iter_mut().flatten().filter(|c| c.path == Some(path)) {
-                copy.path = None;
-                copy.place = Place::Outside;
+            for attempt in frame.attempts.iter_mut().flatten().filter(|c| c.path == Some(path)) {
+                attempt.path = None;
+                attempt.place = Place::Outside;
             }
         }
         for stray in self.strays.values_mut().filter(|s| s.path == Some(path)) {
@@ -435,8 +447,8 @@ mod tests {
             seen.push(tag);
         }
         assert!(matches!(f.owner(seen[19]), Some(Owner::Frame(..))));
-        assert!(f.owner(seen[0]).is_none(), "only the newest copies are tracked");
-        assert_eq!(f.unanswered(id, None), (COPIES as u32, true));
+        assert!(f.owner(seen[0]).is_none(), "only the newest attempts are tracked");
+        assert_eq!(f.unanswered(id, None), (REMEMBERED as u32, true));
         f.settle(id, Some(seen[19]), None, Time(100));
         assert!(f.owner(seen[19]).is_none());
         assert!(matches!(f.owner(seen[18]), Some(Owner::Stray(_))));

@@ -14,7 +14,7 @@ pub struct NetId(pub u16);
 pub struct PathId(pub(super) u8);
 
 /// A frame's place in its flight.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FrameId(pub(super) u32);
 
 /// A request's place in its device.

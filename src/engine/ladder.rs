@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::limits::PLAIN;
 use super::time::Time;
 
-/// Copies lost in a row before their size is doubted.
+/// Attempts lost in a row before their size is doubted.
 const LOST: u32 = 8;
-/// Copies of one frame that expired: as telling as [`LOST`] different ones, and with few frames outstanding much sooner there.
+/// Attempts of one frame that expired: as telling as [`LOST`] different ones, and with few frames outstanding much sooner there.
 pub const SAME: u8 = 4;
 /// Smaller frames that must have passed meanwhile: without them the whole path is silent, not its large frames.
 const PASSED: u32 = 3;
@@ -23,7 +23,7 @@ const CLIMB_LAST: Duration = Duration::from_secs(40);
 #[derive(Clone, Debug)]
 pub struct Ladder {
     cap: u8,
-    /// Copies lost in a row, and the smallest of them in sectors.
+    /// Attempts lost in a row, and the smallest of them in sectors.
     lost: u32,
     lost_size: u8,
     /// Smaller frames that passed since the first of them.
@@ -85,7 +85,7 @@ impl Ladder {
         }
     }
 
-    /// A copy of `sectors` was lost; `expiries` copies of that frame expired so far. True if the size steps down by this.
+    /// An attempt of `sectors` was lost; `expiries` attempts of that frame expired so far. True if the size steps down by this.
     pub fn lost(&mut self, sectors: u8, expiries: u8, now: Time) -> bool {
         if sectors <= 1 || sectors > self.cap {
             return false;
@@ -102,7 +102,7 @@ impl Ladder {
     }
 
     /// Large frames are being lost and nothing says yet whether small ones pass: worth asking, but not together with
-    /// every copy that is sent again. A target with one buffer would lose one of the two each time.
+    /// every attempt that is sent again. A target with one buffer would lose one of the two each time.
     pub fn doubtful(&self) -> bool {
         self.lost >= LOST / 4 && self.lost.is_multiple_of(2) && self.passed < PASSED
     }

@@ -14,7 +14,7 @@ use super::ids::{FrameId, ReqId};
 const STREAK: u32 = 16;
 
 /// A request or a frame knows in which lane it waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Lane {
     /// What changes nothing.
     Reads,
@@ -106,6 +106,25 @@ impl Lanes {
     /// The first request of the lane is not there any more.
     pub fn pop_request(&mut self, lane: Lane) {
         self.queue(lane).ready.pop_front();
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Lane, &Queue)> {
+        [Lane::Reads, Lane::Writes, Lane::Behind].into_iter().zip(&self.queues)
+    }
+
+    /// Every frame that a lane names.
+    pub fn frames(&self) -> impl Iterator<Item = (Lane, FrameId)> {
+        self.all().flat_map(|(lane, queue)| queue.again.iter().map(move |id| (lane, *id)))
+    }
+
+    /// Every request that a lane names.
+    pub fn requests(&self) -> impl Iterator<Item = (Lane, ReqId)> {
+        self.all().flat_map(|(lane, queue)| queue.ready.iter().map(move |id| (lane, *id)))
+    }
+
+    /// Does the frame wait aside?
+    pub fn is_parked(&self, frame: FrameId) -> bool {
+        self.parked.contains(&frame)
     }
 
     /// A frame of the first request was issued, or was to be; `over`: the request has no more of them.

@@ -1,9 +1,9 @@
 //! Who may write where: range locks over sectors, first come first served among overlaps, and the ranges that a
-//! stale copy of an older write could still reach.
+//! stale attempt of an older write could still reach.
 //!
 //! A write takes its range whole and at once. An entry waits for every earlier entry that overlaps it, granted or not, so
-//! nobody starves. A *quarantine* is a range whose write is answered or given up while copies of it may still be
-//! on their way: newer writes wait until every copy was answered or the time in which it could arrive has passed.
+//! nobody starves. A *quarantine* is a range whose write is answered or given up while attempts of it may still be
+//! on their way: newer writes wait until every attempt was answered or the time in which it could arrive has passed.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use super::time::Time;
 /// Ranges that may be in quarantine at once, unless the owner says otherwise. At so many, a new range that touches one is added
 /// to it, and the owner sends no write a second time, so that few more come ([`Locks::full`]); at twice as many it sends no
 /// write at all ([`Locks::crowded`]). So memory is bounded by twice as many and by the frames that are in flight, no sector is
-/// held back that no copy can reach, and writes elsewhere do not notice unless everything fails at once.
+/// held back that no attempt can reach, and writes elsewhere do not notice unless everything fails at once.
 pub const QUARANTINES_MAX: usize = 4096;
 
 /// Where the sectors of a disk end: 48 bits address them. Beyond lie the places of what a target keeps besides: its config string, its
@@ -40,8 +40,8 @@ enum Kind {
     Read,
     /// A flush: waits for every earlier write, nobody waits for it.
     Barrier,
-    /// Copies of a finished write may still arrive.
-    Quarantine { copies: u32, until: Time },
+    /// Attempts of a finished write may still arrive.
+    Quarantine { attempts: u32, until: Time },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -202,16 +202,16 @@ impl Locks {
         self.granted.pop()
     }
 
-    /// Holds new writes back from `[start, end)` until `copies` answers came in (see [`Locks::copy_settled`]) or `until`
+    /// Holds new writes back from `[start, end)` until `attempts` answers came in (see [`Locks::attempt_settled`]) or `until`
     /// has passed. Writes that hold their lock already are not touched: the caller's own is one of them.
-    pub fn quarantine(&mut self, start: u64, end: u64, copies: u32, until: Time) -> LockId {
+    pub fn quarantine(&mut self, start: u64, end: u64, attempts: u32, until: Time) -> LockId {
         let near = |e: &Entry| e.is_quarantine() && e.start <= end && start <= e.end;
         if self.full()
             && let Some(at) = self.entries.iter().position(near)
         {
             return self.widen(at, start, end, until);
         }
-        let (id, _) = self.take(start, end, Kind::Quarantine { copies, until }, usize::MAX);
+        let (id, _) = self.take(start, end, Kind::Quarantine { attempts, until }, usize::MAX);
         self.quarantines += 1;
         let Some(new) = self.entries.back().copied() else { return id };
         for e in &mut self.entries {
@@ -228,8 +228,8 @@ impl Locks {
         let wide = &mut self.entries[at];
         (wide.start, wide.end) = (start.min(was.start), end.max(was.end));
         if let Kind::Quarantine { until: before, .. } = was.kind {
-            // Never to be ended by counting: it stands for copies of several writes now.
-            wide.kind = Kind::Quarantine { copies: u32::MAX, until: until.max(before) };
+            // Never to be ended by counting: it stands for attempts of several writes now.
+            wide.kind = Kind::Quarantine { attempts: u32::MAX, until: until.max(before) };
         }
         let is = *wide;
         for e in &mut self.entries {
@@ -240,15 +240,15 @@ impl Locks {
         is.id
     }
 
-    /// One copy of a quarantined write was answered.
-    pub fn copy_settled(&mut self, id: LockId) {
+    /// One attempt of a quarantined write was answered.
+    pub fn attempt_settled(&mut self, id: LockId) {
         let Ok(index) = self.entries.binary_search_by_key(&id.0, |e| e.id.0) else { return };
-        let Kind::Quarantine { copies, .. } = &mut self.entries[index].kind else { return };
-        if *copies == u32::MAX {
+        let Kind::Quarantine { attempts, .. } = &mut self.entries[index].kind else { return };
+        if *attempts == u32::MAX {
             return;
         }
-        *copies -= 1;
-        if *copies == 0 {
+        *attempts -= 1;
+        if *attempts == 0 {
             self.release(id);
         }
     }
@@ -277,6 +277,30 @@ impl Locks {
             return Time::NEVER;
         }
         if self.is_awaited() { first } else { last }
+    }
+
+    /// Is this lock there, and does it wait for none?
+    pub fn is_granted(&self, id: LockId) -> bool {
+        let found = self.entries.binary_search_by_key(&id.0, |e| e.id.0);
+        found.is_ok_and(|index| self.entries[index].blockers == 0)
+    }
+
+    /// Panics if what is counted is not what is there.
+    pub fn check(&self) {
+        assert!(self.entries.iter().is_sorted_by_key(|e| e.id.0), "locks are not in the order of their ids");
+        let waiting = self.entries.iter().filter(|e| e.blockers > 0).count();
+        let quarantines = self.entries.iter().filter(|e| e.is_quarantine()).count();
+        assert_eq!(
+            (self.waiting, self.quarantines),
+            (waiting, quarantines),
+            "waiting locks, and quarantines"
+        );
+        for (index, e) in self.entries.iter().enumerate().filter(|(_, e)| e.blockers > 0) {
+            let earlier = self.entries.iter().take(index).filter(|other| other.blocks(e)).count();
+            let later =
+                self.entries.iter().skip(index + 1).filter(|q| q.is_quarantine() && q.blocks(e)).count();
+            assert_eq!(e.blockers as usize, earlier + later, "what {e:?} waits for");
+        }
     }
 
     /// May somebody wait for the end of a quarantine? Where there is no room for more, even without a lock.
@@ -348,7 +372,7 @@ mod tests {
         assert_eq!(
             l.read(0, 8, 3),
             None,
-            "a stale copy must not change what is written, but may be read over"
+            "a stale attempt must not change what is written, but may be read over"
         );
         r.into_iter().chain([b]).for_each(|id| l.release(id));
         assert_eq!(l.held(), 0);
@@ -362,10 +386,10 @@ mod tests {
         assert!(!ok);
         let q = l.quarantine(0, 8, 2, Time(1000));
         l.release(a);
-        assert_eq!(l.next_granted(), None, "a copy of a may still arrive");
-        l.copy_settled(q);
+        assert_eq!(l.next_granted(), None, "an attempt of a may still arrive");
+        l.attempt_settled(q);
         assert_eq!(l.next_granted(), None);
-        l.copy_settled(q);
+        l.attempt_settled(q);
         assert_eq!(l.next_granted(), Some((b, 0)));
         l.release(b);
         l.quarantine(0, 8, 1, Time(2000));
@@ -410,9 +434,9 @@ mod tests {
     fn a_full_table_grants_nobody() {
         let mut l = full_table(4);
         let (w, ok) = l.write(0, 1, 7);
-        assert!(!ok, "a copy may reach sector 0");
+        assert!(!ok, "an attempt may reach sector 0");
         let (other, ok) = l.write(500, 501, 8);
-        assert!(ok, "no copy can reach that one");
+        assert!(ok, "no attempt can reach that one");
         let (late, ok) = l.write(4, 5, 9);
         assert!(ok);
         // Unrelated, and adjacent, and the same again.
@@ -436,7 +460,7 @@ mod tests {
         let (a, _) = l.write(1, 2, 0);
         let (b, ok) = l.write(1, 2, 1);
         assert!(!ok);
-        // A copy of a is left over: its range is added to that of sector 0.
+        // An attempt of a is left over: its range is added to that of sector 0.
         l.quarantine(1, 2, 1, Time(30));
         l.release(a);
         assert_eq!(l.next_granted(), None);

@@ -187,9 +187,9 @@ mod tests {
         let ids = ["p1", "p2", "p3"].map(|name| p.named(name).unwrap().id);
         // p1 stays, p2 is gone, p3 moved, p4 is new.
         let next = [entry("p1", 8, 16), entry("p3", 40, 50), entry("p4", 50, 60)];
-        let used = |of: PartId| move |id: PartId| id == of;
-        for (of, name) in [(ids[1], "p2"), (ids[2], "p3")] {
-            assert_eq!(p.follow(&next, 100, used(of)), Err((name.into(), PartError::Busy)));
+        let used = |used: PartId| move |id: PartId| id == used;
+        for (id, name) in [(ids[1], "p2"), (ids[2], "p3")] {
+            assert_eq!(p.follow(&next, 100, used(id)), Err((name.into(), PartError::Busy)));
         }
         assert_eq!(p.iter().count(), 4, "all or nothing");
         p.follow(&next, 100, used(ids[0])).unwrap();

@@ -1,6 +1,6 @@
 //! One way to a target: a local netlink and one of the target's MACs, with everything that is learnt about it.
 //!
-//! A path knows the order in which its copies left. An answer to a younger copy says that the older ones are
+//! A path knows the order in which its attempts left. An answer to a younger attempt says that the older ones are
 //! probably lost, long before a timer would (reordering is allowed three places).
 
 use std::collections::VecDeque;
@@ -15,17 +15,17 @@ use super::time::Time;
 use super::window::Window;
 use crate::wire::{Mac, Unusable};
 
-/// Younger copies of the same path that must be answered before an older one counts as overtaken (TCP's three).
+/// Younger attempts of the same path that must be answered before an older one counts as overtaken (TCP's three).
 const OVERTAKEN: u32 = 3;
-/// How much later still a copy must be that fewer have overtaken: with few frames outstanding there are no three.
+/// How much later still an attempt must be that fewer have overtaken: with few frames outstanding there are no three.
 const FEW: Duration = Duration::from_micros(500);
-/// How much later than the mean round trip an overtaken copy must be, in quarters of it, at first and at most. Threads of our
+/// How much later than the mean round trip an overtaken attempt must be, in quarters of it, at first and at most. Threads of our
 /// own that send at the same time reorder, and so do targets; four round trips are still far less than a timeout.
 const TOLERANCE_FIRST: u32 = 1;
 const TOLERANCE_LAST: u32 = 12;
 /// Losses by overtaking, none of them wrong, after which the tolerance shrinks again (RFC 8985's persistence).
 const JUDGED_WELL: u32 = 16;
-/// How much longer than two round trips and four deviations nothing may be answered before one copy is sent again, and how
+/// How much longer than two round trips and four deviations nothing may be answered before one attempt is sent again, and how
 /// often it is, each time after twice as long. The sweeper wakes this often while frames fly, so it is so short only
 /// for a while after a loss.
 const TAIL: Duration = Duration::from_millis(1);
@@ -55,26 +55,26 @@ pub enum Trust {
 /// Counters of one path since it was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathStats {
-    /// Frames sent, every copy counted.
+    /// Frames sent, every attempt counted.
     pub sent: u64,
     /// Valid answers received over it.
     pub answered: u64,
-    /// Copies sent because an earlier copy was lost or late.
+    /// Attempts sent because an earlier attempt was lost or late.
     pub resent: u64,
-    /// Copies declared lost because younger ones were answered first.
+    /// Attempts declared lost because younger ones were answered first.
     pub overtaken: u64,
-    /// Copies declared lost by the timer.
+    /// Attempts declared lost by the timer.
     pub expired: u64,
-    /// Answers to copies that had been given up.
+    /// Answers to attempts that had been given up.
     pub late: u64,
     /// Bytes of data read and written over it.
     pub bytes: u64,
-    /// Round trips of frames that read, wrote and flushed, in the order of `Op::ALL`: from the departure of a copy to
+    /// Round trips of frames that read, wrote and flushed, in the order of `Op::ALL`: from the departure of an attempt to
     /// the first answer to it. A request's latency also has the waiting here; the difference is the queue.
     pub trips: [Histogram; 3],
 }
 
-/// How a copy counts in its path.
+/// How an attempt counts in its path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// Outside the window.
@@ -139,14 +139,14 @@ pub struct Path {
     order: VecDeque<Sent>,
     first: u64,
     younger_answers: u32,
-    /// How often a frame expired here, the one that did most, since one was answered.
-    in_vain: u8,
-    /// Copies sent again because nothing came, since something did, and when the last one was.
+    /// How often the frame that expired most often here did so, since any was answered.
+    worst_expiries: u8,
+    /// Attempts sent again because nothing came, since something did, and when the last one was.
     tails: u8,
     tailed_at: Time,
-    /// When a copy was lost here last.
+    /// When an attempt was lost here last.
     lost_at: Option<Time>,
-    /// How much later than the mean an overtaken copy may be, in quarters of the mean; what proved wrong raises it.
+    /// How much later than the mean an overtaken attempt may be, in quarters of the mean; what proved wrong raises it.
     tolerance: u32,
     /// Losses by overtaking since the tolerance proved too small.
     well_judged: u32,
@@ -177,7 +177,7 @@ impl Path {
             order: VecDeque::new(),
             first: 0,
             younger_answers: 0,
-            in_vain: 0,
+            worst_expiries: 0,
             tails: 0,
             tailed_at: Time::default(),
             lost_at: None,
@@ -201,12 +201,12 @@ impl Path {
         self.most_sectors(settings).min(self.ladder.cap()).max(1)
     }
 
-    /// The sequence number that the next copy will get.
+    /// The sequence number that the next attempt will get.
     pub fn next_seq(&self) -> u64 {
         self.first + self.order.len() as u64
     }
 
-    /// A copy that counts against the window leaves now, in order unless it is slow by nature.
+    /// An attempt that counts against the window leaves now, in order unless it is slow by nature.
     pub fn depart(&mut self, frame: FrameId, ordered: bool, now: Time) -> Place {
         self.window.sent();
         if !ordered {
@@ -217,7 +217,20 @@ impl Path {
         Place::Ordered(seq)
     }
 
-    /// True if the copy held a place in the window until now.
+    /// Does the attempt of this frame that flies hold this place here? Outside the window there is none to hold.
+    pub fn holds(&self, place: Place, frame: FrameId) -> bool {
+        let Place::Ordered(seq) = place else { return true };
+        let index = seq.checked_sub(self.first).map(|index| index as usize);
+        let sent = index.and_then(|index| self.order.get(index));
+        sent.is_some_and(|sent| sent.frame == frame && sent.fate == Fate::Flying)
+    }
+
+    /// Attempts that fly in the order of departures.
+    pub fn flying(&self) -> usize {
+        self.order.iter().filter(|sent| sent.fate == Fate::Flying).count()
+    }
+
+    /// True if the attempt held a place in the window until now.
     fn settle(&mut self, place: Place, fate: Fate) -> bool {
         let seq = match place {
             Place::Outside => return false,
@@ -249,44 +262,44 @@ impl Path {
         }
     }
 
-    /// The flying copy at `place` was answered; `limit` is what the target's buffers allow.
+    /// The flying attempt at `place` was answered; `limit` is what the target's buffers allow.
     pub fn arrive(&mut self, place: Place, limit: u32) {
         // Not whatever it says: a target that answers IDENTIFY and no reads would be asked for its tail for ever.
         if place != Place::Outside {
             self.tails = 0;
-            self.in_vain = 0;
+            self.worst_expiries = 0;
         }
         if self.settle(place, Fate::Answered) {
             self.window.answered(limit);
         }
     }
 
-    /// How long a copy of a frame that expired so often may stay unanswered. While no frame is answered, none begins with the shortest
-    /// timeout: cut in pieces, or one after the other, they would be more and more copies to a target that answers nothing.
+    /// How long an attempt of a frame that expired so often may stay unanswered. While no frame is answered, none begins with the shortest
+    /// timeout: cut in pieces, or one after the other, they would be more and more attempts to a target that answers nothing.
     pub fn patience(&self, expiries: u8) -> Duration {
-        self.rtt.backed_off(expiries).max(self.rtt.backed_off(self.in_vain).min(HINT_MAX))
+        self.rtt.backed_off(expiries).max(self.rtt.backed_off(self.worst_expiries).min(HINT_MAX))
     }
 
     /// A frame that waits for data or takes it expired here, `expiries` times in all.
-    pub fn in_vain(&mut self, expiries: u8) {
-        self.in_vain = self.in_vain.max(expiries);
+    pub fn unanswered(&mut self, expiries: u8) {
+        self.worst_expiries = self.worst_expiries.max(expiries);
     }
 
     /// The target or the link came back: what it took before means nothing.
     pub fn restart(&mut self) {
         self.rtt.reset();
         self.window.restart();
-        self.in_vain = 0;
+        self.worst_expiries = 0;
     }
 
-    /// The flying copy at `place` no longer matters.
+    /// The flying attempt at `place` no longer matters.
     pub fn cancel(&mut self, place: Place) {
         if self.settle(place, Fate::Settled) {
             self.window.released();
         }
     }
 
-    /// The flying copy at `place` is lost; `early`: as younger answers say, not the timer.
+    /// The flying attempt at `place` is lost; `early`: as younger answers say, not the timer.
     pub fn lose(&mut self, place: Place, early: bool) {
         let next = self.next_seq();
         if self.settle(place, Fate::Settled) {
@@ -295,7 +308,7 @@ impl Path {
         }
     }
 
-    /// When the oldest flying copy counts as overtaken, if any younger one was answered.
+    /// When the oldest flying attempt counts as overtaken, if any younger one was answered.
     pub fn overtaken_at(&self) -> Option<Time> {
         if self.younger_answers == 0 {
             return None;
@@ -310,7 +323,7 @@ impl Path {
     }
 
     /// The oldest flying frame, if younger ones were answered and its answer is overdue. The caller must
-    /// settle its copy before asking again.
+    /// settle its attempt before asking again.
     pub fn overtaken(&self, now: Time) -> Option<FrameId> {
         if self.overtaken_at()? > now {
             return None;
@@ -318,7 +331,7 @@ impl Path {
         self.order.front().map(|oldest| oldest.frame)
     }
 
-    /// When one copy is sent again because nothing at all was answered for longer than it should take: of the last frames
+    /// When one attempt is sent again because nothing at all was answered for longer than it should take: of the last frames
     /// out no younger ones can tell that they are lost, and the timer is a hundred round trips away on a LAN.
     /// `tails`: how often that happened to the oldest frame, which is the one.
     pub fn tail_at(&self, tails: u8) -> Option<Time> {
@@ -345,7 +358,7 @@ impl Path {
         self.order.front().map(|oldest| oldest.frame)
     }
 
-    /// A copy was given up because younger ones were answered.
+    /// An attempt was given up because younger ones were answered.
     pub fn overtook(&mut self, now: Time) {
         self.lost_at = Some(now);
         self.stats.overtaken += 1;
@@ -356,7 +369,7 @@ impl Path {
         }
     }
 
-    /// A copy that had been given up was answered: it was only late, and the window paid for nothing, unless the copy was
+    /// An attempt that had been given up was answered: it was only late, and the window paid for nothing, unless the attempt was
     /// outside of it.
     pub fn late(&mut self, place: Place) {
         self.stats.late += 1;
@@ -379,7 +392,7 @@ impl Path {
         }
     }
 
-    /// A copy expired here. True if the path has now been silent for long enough to move its work elsewhere.
+    /// An attempt expired here. True if the path has now been silent for long enough to move its work elsewhere.
     pub fn expired(&mut self) -> bool {
         self.stats.expired += 1;
         self.silent_expiries += 1;

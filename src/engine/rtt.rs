@@ -1,6 +1,6 @@
 //! Round-trip time of one path and the retransmission timeout that follows from it (RFC 6298 with our bounds).
 //!
-//! Every transmission has a tag of its own, so a sample always belongs to the copy that was answered and
+//! Every transmission has a tag of its own, so a sample always belongs to the attempt that was answered and
 //! Karn's problem does not arise: answers to retransmitted frames teach, too.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ const FIRST: Duration = Duration::from_millis(500);
 /// The least distance of the timeout from the mean. A single-threaded target that syncs its disk is often 10 ms
 /// late; what is really lost is found faster by the answers that overtake it.
 const SLACK: Duration = Duration::from_millis(20);
-/// The most a frame waits between two copies, backed off or not.
+/// The most a frame waits between two attempts, backed off or not.
 pub const RTO_MAX: Duration = Duration::from_secs(8);
 /// What a path took before so much silence says little about it: a storm long past must not make the next lost frame cost
 /// [`RTO_MAX`].
@@ -35,7 +35,7 @@ pub struct Rtt {
 }
 
 impl Rtt {
-    /// Takes the time between a copy's departure and its answer.
+    /// Takes the time between an attempt's departure and its answer.
     pub fn sample(&mut self, now: Time, rtt: Duration) {
         let us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX).min(60_000_000);
         let age = now.since(self.since);
@@ -71,19 +71,19 @@ impl Rtt {
         Duration::from_micros(self.deviation)
     }
 
-    /// The largest round trip of the last minutes: how long a copy may live in this network.
+    /// The largest round trip of the last minutes: how long an attempt may live in this network.
     pub fn largest(&self) -> Duration {
         Duration::from_micros(self.largest.max(self.before))
     }
 
-    /// How long the first copy of a frame may stay unanswered.
+    /// How long the first attempt of a frame may stay unanswered.
     pub fn timeout(&self) -> Duration {
         let Some(mean) = self.smoothed else { return FIRST };
         let slack = Duration::from_micros(4 * self.deviation).max(SLACK);
         (Duration::from_micros(mean) + slack).min(RTO_MAX)
     }
 
-    /// The timeout after `expiries` copies of the same frame went unanswered.
+    /// The timeout after `expiries` attempts of the same frame went unanswered.
     pub fn backed_off(&self, expiries: u8) -> Duration {
         self.timeout().saturating_mul(1 << expiries.min(9)).min(RTO_MAX)
     }
@@ -139,7 +139,7 @@ mod tests {
         assert!(rtt.timeout() > Duration::from_secs(2), "ten seconds are no age");
         rtt.sample(Time(1) + 2 * FRESH, quick);
         assert_eq!(rtt.timeout(), quick + SLACK);
-        assert_eq!(rtt.largest(), Duration::from_secs(3), "old copies may live on");
+        assert_eq!(rtt.largest(), Duration::from_secs(3), "old attempts may live on");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::limits::{DEADLINE, FRAMES_MAX, PLAIN};
-use crate::wire::{sectors_per_frame, whole_blocks};
+use crate::wire::{most_sectors, sectors_per_frame, whole_blocks};
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +46,7 @@ impl Settings {
 
     /// Sectors in the largest frame over a netlink of MTU `mtu` to a target that advertises `advertised` sectors.
     pub fn sectors(&self, mtu: usize, advertised: u8) -> u8 {
-        let advertised = match advertised {
-            // Old targets advertise nothing and take two.
-            0 => PLAIN,
-            n => whole_blocks(n),
-        };
-        let mut n = sectors_per_frame(self.mtu(mtu)).min(advertised);
+        let mut n = sectors_per_frame(self.mtu(mtu)).min(whole_blocks(most_sectors(advertised)));
         if let Some(cap) = self.maxbno {
             n = n.min(cap);
         }

@@ -86,13 +86,13 @@ pub struct OpStats {
 pub struct Stats {
     /// Requests by kind, in the order of [`Op::ALL`].
     pub ops: [OpStats; 4],
-    /// Answers to frames that had been answered already, by another copy's answer or by the same one.
+    /// Answers to frames that had been answered already, by another attempt's answer or by the same one.
     pub duplicates: u64,
     /// Answers with a tag that we do not know: another initiator's on the same MAC, very late, or forged.
     pub unexpected: u64,
     /// Answers that did not fit what was asked: too short, other command, unknown MAC.
     pub mismatched: u64,
-    /// Writes that had to wait because a stale copy of an older one could still arrive.
+    /// Writes that had to wait because a stale attempt of an older one could still arrive.
     pub held_back: u64,
     /// Times the disk had to show its identity before more writes left.
     pub confirmations: u64,

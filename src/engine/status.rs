@@ -60,7 +60,7 @@ pub struct Status {
     pub maxout: Option<u32>,
     /// Requests that are not answered yet.
     pub requests: usize,
-    /// Ranges held back because a stale copy could still reach them.
+    /// Ranges held back because a stale attempt could still reach them.
     pub quarantined: usize,
     /// The disk's identity is being confirmed; writes wait.
     pub confirming: bool,

@@ -17,7 +17,7 @@ static ZEROS: [u8; 255 * SECTOR] = [0; 255 * SECTOR];
 pub enum Payload {
     /// Nothing: the head is padded to the smallest Ethernet frame.
     None,
-    /// A slice of a write's buffer, shared by every copy of every frame of it.
+    /// A slice of a write's buffer, shared by every attempt of every frame of it.
     Slice {
         /// The write's buffer.
         buf: Arc<Buf>,

@@ -19,7 +19,7 @@ pub struct Window {
     /// Answers since the last growth, in congestion avoidance.
     credit: u32,
     inflight: u32,
-    /// Losses of copies sent before this sequence number belong to a loss that was already paid for.
+    /// Losses of attempts sent before this sequence number belong to a loss that was already paid for.
     recovered_at: u64,
     /// Size and threshold before the last halving, until that is known to have been right.
     before: Option<(u32, u32)>,
@@ -47,18 +47,18 @@ impl Window {
         self.size
     }
 
-    /// A copy left.
+    /// An attempt left.
     pub fn sent(&mut self) {
         self.inflight += 1;
     }
 
-    /// A copy is settled without saying anything about the path: its request ended, or another copy was answered.
+    /// An attempt is settled without saying anything about the path: its request ended, or another attempt was answered.
     pub fn released(&mut self) {
         debug_assert!(self.inflight > 0);
         self.inflight = self.inflight.saturating_sub(1);
     }
 
-    /// A copy was answered; `limit` is what the target's buffers allow.
+    /// An attempt was answered; `limit` is what the target's buffers allow.
     pub fn answered(&mut self, limit: u32) {
         // A window that nobody fills says nothing about what the path could carry.
         let filled = 2 * self.inflight >= self.size;
@@ -77,8 +77,8 @@ impl Window {
         }
     }
 
-    /// The copy with sequence number `seq` is lost; `next` is the number the next copy will get. Halves once a round trip.
-    /// `early`: younger copies were answered, so that only this one is lost.
+    /// The attempt with sequence number `seq` is lost; `next` is the number the next attempt will get. Halves once a round trip.
+    /// `early`: younger attempts were answered, so that only this one is lost.
     pub fn lost(&mut self, seq: u64, next: u64, early: bool) {
         self.released();
         if seq >= self.recovered_at {

@@ -22,7 +22,7 @@ impl Export {
         Arc::new(Export(Mutex::new(Processor::new(config, image))))
     }
 
-    /// The processor. No frame is answered while it is held.
+    /// The processor. No frame is answered while the lock is held.
     pub fn lock(&self) -> MutexGuard<'_, Target> {
         self.0.lock()
     }

@@ -18,8 +18,8 @@ use crate::link::{BATCH, Batch, Link, OutFrame, Received, is_congested, is_gone,
 use crate::target::Slot;
 use crate::wire::{ETHERNET, MIN_FRAME, Mac};
 
-/// How long a link that is down is left alone before it is looked at again, if nobody reports a change.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a link that is down is left alone before it is tried again, unless a change is reported.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A target, as the thread that serves it sees it. Several threads may call it at the same time.
 pub trait FrameHandler: Send + Sync {
@@ -41,9 +41,9 @@ struct Shared {
     link: Arc<dyn Link>,
     handler: Arc<dyn FrameHandler>,
     stop: AtomicBool,
-    /// Somebody thinks that the link is not what it was.
-    look: AtomicBool,
-    /// Somebody wants the target announced.
+    /// The link may have changed: it is to be refreshed.
+    refresh: AtomicBool,
+    /// The target is to be announced.
     announce: AtomicBool,
     /// Replies that the link did not take.
     lost: AtomicU64,
@@ -51,7 +51,7 @@ struct Shared {
     poke: Condvar,
 }
 
-/// What an announcement depends on.
+/// The properties of a link that an announcement depends on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Seen {
     index: u32,
@@ -74,7 +74,7 @@ impl Server {
             link,
             handler,
             stop: AtomicBool::new(false),
-            look: AtomicBool::new(false),
+            refresh: AtomicBool::new(false),
             announce: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             pause: Mutex::new(()),
@@ -95,13 +95,13 @@ impl Server {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// The link may have changed: look at it, and announce the target if it has.
+    /// The link may have changed: refreshes it, and announces the target if it has.
     pub fn link_changed(&self) {
-        self.shared.look.store(true, Ordering::Release);
+        self.shared.refresh.store(true, Ordering::Release);
         self.shared.rouse();
     }
 
-    /// Announce the target, because it is not what it was.
+    /// Announces the target, because it has changed.
     pub fn announce(&self) {
         self.shared.announce.store(true, Ordering::Release);
         self.shared.rouse();
@@ -116,7 +116,7 @@ impl Server {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.rouse();
         if let Some(thread) = self.thread.take() {
-            // It ends with a panic only if the handler panicked; there is nothing left to tell that to.
+            // An error means that the handler panicked, and the panic is in the log already.
             let _ = thread.join();
         }
     }
@@ -132,19 +132,19 @@ impl Shared {
     fn run(&self) {
         let mut batch = Batch::new(self.link.mtu() + ETHERNET);
         let mut replies = Replies::new();
-        // What the link was when the target was last announced on it.
+        // The state of the link when the target was last announced on it.
         let mut told: Option<Seen> = None;
         while !self.stopped() {
-            if self.look.swap(false, Ordering::Acquire)
+            if self.refresh.swap(false, Ordering::Acquire)
                 && let Err(e) = self.link.refresh()
             {
                 log::debug!("{}: {e}", self.link.name());
             }
-            let now = Seen::of(&*self.link);
+            let now = Seen::now(&*self.link);
             let asked = self.announce.swap(false, Ordering::Acquire);
             told = match told {
                 Some(before) if !asked && !now.is_news_after(before) => Some(now),
-                _ if self.tell(now, &mut replies) => Some(now),
+                _ if self.send_announcement(now, &mut replies) => Some(now),
                 _ => self.wait_for_link(&mut replies),
             };
             let Some(now) = told else { continue };
@@ -184,7 +184,7 @@ impl Shared {
     }
 
     /// Announces the target; false if the link takes nothing, because it is down or gone.
-    fn tell(&self, now: Seen, replies: &mut Replies) -> bool {
+    fn send_announcement(&self, now: Seen, replies: &mut Replies) -> bool {
         replies.fit(now.mtu);
         for nth in 0.. {
             let Some(frame) = replies.slots().next() else { break };
@@ -208,24 +208,24 @@ impl Shared {
             None => {}
             // The next receive says the same, and waits.
             Some(e) if is_congested(&e) || is_link_down(&e) || is_gone(&e) => {}
-            // Most likely EMSGSIZE: the MTU shrank, and nobody told us yet.
+            // Most likely EMSGSIZE: the MTU shrank, and no change was reported yet.
             Some(e) => {
                 log::info!("{}: {} replies were not taken: {e}", self.link.name(), frames.len() - taken);
-                self.look.store(true, Ordering::Release);
+                self.refresh.store(true, Ordering::Release);
             }
         }
     }
 
-    /// Returns when the link takes announcements (again), or, with `None`, when the service ends. Whether it does is
-    /// tried, not asked: the kernel calls an interface down until up to a second after it carries frames.
+    /// Returns when the link takes announcements (again), or, with `None`, when the service ends. An announcement is
+    /// sent to find out: the kernel calls an interface down until up to a second after it carries frames.
     fn wait_for_link(&self, replies: &mut Replies) -> Option<Seen> {
         let mut said = false;
         while !self.stopped() {
             if let Err(e) = self.link.refresh() {
                 log::debug!("{}: {e}", self.link.name());
             }
-            let now = Seen::of(&*self.link);
-            if self.tell(now, replies) {
+            let now = Seen::now(&*self.link);
+            if self.send_announcement(now, replies) {
                 return Some(now);
             }
             if !said {
@@ -233,15 +233,15 @@ impl Shared {
                 said = true;
             }
             let mut pause = self.pause.lock();
-            // Asked under the lock, so that who rouses us between here and the wait is not missed.
-            if !self.look.swap(false, Ordering::Acquire) && !self.stopped() {
-                self.poke.wait_for(&mut pause, LOOK_AGAIN);
+            // Asked under the lock, so that a call of `rouse` between here and the wait is not missed.
+            if !self.refresh.swap(false, Ordering::Acquire) && !self.stopped() {
+                self.poke.wait_for(&mut pause, TRY_AGAIN);
             }
         }
         None
     }
 
-    /// Makes the thread look at what it was asked, wherever it waits.
+    /// Wakes the thread, wherever it waits.
     fn rouse(&self) {
         self.link.wake();
         drop(self.pause.lock());
@@ -260,7 +260,7 @@ impl Seen {
         came_up || self != Seen { up: self.up, ..before }
     }
 
-    fn of(link: &dyn Link) -> Seen {
+    fn now(link: &dyn Link) -> Seen {
         Seen { index: link.index(), mac: link.mac(), mtu: link.mtu(), up: link.is_up() }
     }
 }
@@ -363,7 +363,7 @@ mod tests {
         thread::sleep(Duration::from_millis(50));
         let before = Instant::now();
         server.stop();
-        assert!(before.elapsed() < LOOK_AGAIN / 2, "a stop does not wait for the link");
+        assert!(before.elapsed() < TRY_AGAIN / 2, "a stop does not wait for the link");
         ours.wake();
         listener.join().unwrap();
     }

@@ -1,8 +1,8 @@
 //! What the open files of a mount need: the runtime, the names, what the kernel caches, and a way to give a request to
 //! the engine.
 //!
-//! The kinds of files (`file`) stand above it, and it knows none of them. What a kind has to remember for longer than
-//! one of its files is open is kept here.
+//! The kinds of files (`file`) stand above it, and it knows none of them. State of a kind that outlives an open file is
+//! kept here.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::errno::Errno;
 use super::kept::KeptTexts;
 use super::notify::{KernelChannel, Pages, Waker};
-use super::tree::{self, Changes, Disk, Node, Tree};
+use super::tree::{self, Differences, Disk, Node, Tree};
 use super::worker::Worker;
 use crate::bug;
 use crate::engine::{Error, Handle, Io, Outcome, Output, Pool, Request, Stream};
@@ -140,22 +140,21 @@ impl Context {
 
     /// The whole of the disk that is there now.
     pub fn whole(&self, unit: &Unit) -> Handle {
-        self.runtime.look(unit, |device| device.handle(None))
+        self.runtime.inspect(unit, |device| device.handle(None))
     }
 
     /// Whether a disk can be written to at all.
     pub fn writable(&self, disk: &Disk) -> Result<(), Errno> {
-        match () {
-            () if disk.is_stale() => Err(Errno::ESTALE),
-            () if self.settings.read_only => Err(Errno::EROFS),
-            () => Ok(()),
+        if disk.is_stale() {
+            return Err(Errno::ESTALE);
         }
+        if self.settings.read_only { Err(Errno::EROFS) } else { Ok(()) }
     }
 
     /// Takes the names and sizes of a target over from the engine, and tells the kernel what is different.
     pub fn refresh(&self, unit: &Arc<Unit>) {
         // Under the target's lock, so that two views of it cannot overtake each other.
-        let changes = self.runtime.look(unit, |device| self.tree.sync(unit.id, &tree::views(device)));
+        let changes = self.runtime.inspect(unit, |device| self.tree.sync(unit.id, &tree::views(device)));
         self.tell_kernel(unit, changes);
         if self.runtime.unit_by_id(unit.id).is_none() {
             self.removed(unit);
@@ -170,7 +169,7 @@ impl Context {
         self.truncated.forget(unit.id);
     }
 
-    fn tell_kernel(&self, unit: &Unit, changes: Changes) {
+    fn tell_kernel(&self, unit: &Unit, changes: Differences) {
         self.settle_exports(unit, &changes);
         for disk in changes.gone {
             self.pages.drop_inode(unit.id, disk.ino);

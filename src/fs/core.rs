@@ -186,7 +186,7 @@ impl Core {
             let complaints = self.context.runtime.with_device(&unit, |device, _, _| self.prepare(device));
             self.complain_all(unit.addr, complaints);
             self.context.refresh(&unit);
-            if self.context.runtime.look(&unit, Device::is_up) {
+            if self.context.runtime.inspect(&unit, Device::is_up) {
                 self.greet(&unit);
             }
         }

@@ -108,7 +108,7 @@ pub trait Verbs: Sized {
     fn close(self: &Arc<Self>) {}
 }
 
-/// What poll(2) calls a file that has something to read.
+/// The events of poll(2) for a file that has something to read.
 const READABLE: PollEvents = PollEvents::POLLIN.union(PollEvents::POLLRDNORM);
 
 /// An open file or directory, by its kind.

@@ -19,7 +19,7 @@ pub struct Target {
 impl Target {
     /// Copies its numbers, under its lock.
     pub fn take(runtime: &Runtime, unit: &Unit) -> Target {
-        let (status, paths) = runtime.look(unit, |device| (device.status(), device.paths()));
+        let (status, paths) = runtime.inspect(unit, |device| (device.status(), device.paths()));
         Target { addr: unit.addr, status, paths }
     }
 }
@@ -34,7 +34,7 @@ pub fn nets(paths: &[PathStatus]) -> Vec<NetId> {
 
 /// How many files a target's `devlink` has.
 pub fn devlinks(runtime: &Runtime, unit: &Unit) -> u8 {
-    let paths = runtime.look(unit, |device| device.paths());
+    let paths = runtime.inspect(unit, |device| device.paths());
     u8::try_from(nets(&paths).len()).unwrap_or(u8::MAX)
 }
 

@@ -72,7 +72,7 @@ impl Display for TargetLine<'_> {
 
 /// The text of a target's `ctl`. `uncached`: what the mount says where the target's own switch was never set.
 pub fn unit(runtime: &Runtime, unit: &Unit, uncached: bool) -> String {
-    let page = runtime.look(unit, |device| UnitPage {
+    let page = runtime.inspect(unit, |device| UnitPage {
         status: device.status(),
         parts: device.partitions().cloned().collect(),
         uncached,

@@ -134,7 +134,7 @@ impl Disk {
 
 /// The differences that a [`Tree::sync`] found.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub struct Differences {
     /// Disks that turned stale: the kernel's pages of them must go.
     pub gone: Vec<Arc<Disk>>,
     /// Disks that have another size: the kernel's attributes of them must go.
@@ -171,14 +171,14 @@ struct Meta {
 }
 
 #[derive(Default)]
-struct Unit {
+struct UnitNames {
     current: Vec<Arc<Disk>>,
     meta: HashMap<String, Meta>,
 }
 
 #[derive(Default)]
 struct Inner {
-    units: HashMap<UnitId, Unit>,
+    units: HashMap<UnitId, UnitNames>,
     disks: HashMap<u64, Arc<Disk>>,
     top: HashMap<String, Meta>,
     made: u64,
@@ -229,8 +229,8 @@ impl Tree {
 
     /// Makes the disks of a target what the engine has: `views` are `data`, if its size was ever known, and the
     /// partitions in order.
-    pub fn sync(&self, unit: UnitId, views: &[DiskView]) -> Changes {
-        let mut changes = Changes::default();
+    pub fn sync(&self, unit: UnitId, views: &[DiskView]) -> Differences {
+        let mut changes = Differences::default();
         let mut inner = self.inner.lock();
         let old = std::mem::take(&mut inner.units.entry(unit).or_default().current);
         let same = |disk: &Disk, view: &DiskView| disk.place == view.place && disk.name == view.name;
@@ -259,11 +259,11 @@ impl Tree {
     }
 
     /// The target is known no more: its disks turn stale, and the changed modes and owners of its files are forgotten.
-    pub fn forget_unit(&self, unit: UnitId) -> Changes {
+    pub fn forget_unit(&self, unit: UnitId) -> Differences {
         let mut inner = self.inner.lock();
         let gone = inner.units.remove(&unit).map(|unit| unit.current).unwrap_or_default();
         gone.iter().for_each(|disk| inner.retire(disk));
-        Changes { gone, resized: Vec::new() }
+        Differences { gone, resized: Vec::new() }
     }
 
     /// The current disk of that name, for a lookup: the kernel knows it from now on.

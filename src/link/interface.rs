@@ -1,7 +1,7 @@
-//! What the kernel knows about one interface, asked through the socket that serves it.
+//! The properties of one interface, asked of the kernel through the socket that serves it.
 //!
-//! Every question goes through ioctl(2) on a socket and so is answered for the network namespace that the
-//! socket was made in. /sys would answer for the namespace it was mounted from, which may be another.
+//! Every question is an ioctl(2) on a socket, and so is answered for the network namespace that the socket was made in.
+//! /sys would answer for the namespace that it was mounted from, which may be another.
 
 use std::ffi::CString;
 use std::io;
@@ -22,11 +22,11 @@ pub struct Interface {
     pub up: bool,
     /// Whether it speaks Ethernet (ARPHRD_ETHER).
     pub ethernet: bool,
-    /// The loopback interface, which has an Ethernet header and no neighbours.
+    /// It is the loopback interface, which has an Ethernet header and no neighbours.
     pub loopback: bool,
 }
 
-/// Looks `name` up; ENODEV if there is no such interface.
+/// The interface called `name`; ENODEV if there is none.
 pub fn query(socket: BorrowedFd<'_>, name: &str) -> io::Result<Interface> {
     let mut request = request_for(name)?;
     ioctl(socket, libc::SIOCGIFINDEX, &mut request)?;
@@ -55,7 +55,7 @@ pub fn query(socket: BorrowedFd<'_>, name: &str) -> io::Result<Interface> {
     })
 }
 
-/// The name that index has now; ENODEV or ENXIO if the interface is gone.
+/// The name of the interface with that index; ENODEV or ENXIO if it is gone.
 pub fn name_of(socket: BorrowedFd<'_>, index: u32) -> io::Result<String> {
     let mut request = request_for("?")?;
     request.ifr_ifru.ifru_ifindex = i32::try_from(index).map_err(|_| no_device())?;

@@ -1,4 +1,4 @@
-//! Two links joined in process: what the demo and the thread tests use for a wire.
+//! Two links joined in memory: the wire of the demo and of tests.
 //!
 //! Promises: behaves as a veth pair does (bounded, lossy when full, down when either end is down, silent about
 //! frames that are too large for the other end) and recycles its buffers. A [`Hook`] decides each frame's fate,
@@ -19,14 +19,14 @@ use crate::wire::{BUFFERS_MAX, ETHERNET, Mac};
 /// Frames that wait for the receiver of one direction: twice as many as a target queues. More are lost.
 pub const QUEUE: usize = 2 * BUFFERS_MAX as usize;
 
-/// How long a receiver that waits for frames and for something else sleeps between two looks at the other: here frames are
-/// announced by a condition, which cannot be waited for together with a descriptor.
-const GLANCE: Duration = Duration::from_micros(50);
+/// How often a receiver that waits for frames and for a descriptor checks the descriptor: frames are announced by a
+/// condition here, which cannot be waited for together with a descriptor.
+const CHECK_EVERY: Duration = Duration::from_micros(50);
 
 /// Indices of loopback ends start here, far above what the kernel gives interfaces.
 static NEXT_INDEX: AtomicU32 = AtomicU32::new(0x4000_0000);
 
-/// What becomes of one frame.
+/// The fate of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It arrives.
@@ -42,32 +42,6 @@ pub enum Fate {
 /// Decides a frame's fate; called once a frame in the order they were sent, with the direction locked.
 pub type Hook = Box<dyn FnMut(&OutFrame<'_>) -> Fate + Send>;
 
-/// A hook that draws from `seed`: of a million frames, `drop` are lost, `duplicate` doubled and `delay` late by up
-/// to `late`. The same seed and the same frames give the same fates.
-pub fn seeded(seed: u64, drop: u32, duplicate: u32, delay: u32, late: Duration) -> Hook {
-    /// The drawn number is below this.
-    const MILLION: u64 = 1_000_000;
-    let mut state = seed;
-    let mut draw = move || {
-        // SplitMix64 (Steele, Lea, Flood 2014): every seed is good, zero included.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    let (drop, duplicate, delay) = (u64::from(drop), u64::from(duplicate), u64::from(delay));
-    Box::new(move |_| match draw() % MILLION {
-        n if n < drop => Fate::Drop,
-        n if n < drop + duplicate => Fate::Duplicate,
-        n if n < drop + duplicate + delay => {
-            let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX).max(1);
-            Fate::Delay(Duration::from_micros(draw() % micros))
-        }
-        _ => Fate::Pass,
-    })
-}
-
 /// One end of a pair.
 pub struct LoopbackLink {
     name: Arc<str>,
@@ -77,7 +51,7 @@ pub struct LoopbackLink {
     there: Arc<End>,
 }
 
-/// What one end shares with the other: the frames on their way to it.
+/// The part of an end that the other end shares: the frames on their way to it.
 struct End {
     mtu: AtomicUsize,
     up: AtomicBool,
@@ -125,7 +99,7 @@ pub fn pair(name_a: &str, name_b: &str, mtu: usize) -> (Arc<LoopbackLink>, Arc<L
 }
 
 impl LoopbackLink {
-    /// Sets the fate of the frames that this end sends; none: all arrive.
+    /// Sets the hook that decides the fate of frames that this end sends; without one all arrive.
     pub fn set_hook(&self, hook: Option<Hook>) {
         self.there.inbox.lock().hook = hook;
     }
@@ -187,7 +161,7 @@ impl Link for LoopbackLink {
             refused = Some(io::Error::from_raw_os_error(error));
         }
         drop(inbox);
-        // A deputy may wait beside the receiver, and leave what it was woken for to it.
+        // A deputy may wait beside the receiver, and may leave the frames to it after it was woken.
         self.there.news.notify_all();
         (taken, refused)
     }
@@ -232,7 +206,7 @@ impl Link for LoopbackLink {
         loop {
             inbox.ripen(Instant::now());
             let ready = Ready { frames: inbox.has_news(), other: is_readable(other) };
-            let next = end.min(Instant::now() + GLANCE);
+            let next = end.min(Instant::now() + CHECK_EVERY);
             if ready != Ready::default() || Instant::now() >= end {
                 return ready;
             }
@@ -284,7 +258,7 @@ impl Inbox {
     /// Copies a frame into a spare buffer, or a new one of `size` bytes.
     fn fill(&mut self, frame: &OutFrame<'_>, size: usize) -> Queued {
         let len = frame.len();
-        // One size for all: those of before a change of MTU are let go one by one.
+        // All spare buffers have one size: buffers from before a change of MTU are dropped one by one.
         let mut buffer = match self.spare.pop() {
             Some(buffer) if buffer.len() == size.max(len) => buffer,
             _ => vec![0; size.max(len)].into_boxed_slice(),

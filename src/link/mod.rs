@@ -1,8 +1,8 @@
 //! A link: one attachment to an Ethernet segment, as the netlink threads and the target see it.
 //!
-//! Promises: [`Link::send`] never blocks and never allocates; [`Link::recv`] blocks until there is something
-//! to say and fills a [`Batch`] whose slots are reused, so a frame costs no allocation in either direction.
-//! Losing frames is allowed, as on a wire; what is lost for want of room is counted.
+//! Promises: [`Link::send`] never blocks and never allocates; [`Link::recv`] blocks until there are frames, a wake-up
+//! or an error, and fills a [`Batch`] whose slots are used again, so that a frame costs no allocation in either
+//! direction. A link may lose frames, as a wire does; those that are lost for want of room are counted.
 
 pub mod interface;
 pub mod loopback;
@@ -18,8 +18,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::wire::{ETHERNET, Mac};
 
-/// Frames a batch holds, and frames handed to the kernel in one call. 64 is where the gain of batching
-/// flattens out, and it keeps the arrays of message headers (5 KiB) on the stack.
+/// Frames that a batch holds, and frames that are handed to the kernel in one call. More gain little, and the arrays of
+/// message headers (5 KiB) fit on the stack.
 pub const BATCH: usize = 64;
 /// Most sends are of a frame or a few, for which room for a whole batch would take longer to clear than to use.
 pub const FEW: usize = 4;
@@ -40,19 +40,15 @@ fn slot_size(max_frame: usize) -> usize {
 pub struct OutFrame<'a> {
     /// From the destination address on.
     pub head: &'a [u8],
-    /// What follows it, often a slice of somebody's payload; may be empty.
+    /// The bytes that follow it, often a slice of a request's data; may be empty.
     pub body: &'a [u8],
 }
 
 impl OutFrame<'_> {
     /// Bytes on the wire, without the check sequence.
+    #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
         self.head.len() + self.body.len()
-    }
-
-    /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -61,19 +57,19 @@ impl OutFrame<'_> {
 pub enum Received {
     /// The batch holds at least one frame.
     Frames,
-    /// Somebody called [`Link::wake`]; the batch is empty.
+    /// [`Link::wake`] was called; the batch is empty.
     Woken,
 }
 
-/// How looking for a frame ended.
+/// How [`Link::poll`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Looked {
+pub enum Polled {
     /// There is a frame, or a wake-up.
-    Found,
+    Ready,
     /// There was none in time.
-    InVain,
-    /// Somebody else wanted the processor meanwhile, or the link cannot tell.
-    Unwelcome,
+    TimedOut,
+    /// Another thread took the processor meanwhile, or the link cannot be polled.
+    Preempted,
 }
 
 /// What [`Link::wait_beside`] found.
@@ -81,7 +77,7 @@ pub enum Looked {
 pub struct Ready {
     /// There are frames, or an error that the next receive tells.
     pub frames: bool,
-    /// The other one is readable, or at its end.
+    /// The other descriptor is readable, or at its end.
     pub other: bool,
 }
 
@@ -94,7 +90,8 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
 pub trait Link: Send + Sync {
     /// The interface's name, as it is now.
     fn name(&self) -> Arc<str>;
-    /// Is the interface called so, now or, while it is gone, when it was bound? It may have several names.
+    /// Whether this is a name of the interface. An interface may have several names; one that is gone keeps those that
+    /// it was bound by.
     fn is_called(&self, name: &str) -> bool {
         *self.name() == *name
     }
@@ -106,22 +103,22 @@ pub trait Link: Send + Sync {
     fn index(&self) -> u32;
     /// Whether frames sent now have a chance.
     fn is_up(&self) -> bool;
-    /// Sends in order and never blocks; says how many the kernel took and what kept the others. Frames that are
-    /// too large or too short for the interface are passed over, anything else ends the call. A frame that was
-    /// not taken is lost; the caller's retransmission makes up for it.
+    /// Sends in order and never blocks; says how many frames the kernel took, and the last error. Frames that are too
+    /// large or too short for the interface are passed over, any other error ends the call. A frame that was not taken
+    /// is lost; the caller's retransmission makes up for it.
     fn send(&self, frames: &[OutFrame<'_>]) -> (usize, Option<io::Error>);
     /// Blocks until at least one frame, a wake-up or an error, and fills `batch`, growing its slots where the
     /// MTU has grown. See [`is_link_down`] and [`is_gone`] for the errors that are no reason to stop.
     fn recv(&self, batch: &mut Batch) -> io::Result<Received>;
-    /// Keeps the processor until `recv` has something to say, but not for longer than this.
-    fn look(&self, _patience: Duration) -> Looked {
-        Looked::Unwelcome
+    /// Keeps the processor busy until `recv` would not block, at most for `patience`.
+    fn poll(&self, _patience: Duration) -> Polled {
+        Polled::Preempted
     }
-    /// Waits until there are frames, until `other` is readable or at its end, or for that long.
+    /// Waits until there are frames, until `other` is readable or at its end, or until `patience` is over.
     fn wait_beside(&self, other: BorrowedFd<'_>, patience: Duration) -> Ready;
     /// As [`Link::recv`], but never blocks: `batch` may be empty afterwards. Wake-ups are left to `recv`.
     fn recv_now(&self, batch: &mut Batch) -> io::Result<()>;
-    /// Whether frames have come that nobody has taken.
+    /// Whether there are frames that were not received yet.
     fn has_frames(&self) -> bool;
     /// Makes the `recv` that is blocked now, or the next one, return [`Received::Woken`].
     fn wake(&self);
@@ -184,11 +181,6 @@ impl Batch {
     /// Forgets the frames, keeps the slots.
     pub fn clear(&mut self) {
         self.count = 0;
-    }
-
-    /// The largest frame a slot holds.
-    pub fn max_frame(&self) -> usize {
-        self.max_frame
     }
 
     /// Grows the slots where they are smaller than `max_frame`; the frames in them are forgotten then.
@@ -260,11 +252,11 @@ mod tests {
     #[test]
     fn a_batch_grows_and_never_shrinks() {
         let mut batch = Batch::new(1514);
-        let small = batch.max_frame();
+        let small = batch.max_frame;
         batch.fit(LARGEST_FRAME);
-        assert!(batch.max_frame() >= LARGEST_FRAME && small >= 1514);
+        assert!(batch.max_frame >= LARGEST_FRAME && small >= 1514);
         batch.fit(60);
-        assert!(batch.max_frame() >= LARGEST_FRAME);
+        assert!(batch.max_frame >= LARGEST_FRAME);
         assert!(batch.slots_mut().iter().all(|slot| slot.len() >= LARGEST_FRAME));
     }
 

@@ -1,8 +1,8 @@
 //! A link on a real interface: an AF_PACKET socket that sees AoE frames only.
 //!
-//! Promises: no frame from before the filter or from another interface is ever delivered; frames leave and
-//! arrive in batches without an allocation or a copy of ours; an interface that goes down, comes back, changes
-//! its MTU or its name, or is deleted and made again under its name is served on by the same link.
+//! Promises: no frame that came before the filter was set, or on another interface, is ever delivered; frames leave and
+//! arrive in batches without an allocation or a copy of ours; the same link goes on serving an interface that goes
+//! down, comes back, changes its MTU or its name, or is deleted and made again under its name.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -20,14 +20,14 @@ use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::interface::{self, Interface};
 use super::{
-    BATCH, Batch, FEW, LARGEST_FRAME, Link, Looked, OutFrame, Ready, Received, is_gone, is_link_down,
+    BATCH, Batch, FEW, LARGEST_FRAME, Link, OutFrame, Polled, Ready, Received, is_gone, is_link_down,
     is_readable,
 };
 use crate::wire::header::filter::{FLAGS, RESPONSE, TAG};
 use crate::wire::{BUFFERS_MAX, ETHERNET, ETHERTYPE, Mac, Tag, header};
 
-/// Bytes of receive buffer asked for. The kernel counts what a frame occupies, about twice its length: the
-/// default of 208 KiB holds 17 jumbo replies, this one more than all targets' windows together.
+/// Bytes of receive buffer asked for. The kernel counts the memory that a frame occupies, about twice its length: the
+/// default of 208 KiB holds 17 jumbo replies, this one more than the windows of all targets together.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
 /// Bytes of send buffer asked for: all frames that may be outstanding with a target, of 64 KiB each.
@@ -44,7 +44,7 @@ pub enum Role {
 
 /// An AF_PACKET socket bound to AoE's Ethernet type on one interface.
 pub struct PacketLink {
-    /// What it was bound as; may be an alternative name.
+    /// The name that it was bound by; may be an alternative one.
     bound_as: String,
     name: RwLock<Arc<str>>,
     role: Role,
@@ -99,7 +99,7 @@ impl PacketLink {
         };
         link.bind(found.index)?;
         link.note(&found);
-        // Alternative names are for finding it.
+        // It may have been found by an alternative name.
         link.note_name(interface::name_of(link.socket.as_fd(), found.index)?);
         Ok(link)
     }
@@ -131,19 +131,19 @@ impl PacketLink {
     }
 
     /// The interface that is bound, under whatever name; ENODEV if it is gone.
-    fn look_up(&self) -> io::Result<(String, Interface)> {
+    fn query_bound(&self) -> io::Result<(String, Interface)> {
         let socket = self.socket.as_fd();
         let name = interface::name_of(socket, self.index())?;
         let found = interface::query(socket, &name)?;
         match found.index == self.index() {
             true => Ok((name, found)),
-            // Renamed in between; whoever tells of the change comes again.
+            // Renamed in between: the watcher hears of it and calls again.
             false => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
         }
     }
 
-    /// A new interface of the name that the one that is gone had, or was bound as.
-    fn look_for_successor(&self) -> io::Result<(String, Interface)> {
+    /// A new interface under the last name of the one that is gone, or under the name that it was bound by.
+    fn find_successor(&self) -> io::Result<(String, Interface)> {
         let socket = self.socket.as_fd();
         let found =
             interface::query(socket, &self.name()).or_else(|_| interface::query(socket, &self.bound_as))?;
@@ -160,7 +160,7 @@ impl PacketLink {
         true
     }
 
-    /// What `recv` waits for: the socket and the waker.
+    /// The two descriptors that `recv` waits for: the socket and the waker.
     fn sources(&self) -> [PollFd<'_>; 2] {
         [&self.socket as &dyn AsFd, &self.wake].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN))
     }
@@ -234,7 +234,7 @@ impl Link for PacketLink {
 
     fn recv(&self, batch: &mut Batch) -> io::Result<Received> {
         loop {
-            // Looked at before the socket, so that a flood of frames cannot hide a wake-up.
+            // Asked before the socket, so that a flood of frames cannot hide a wake-up.
             if self.take_wake() {
                 batch.clear();
                 return Ok(Received::Woken);
@@ -267,7 +267,7 @@ impl Link for PacketLink {
 
     fn wait_beside(&self, other: BorrowedFd<'_>, patience: Duration) -> Ready {
         let mut fds = [self.socket.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        // An error is a signal's, or a bug: nothing is ready then.
+        // A signal may end it early: nothing is ready then.
         let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(patience)), None);
         let [frames, other] = fds.map(|fd| fd.any().unwrap_or(false));
         Ready { frames, other }
@@ -277,18 +277,18 @@ impl Link for PacketLink {
         is_readable(self.socket.as_fd())
     }
 
-    fn look(&self, patience: Duration) -> Looked {
+    fn poll(&self, patience: Duration) -> Polled {
         let start = Instant::now();
         loop {
             let found = !matches!(poll(&mut self.sources(), PollTimeout::ZERO), Ok(0));
             let took = start.elapsed();
             if took >= patience * 2 {
-                // It does not take so long to look once.
-                return Looked::Unwelcome;
+                // One poll does not take so long: another thread had the processor.
+                return Polled::Preempted;
             } else if found {
-                return Looked::Found;
+                return Polled::Ready;
             } else if took >= patience {
-                return Looked::InVain;
+                return Polled::TimedOut;
             }
             std::hint::spin_loop();
         }
@@ -301,15 +301,15 @@ impl Link for PacketLink {
     }
 
     fn refresh(&self) -> io::Result<()> {
-        let looked = match self.look_up() {
-            Err(error) if is_gone(&error) => self.look_for_successor().inspect_err(|error| {
+        let found = match self.query_bound() {
+            Err(error) if is_gone(&error) => self.find_successor().inspect_err(|error| {
                 if is_gone(error) {
                     self.index.store(0, Ordering::Relaxed);
                 }
             }),
-            looked => looked,
+            found => found,
         };
-        let (name, found) = looked.map_err(|error| self.sorted(error))?;
+        let (name, found) = found.map_err(|error| self.sorted(error))?;
         if found.index != self.index() {
             self.bind(found.index).map_err(|error| self.sorted(error))?;
         }
@@ -324,10 +324,10 @@ impl Link for PacketLink {
     }
 }
 
-/// The program that decides, before a frame is copied or anybody is woken, whether it concerns us.
+/// The program that decides whether a frame concerns us, before it is copied and before a thread is woken.
 ///
-/// A socket that is bound to an interface also sees what arrives there for the interfaces above it (VLANs, macvlan),
-/// which are networks of their own: such a frame has the index of the upper one.
+/// A socket that is bound to an interface also sees frames for the interfaces above it (VLANs, macvlan), which are
+/// networks of their own: such a frame has the index of the upper interface.
 fn filter(role: Role, index: u32) -> Vec<SockFilter> {
     /// Loads of 32, 16 and 8 bits at an absolute offset; past the end of the frame they refuse it.
     const LD_W: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -406,7 +406,7 @@ fn send_chunk<const N: usize>(socket: &Socket, frames: &[OutFrame<'_>]) -> (usiz
             )
         };
         if let Ok(sent @ 1..) = usize::try_from(sent) {
-            // Fewer than asked: the next call says why, or takes the rest.
+            // If it took fewer than asked, the next call says why, or takes the rest.
             next += sent;
             taken += sent;
             continue;
@@ -424,13 +424,13 @@ fn send_chunk<const N: usize>(socket: &Socket, frames: &[OutFrame<'_>]) -> (usiz
     (taken, refused)
 }
 
-/// What did not fit its slot.
+/// Frames that did not fit their slots.
 struct Cut {
     frames: u64,
     largest: usize,
 }
 
-/// Takes what is there, up to a batch; WouldBlock if there is nothing.
+/// Takes the frames that are there, at most a batch; WouldBlock if there are none.
 fn receive(socket: &Socket, batch: &mut Batch) -> io::Result<Cut> {
     // SAFETY: iovec and mmsghdr are plain C structures for which all zeros (null pointers with length zero) is
     // a valid value.

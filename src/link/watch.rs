@@ -1,9 +1,8 @@
-//! Interfaces that appear, change and go, as rtnetlink tells it.
+//! Interfaces that appear, change and go, as rtnetlink reports them.
 //!
-//! Promises: the first [`LinkWatch::wait`] reports every interface there is; after that each change is reported
-//! once, in order, and a change that the kernel had no room to report is found by asking for all of them again. An
-//! event says what the interface is now, so losing an intermediate state is harmless. Nothing runs while nothing
-//! changes.
+//! Promises: the first [`LinkWatch::wait`] reports every interface; after that each change is reported once, in order.
+//! If the kernel had no room to report a change, it is found by asking for all interfaces again. An event holds the
+//! present state of an interface, so a lost intermediate state does no harm. Nothing runs while nothing changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -55,14 +54,15 @@ impl LinkEvent {
     }
 }
 
-/// The interfaces used when none were named: Ethernet, up, and nobody's port.
+/// The interfaces used when none were named: Ethernet, up, and no port of a bridge or the like.
 pub fn ethernet_interfaces() -> io::Result<Vec<LinkEvent>> {
     let mut links = LinkWatch::open()?.wait()?;
     links.retain(LinkEvent::by_default);
     Ok(links)
 }
 
-/// Whether frames of the interface with that index belong to a bridge, a bond or the like. False if nobody can say.
+/// Whether frames of the interface with that index belong to a bridge, a bond or the like. False if the kernel does not
+/// say.
 pub fn is_port(index: u32) -> bool {
     let links = LinkWatch::open().and_then(|watch| watch.wait()).unwrap_or_default();
     links.iter().any(|link| link.index == index && link.is_port)
@@ -80,7 +80,7 @@ impl LinkWatch {
     pub fn open() -> io::Result<LinkWatch> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-        // Subscribed before asked: what changes in between is told twice rather than not at all.
+        // It subscribes before it asks: a change in between is reported twice rather than not at all.
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, libc::RTMGRP_LINK as u32))?;
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let watch = LinkWatch { socket, wake, state: Mutex::new(State::new()) };
@@ -88,13 +88,13 @@ impl LinkWatch {
         Ok(watch)
     }
 
-    /// Blocks until something changed and says what; an empty answer means that somebody called
-    /// [`LinkWatch::wake`]. Called by one thread.
+    /// Blocks until an interface has changed; an empty list means that [`LinkWatch::wake`] was called. Called by one
+    /// thread.
     pub fn wait(&self) -> io::Result<Vec<LinkEvent>> {
         let mut state = self.state.lock();
         loop {
             while self.read(&mut state)? {}
-            // What a dump says is complete at its end only.
+            // A dump is complete only at its end.
             if !state.dumping && !state.events.is_empty() {
                 return Ok(std::mem::take(&mut state.events));
             }
@@ -123,7 +123,7 @@ impl LinkWatch {
     fn read(&self, state: &mut State) -> io::Result<bool> {
         let State { buffer, .. } = state;
         match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), buffer) {
-            // The kernel's port is 0. Nobody else has business with us.
+            // The kernel's port is 0. Messages of other processes are ignored.
             Ok((len, Some(from))) if from.pid() == 0 => {
                 // A datagram that fills the buffer may have been cut.
                 if len == READ {
@@ -155,7 +155,7 @@ impl LinkWatch {
     }
 }
 
-/// What is known, so that only changes are told.
+/// The known interfaces, so that only changes are reported.
 struct State {
     buffer: Vec<u8>,
     known: BTreeMap<u32, LinkEvent>,
@@ -189,7 +189,7 @@ impl State {
         for (message, sequence) in message::parse(buffer.get(..len).unwrap_or(&buffer)) {
             match message {
                 Message::Link(link) => {
-                    // What is in the queue ahead of the dump is older than it, what comes after is newer.
+                    // Messages that were in the queue before the dump are older than it, later ones are newer.
                     self.begun |= self.dumping && sequence == self.sequence;
                     if self.begun && !link.gone {
                         self.seen.insert(link.index);
@@ -220,7 +220,7 @@ impl State {
         }
     }
 
-    /// A dump has ended: what it did not show has gone unnoticed.
+    /// A dump has ended: known interfaces that it did not show are gone.
     fn finish(&mut self) {
         self.dumping = false;
         let missing: Vec<u32> =

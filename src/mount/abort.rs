@@ -1,8 +1,8 @@
 //! Ending a FUSE connection from outside: every request that the daemon owes fails at once.
 //!
-//! A daemon that is killed frees its users by closing /dev/fuse, but a thread of it that waits inside the kernel for a
-//! reply of that very daemon keeps the descriptor open, and kill -9 does not reach it: only this does. The kernel's
-//! switch for it is a file of the fusectl file system, named after the mount's device number.
+//! A daemon that is killed frees its users by closing /dev/fuse. But if one of its threads waits inside the kernel for
+//! a reply of that very daemon, the descriptor stays open, and kill -9 does not end that thread: only this does. The
+//! kernel's switch for it is a file of the fusectl file system, named after the mount's device number.
 
 use std::ffi::CStr;
 use std::fs::OpenOptions;
@@ -24,7 +24,7 @@ pub struct Connection(u32);
 
 impl Connection {
     /// The connection behind a mount that stands in the tree.
-    pub fn of(mount: MountId) -> Option<Self> {
+    pub fn behind(mount: MountId) -> Option<Self> {
         Self::named(&table::find(mount.id).ok()??.device)
     }
 
@@ -34,7 +34,8 @@ impl Connection {
         device.strip_prefix("0:")?.parse().ok().map(Self)
     }
 
-    /// Ends it. Where fusectl is mounted, its owner may; elsewhere it takes CAP_SYS_ADMIN. NotFound: it has ended before.
+    /// Ends it. Where fusectl is mounted, the owner of the mount may do that; elsewhere it takes CAP_SYS_ADMIN.
+    /// NotFound: it has ended before.
     pub fn abort(self) -> io::Result<()> {
         let file = format!("{}/abort", self.0);
         let mounted = PathBuf::from(FUSECTL).join(&file);
@@ -52,7 +53,7 @@ fn press(file: &PathBuf) -> io::Result<()> {
     OpenOptions::new().write(true).open(file)?.write_all(b"1")
 }
 
-/// A mount of fusectl that is in nobody's tree and ends with its descriptor.
+/// A mount of fusectl that is in no tree of directories and ends with its descriptor.
 fn fusectl() -> io::Result<OwnedFd> {
     const NAME: &CStr = c"fusectl";
     // SAFETY: the name is a C string; the call touches nothing else of ours.
@@ -71,7 +72,7 @@ fn fusectl() -> io::Result<OwnedFd> {
 
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
     match i32::try_from(fd) {
-        // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+        // SAFETY: the kernel has just given us this descriptor, and nothing else owns it.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }

@@ -1,4 +1,4 @@
-//! What can go wrong before the mount stands, each as one line: what, why, what to do.
+//! The errors of mounting, each as one line: what failed, why, and what to do.
 
 use std::fmt;
 use std::io;
@@ -9,17 +9,17 @@ use nix::errno::Errno;
 /// Why there is no mount.
 #[derive(Debug)]
 pub enum MountError {
-    /// Nothing at that path.
+    /// There is nothing at that path.
     Missing(PathBuf),
     /// The path, or a part of it, is not a directory.
     NotADirectory(PathBuf),
-    /// The path could not be looked at.
+    /// The path could not be read.
     Unreachable(PathBuf, io::Error),
     /// A part of the path above the mount point lies on a FUSE mount without a daemon.
     BelowDead(PathBuf),
-    /// aoefs is mounted there and answers, or may yet answer.
+    /// aoefs is mounted there and answers, or may still answer.
     Living(PathBuf),
-    /// Something that is not ours is mounted there.
+    /// Another file system is mounted there.
     Foreign {
         /// The mount point.
         point: PathBuf,

@@ -16,7 +16,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use super::error::MountError;
 use super::{MountSpec, Unmount};
 
-/// Where it may be when PATH does not say, as in a service with a small environment.
+/// Where the helper may be if it is not in PATH, as in a service with a small environment.
 const USUAL: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 
 /// `$FUSERMOUNT_PATH`, or the first fusermount3 or fusermount of PATH.
@@ -38,7 +38,7 @@ fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Mounts through the helper; the descriptor is what it opened.
+/// Mounts through the helper; the descriptor is the one that it opened.
 pub fn mount(point: &Path, spec: &MountSpec) -> Result<OwnedFd, MountError> {
     let program = find().ok_or_else(|| MountError::NoHelper(point.into()))?;
     let failed = |error| MountError::HelperFailed(program.clone(), error);
@@ -48,7 +48,7 @@ pub fn mount(point: &Path, spec: &MountSpec) -> Result<OwnedFd, MountError> {
     command.arg("-o").arg(options(spec)).arg("--").arg(point).env("_FUSE_COMMFD", "0");
     command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::piped());
     let child = command.spawn().map_err(failed)?;
-    // It keeps the helper's end of the socket, and with it the end of file that says "it failed".
+    // The command holds the helper's end of the socket: while it lives, there is no end of file if the helper fails.
     drop(command);
     let device = receive(&ours);
     drop(ours);
@@ -79,8 +79,8 @@ pub fn unmount(point: &Path, lazy: bool) -> io::Result<Unmount> {
     Err(io::Error::other(reason))
 }
 
-/// Becomes the helper, which detaches the mount: for the last thing that a process does. It takes no new process, and so
-/// works where there may be none. Returns only if it fails.
+/// Becomes the helper, which detaches the mount: for the last act of a process. It needs no new process, and so works
+/// where the limit of processes is reached. Returns only if it fails.
 pub fn become_detacher(point: &Path) -> io::Error {
     match find() {
         Some(program) => Command::new(program).args(["-u", "-z", "--"]).arg(point).exec(),
@@ -88,7 +88,7 @@ pub fn become_detacher(point: &Path) -> io::Error {
     }
 }
 
-/// The value of the helper's -o. In it a comma separates, so one inside of a value is escaped.
+/// The value of the helper's -o. A comma separates options, so a comma inside of a value is escaped.
 fn options(spec: &MountSpec) -> OsString {
     let mut text = format!(
         "nosuid,nodev,default_permissions,subtype=aoefs,max_read={},fsname={}",
@@ -138,7 +138,7 @@ fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     Ok(None)
 }
 
-/// The first line of what the helper wrote, without its name.
+/// The first line that the helper wrote, without its name.
 fn reason(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it gave no reason");

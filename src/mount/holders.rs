@@ -1,5 +1,5 @@
-//! Who keeps the mount busy? Best effort: processes whose files this process may see, loop devices, mounts inside.
-//! Names are compared as text, so that nothing here asks the file system that is to go.
+//! Finds out what keeps the mount busy, as far as possible: processes whose files this process may see, loop devices,
+//! mounts inside. Names are compared as text, so that nothing here asks the file system that is to go.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::table;
 
-/// Names beyond this many are counted only: the result is one line of a log.
+/// So many holders are named, the others are counted: the result is one line of a log.
 const MAX_NAMED: usize = 8;
 
 /// One line that names the holders, as `/dev/loop0 (1.0/data), fio[1234] (1.0/data)`.

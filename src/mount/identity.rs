@@ -1,5 +1,5 @@
-//! Which mount is it? A path is not an answer: between two looks at it, one mount may go and another come. Nothing
-//! here asks the file system that is mounted, so it works on dead and on wedged mounts.
+//! The identity of a mount. A path does not identify it: one mount may go and another come at the same path. Nothing
+//! here asks the file system that is mounted, so it works on dead mounts and on those that hang.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -21,7 +21,7 @@ pub struct MountId {
 }
 
 impl MountId {
-    /// Is it the same mount? By the id that is never reused, where both sides know it.
+    /// Whether it is the same mount; by the id that is never reused, if both sides know it.
     pub fn same(self, other: MountId) -> bool {
         match (self.unique, other.unique) {
             (Some(a), Some(b)) => a == b,
@@ -30,14 +30,14 @@ impl MountId {
     }
 }
 
-/// A directory held by O_PATH: it pins what the path means now, and asks nothing of the file system behind it.
+/// A directory held by O_PATH: it pins the mount that the path leads to now, and asks the file system nothing.
 #[derive(Debug)]
 pub struct Pinned {
     file: File,
 }
 
 impl Pinned {
-    /// Pins the topmost thing that is mounted at a directory.
+    /// Pins the topmost mount at a directory.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
         // O_PATH disregards the access mode; std wants one.
@@ -45,12 +45,12 @@ impl Pinned {
         Ok(Self { file })
     }
 
-    /// A path for system calls which means exactly what is pinned.
+    /// A path for system calls that leads to exactly the pinned directory.
     pub fn magic_link(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
-    /// The absolute path of what is pinned, without symbolic links.
+    /// The absolute path of the pinned directory, without symbolic links.
     pub fn canonical(&self) -> io::Result<PathBuf> {
         std::fs::read_link(self.magic_link())
     }

@@ -1,6 +1,6 @@
-//! Mounting, and taking the mount away again. We do both ourselves: fuser 0.18 cannot retry a busy unmount, tests
-//! "still mounted" the wrong way round, and knows a mount by its path alone. Here a mount is known by its id, and is
-//! unmounted only while that id is what stands at the path. The descriptor goes to `fuser::Session::from_fd`.
+//! Mounting, and taking the mount away again, without fuser (docs/design.md#weighed-and-kept-by-hand). A mount is known
+//! by its id, and is unmounted only while the mount with that id stands at the path. The descriptor goes to
+//! `fuser::Session::from_fd`.
 
 pub mod abort;
 pub mod error;
@@ -26,8 +26,7 @@ pub use identity::MountId;
 use identity::Pinned;
 pub use place::{KIND, Place};
 
-/// Bytes that one READ asks for at most: what the kernel's default page limit (256) allows anyway, and what the
-/// engine is built to split.
+/// The most bytes that one READ asks for: the kernel's default page limit (256) allows no more.
 pub const MAX_READ: u32 = 1 << 20;
 
 /// How to mount.
@@ -35,7 +34,7 @@ pub const MAX_READ: u32 = 1 << 20;
 pub struct MountSpec {
     /// The first column of the mount table: the interfaces.
     pub source: String,
-    /// Other users than the one who mounts may use it; file modes decide then.
+    /// Other users may use it as well; file modes decide then.
     pub allow_other: bool,
     /// Nothing on it may be executed.
     pub noexec: bool,
@@ -52,27 +51,27 @@ impl Default for MountSpec {
 /// A mount that stands, with the descriptor its requests come from.
 #[derive(Debug)]
 pub struct Mounted {
-    /// For the way back.
+    /// The mount, to unmount it later.
     pub mount: Mount,
     /// For `Session::from_fd`.
     pub device: OwnedFd,
 }
 
-/// What came of an unmount.
+/// The result of an unmount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unmount {
     /// It is gone from the tree now.
     Done,
     /// It was gone before.
     Gone,
-    /// Somebody uses what is mounted at this place.
+    /// The mount at this place is in use.
     Busy(PathBuf),
-    /// It cannot be reached, or would not be gone after it: why, as the end of a sentence.
+    /// It cannot be reached, or a copy of it would stay: why, as the end of a sentence.
     Held(String),
 }
 
-/// One mount of ours, by its identity. Copies of it know the same mount. It is looked for in the mount table, since its path
-/// may be another by now, where a folder above was renamed; and what stands at its path may be another mount.
+/// One mount of ours, by its identity. It is looked up in the mount table each time: its path may have changed, if a
+/// folder above was renamed, and another mount may stand at its old path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     point: PathBuf,
@@ -82,11 +81,11 @@ pub struct Mount {
 }
 
 /// Mounts: by mount(2), or through fusermount3 where that takes a privilege which we do not have. Of several starts at
-/// once on one mount point exactly one succeeds: mounts stack, so each of them would.
+/// once on one mount point exactly one succeeds, although mounts stack.
 pub fn mount(place: &Place, spec: &MountSpec) -> Result<Mounted, MountError> {
     let point = place.path();
     let _turn = place.take_turn();
-    // Whoever had the turn before has mounted, and lives.
+    // If another start had the turn before, its mount stands now, and is an error here.
     place.clear()?;
     let (device, by_helper) = match direct(point, spec) {
         Ok(device) => (device, false),
@@ -101,7 +100,7 @@ pub fn mount(place: &Place, spec: &MountSpec) -> Result<Mounted, MountError> {
     }
 }
 
-/// mount(2). Its data has no strings of ours in it, so there is nothing to escape; the source is an argument.
+/// mount(2). The data contains no strings from outside, so there is nothing to escape; the source is an argument.
 fn direct(point: &Path, spec: &MountSpec) -> Result<OwnedFd, MountError> {
     let device = std::fs::OpenOptions::new()
         .read(true)
@@ -127,12 +126,12 @@ fn direct(point: &Path, spec: &MountSpec) -> Result<OwnedFd, MountError> {
 }
 
 impl Mount {
-    /// Where it is.
+    /// The path where it was made.
     pub fn point(&self) -> &Path {
         &self.point
     }
 
-    /// Which it is.
+    /// Its identity.
     pub fn id(&self) -> MountId {
         self.id
     }
@@ -144,15 +143,15 @@ impl Mount {
 
     /// A mount that stands and was made by us, or by another process of ours that told us about it.
     pub fn known(point: PathBuf, id: MountId, by_helper: bool) -> Self {
-        Self { point, id, connection: Connection::of(id), by_helper }
+        Self { point, id, connection: Connection::behind(id), by_helper }
     }
 
-    /// What leads to its daemon.
+    /// Its FUSE connection.
     pub fn connection(&self) -> Option<Connection> {
         self.connection
     }
 
-    /// Unmounts if nobody uses it.
+    /// Unmounts if it is not in use.
     pub fn unmount(&self) -> io::Result<Unmount> {
         let mut places = self.places()?;
         let Some(own) = places.iter().position(|entry| entry.id == self.id.id) else {
@@ -163,11 +162,11 @@ impl Mount {
         };
         let own = places.swap_remove(own);
         if let Some(copy) = places.first() {
-            // Without ours the copy would be all that is left of it, and nobody would look for that.
+            // If ours went, only the copy would be left, and no later call would find it.
             return Ok(Unmount::Held(format!("a copy of it is mounted at {}", copy.point.display())));
         }
-        // What is pinned is busy, so the pin has to go first. In the moment between, somebody may unmount ours and
-        // mount another there: the kernel offers no way around it but a lazy unmount, which detach() is.
+        // A pinned mount is busy, so the pin has to go first. In the moment between, another process may unmount ours
+        // and mount another file system there: the kernel offers no way around it but a lazy unmount, see `detach`.
         match self.pin(&own)? {
             Err(held) => return Ok(held),
             Ok(pinned) => drop(pinned),
@@ -183,7 +182,7 @@ impl Mount {
         }
     }
 
-    /// Takes it and its copies out of the tree at once. Who has files open keeps them; the session ends at the last close.
+    /// Takes it and its copies out of the tree at once. Open files stay open; the session ends at the last close.
     pub fn detach(&self) -> io::Result<Unmount> {
         let mut any = false;
         loop {
@@ -231,15 +230,15 @@ impl Mount {
         Ok(table::read()?.into_iter().filter(is_ours).collect())
     }
 
-    /// [`Mount::detach`] as the last thing that this process does: it may become the program that does it. Returns if it
-    /// need not, or has failed.
+    /// [`Mount::detach`] as the last thing that this process does: it may become the program that does it. Returns if
+    /// it need not, or has failed.
     pub fn detach_and_end(&self) -> io::Result<Unmount> {
         if !self.by_helper {
             return self.detach();
         }
         let mut places = self.places()?.into_iter();
         let Some(last) = places.next() else { return Ok(Unmount::Gone) };
-        // What stands on top of it goes first.
+        // Copies on top of it go first.
         for place in places.rev() {
             self.detach_one(&place)?;
         }
@@ -249,14 +248,14 @@ impl Mount {
         }
     }
 
-    /// Lets the kernel read ahead up to so many KiB. After the INIT reply, which can only lower the figure. Takes root:
-    /// the file belongs to it. 128 is the kernel's default, and buffered reads are then 13 times slower.
+    /// Lets the kernel read ahead up to so many KiB; its default of 128 is too little for a network. After the INIT
+    /// reply, which can only lower the figure. Takes root, to whom the file belongs.
     pub fn set_read_ahead(&self, kib: u32) -> io::Result<()> {
         let entry = table::find(self.id.id)?.ok_or(Errno::ENOENT)?;
         std::fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", entry.device), kib.to_string())
     }
 
-    /// Holds what stands at a place, if that is the mount that the table has there; else says what is in the way.
+    /// Pins the mount at a place, if it is the one that the table names; else says what is in the way.
     fn pin(&self, place: &table::Entry) -> io::Result<Result<Pinned, Unmount>> {
         let pinned = match Pinned::open(&place.point) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(Unmount::Gone)),
@@ -268,7 +267,7 @@ impl Mount {
             return Ok(Ok(pinned));
         }
         let cover = table::find(there.id)?.map_or_else(|| "another mount".into(), |entry| entry.kind);
-        // Between the two looks it may have gone.
+        // It may have gone in between.
         let gone = table::find(place.id)?.is_none();
         let covered = format!("it is covered by {cover} at {}", place.point.display());
         Ok(Err(if gone { Unmount::Gone } else { Unmount::Held(covered) }))

@@ -1,4 +1,4 @@
-//! The mount point: a directory, by its absolute path, with nothing on it but, at most, dead mounts of our own.
+//! The mount point: a directory, by its absolute path, on which nothing is mounted except dead mounts of our own.
 
 use std::fs::File;
 use std::io;
@@ -21,31 +21,31 @@ use super::helper;
 use super::identity::Pinned;
 use super::table;
 
-/// What `mount` and `findmnt -t` show for our mounts.
+/// The file system type of our mounts, as `mount` and `findmnt -t` show it.
 pub const KIND: &str = "fuse.aoefs";
 
-/// How long a mount at the mount point has to prove that it lives: ms. An aoefs answers a stat of its root in 10 ms
-/// whatever its network does; more than this is a stopped process.
+/// How long a mount at the mount point has to prove that it lives: ms. An aoefs answers a stat of its root within 10
+/// ms, whatever happens in its network; if it takes longer than this, the process is stopped.
 const PROOF_OF_LIFE: u16 = 2_000;
 
 /// How long a start waits for another one at the same mount point. fusermount3 takes 20 ms on a quiet machine.
 const TURN: Duration = Duration::from_secs(5);
 
-/// Between two looks whether the other one is done.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How often the lock of the other start is tried.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
-/// More dead mounts than this, one on top of the other, are not the trace of crashes.
+/// The most dead mounts that are taken away; no number of crashes leaves so many.
 const MAX_DEAD: usize = 64;
 
-/// Where the mount goes.
+/// The directory to mount on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     path: PathBuf,
 }
 
 impl Place {
-    /// Finds the directory and looks at what is mounted there. A dead mount of ours passes, [`Place::clear`] is for
-    /// it; everything else that is mounted there is an error.
+    /// Finds the directory and checks whether something is mounted there. A dead mount of ours is no error, since
+    /// [`Place::clear`] takes it away; any other mount is.
     pub fn resolve(path: &Path) -> Result<Self, MountError> {
         let pinned = Pinned::open(path).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT) => MountError::Missing(path.into()),
@@ -81,23 +81,24 @@ impl Place {
         Err(MountError::StuckDead(self.path.clone(), Errno::ELOOP.into()))
     }
 
-    /// Waits until no other start is between its look at the mount point and its mount; ours is, until the answer is
-    /// dropped. The directory below the mounts is locked for it. Where that cannot be (a file system without locks, a
-    /// directory that may not be read), or somebody else keeps it locked, it goes on without.
+    /// Waits until no other start is between the check of the mount point and its mount. The turn is ours until the
+    /// returned lock is dropped. The directory below the mounts is locked for it. If that is not possible (a file
+    /// system without locks, a directory that may not be read), or another program keeps it locked, the start goes on
+    /// without.
     pub fn take_turn(&self) -> Option<Flock<File>> {
         let pinned = Pinned::open(&self.path).ok()?;
         if !matches!(self.occupied(&pinned), Ok(false)) {
             return None;
         }
-        // Through the pin: by its path it could be the root of a mount that was made meanwhile, and does not answer yet.
+        // Through the pin: the path could lead to a mount that was made meanwhile and does not answer yet.
         let mut dir = File::open(pinned.magic_link()).ok()?;
-        for _ in 0..TURN.as_millis() / LOOK_AGAIN.as_millis() {
+        for _ in 0..TURN.as_millis() / TRY_AGAIN.as_millis() {
             match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
                 Ok(locked) => return Some(locked),
                 Err((file, Errno::EWOULDBLOCK)) => dir = file,
                 Err(_) => return None,
             }
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(TRY_AGAIN);
         }
         log::warn!("{}: locked by another program; mounting all the same", self.path.display());
         None
@@ -120,8 +121,8 @@ impl Place {
     }
 }
 
-/// Does a FUSE mount say ENOTCONN? It is asked from a process of its own, which may wait for a stopped daemon for
-/// ever; we wait a while, and silence counts as life.
+/// Whether a FUSE mount answers ENOTCONN. A process of its own asks, since it may have to wait for a stopped daemon for
+/// ever; if no answer comes for a while, the mount counts as alive.
 fn is_dead(pinned: &Pinned) -> bool {
     const ALIVE: i32 = 0;
     const DEAD: i32 = 1;

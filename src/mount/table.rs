@@ -17,7 +17,7 @@ pub struct Entry {
     pub point: PathBuf,
     /// `fuse.aoefs` for ours.
     pub kind: String,
-    /// What the first column of `mount`'s output shows.
+    /// The source, as the first column of `mount`'s output shows it.
     pub source: String,
 }
 
@@ -31,7 +31,7 @@ pub fn find(id: u64) -> io::Result<Option<Entry>> {
     Ok(read()?.into_iter().find(|entry| entry.id == id))
 }
 
-/// Mounts made on something inside of `path`, which keep it busy.
+/// Mounts inside of `path`, which keep it busy.
 pub fn below(path: &Path) -> io::Result<Vec<Entry>> {
     Ok(read()?.into_iter().filter(|entry| entry.point != path && entry.point.starts_with(path)).collect())
 }

@@ -15,8 +15,8 @@ pub fn longest_deadline() -> Option<Duration> {
     limit(sysctl("default_request_timeout"), sysctl("max_request_timeout"))
 }
 
-/// Zero means "not set". What the kernel takes is the default, cut to the maximum, or the maximum without a default;
-/// never less than its timer.
+/// Zero means "not set". The kernel uses the default, cut to the maximum, or the maximum if there is no default; never
+/// less than its timer.
 fn limit(default: u64, max: u64) -> Option<Duration> {
     let timeout = match (default, max) {
         (0, 0) => return None,

@@ -1,7 +1,7 @@
 //! GUID partition tables: a header, an array of entries, checksums over both.
 //!
-//! A header is taken only if every number in it makes sense on this disk, so that the array it names can be read and its
-//! entries judged without another thought of overflow.
+//! A header is taken only if every number in it makes sense on this disk, so that the array it names can be read and
+//! its entries judged without another thought of overflow.
 
 use super::{Entry, Kind, READ_SECTORS_MAX, Reason, le16, le32, le64};
 use crate::wire::{SECTOR, Sector};
@@ -15,7 +15,7 @@ pub(super) const TAIL: u64 = 33;
 /// The smallest entry, and the usual one. Larger ones are this times a power of two.
 const ENTRY_MIN: u32 = 128;
 
-/// The largest entry taken. The standard knows no bound; nothing was ever made larger than the smallest.
+/// The largest entry that is taken. The standard has no bound, but real entries have the smallest size.
 const ENTRY_LARGEST: u32 = 4096;
 
 /// A header that fits the disk.
@@ -132,7 +132,7 @@ impl Header {
         }
     }
 
-    /// The entries in use. Each lies within the usable sectors; whether two overlap is for others to say.
+    /// The entries in use. Each lies within the usable sectors; the caller checks whether two overlap.
     pub(super) fn entries(&self, data: &[u8]) -> Result<Vec<Entry>, Reason> {
         let (first, last) = self.usable;
         let mut found = Vec::new();

@@ -1,7 +1,7 @@
 //! Master boot records: four entries in sector 0, and a chain of records in an extended partition.
 //!
-//! What counts as a table, and which entry gets which number, is as in Linux (`block/partitions/msdos.c`); what Linux
-//! would cut or pass over silently is refused.
+//! The same sectors count as a table as in Linux (`block/partitions/msdos.c`), and entries get the same numbers; tables
+//! from which Linux would silently cut or skip something are refused.
 
 use super::{EBRS_MAX, Entry, Kind, Reason, State, found, le32};
 use crate::wire::Sector;
@@ -9,15 +9,15 @@ use crate::wire::Sector;
 /// Where the four entries are in a record.
 const ENTRIES: usize = 446;
 
-/// What marks a boot record, at its end.
+/// The mark at the end of a boot record.
 const SIGNATURE: [u8; 2] = [0x55, 0xaa];
 
 /// The type of the entry that keeps tools which know no GPT away from the disk.
 const PROTECTIVE: u8 = 0xee;
 
-/// What sector 0 says.
+/// The partition table in sector 0.
 pub(super) enum Table {
-    /// Nothing about partitions.
+    /// There is none.
     None,
     /// There is a GPT.
     Protective,
@@ -78,8 +78,8 @@ fn is_volume(sector: &[u8]) -> bool {
 /// Reads sector 0 of a disk of `sectors`.
 pub(super) fn read(sector: &[u8], sectors: u64) -> Result<Table, Reason> {
     let Some(slots) = slots(sector) else { return Ok(Table::None) };
-    // A hybrid has more entries: they are the GPT's once more. Whoever makes a GPT on what was a volume leaves the rest of
-    // the sector as it was, its name and its code among it.
+    // A hybrid table has more entries, copies of the GPT's. Tools that make a GPT where a volume was leave the rest of
+    // the sector as it was, with the name and the code of the volume.
     if slots.iter().any(|slot| slot.kind == PROTECTIVE && slot.start == 1) {
         return Ok(Table::Protective);
     }
@@ -107,7 +107,7 @@ pub(super) fn read(sector: &[u8], sectors: u64) -> Result<Table, Reason> {
         }
         entries.push(entry);
     }
-    // A container is a range like any other here, and gone from the list after.
+    // The extended partition takes part in the check for overlaps, and is then left out of the list.
     found(entries.clone(), &[])?;
     let (containers, entries) = entries.into_iter().partition::<Vec<_>, _>(|e| extended.contains(&e.number));
     let mut containers = containers.into_iter().map(|e| (e.start.0, e.end.0));

@@ -1,14 +1,14 @@
 //! The partition table of a disk, read without doing any I/O: GPT, or MBR with logical partitions.
 //!
 //! A [`Scan`] says which sectors it wants next ([`Scan::want`]), is given them ([`Scan::feed`]), and ends with a
-//! [`Verdict`]. Who drives it decides how sectors are read and how long that may take.
+//! [`Verdict`]. Its caller decides how sectors are read and how long that may take.
 //!
-//! What a disk says is not believed. The work is bounded whatever the table claims: [`READS_MAX`] reads, of
-//! [`READ_SECTORS_MAX`] each and [`SECTORS_MAX`] together, none of them beyond the disk. A table is taken whole or not at
-//! all: one partition that is reversed, reaches beyond the disk or shares a sector with another (or with the table
-//! itself) makes the verdict [`Verdict::Refused`] with the reason in one line. Numbers are those that Linux gives: the
-//! slot of an MBR entry, 5 and up along the chain of logical partitions, the index of a GPT entry plus one. An extended
-//! partition keeps its number but is no entry: it holds nothing but the table of the logical ones.
+//! The disk is not trusted. The work is bounded whatever the table claims: [`READS_MAX`] reads, of [`READ_SECTORS_MAX`]
+//! each and [`SECTORS_MAX`] together, none of them beyond the disk. A table is taken whole or not at all: one partition
+//! that is reversed, reaches beyond the disk or shares a sector with another (or with the table itself) makes the
+//! verdict [`Verdict::Refused`] with the reason in one line. Numbers are those that Linux gives: the slot of an MBR
+//! entry, 5 and up along the chain of logical partitions, the index of a GPT entry plus one. An extended partition
+//! keeps its number but is no entry: it holds nothing but the table of the logical ones.
 //!
 //! Sectors are 512 bytes, as AoE has them; a table written for sectors of 4096 is not found.
 
@@ -26,7 +26,7 @@ mod tests;
 /// Sectors of the first read: an MBR, a GPT header and an entry array of the usual 16 KiB lie in them.
 const HEAD: u64 = 34;
 
-/// Most sectors of one read: 1 MiB, what the engine is asked for at once elsewhere too. It bounds a GPT's entry array.
+/// Most sectors of one read: 1 MiB, as in other requests to the engine. It bounds a GPT's entry array.
 pub const READ_SECTORS_MAX: u64 = (1 << 20) / SECTOR as u64;
 
 /// Most extended boot records that a chain may have. fdisk makes at most 56 logical partitions, parted 60.
@@ -38,7 +38,7 @@ pub const READS_MAX: usize = 1 + EBRS_MAX;
 /// Most sectors that one scan reads: the head, the primary's array, the backup's header and array.
 pub const SECTORS_MAX: u64 = HEAD + READ_SECTORS_MAX + gpt::TAIL + READ_SECTORS_MAX;
 
-/// Most partitions of a table. A GPT may have more; nobody was seen to use them.
+/// Most partitions of a table. A GPT may have more, but no real table has.
 pub const ENTRIES_MAX: usize = 1024;
 
 /// A partition that the table has: sectors `[start, end)`, of which there is at least one, all on the disk.
@@ -50,7 +50,7 @@ pub struct Entry {
     pub start: Sector,
     /// One past the last sector.
     pub end: Sector,
-    /// What the table says it is for.
+    /// Its purpose, as the table says.
     pub kind: Kind,
     /// Its name in a GPT, made safe to print; an MBR has none.
     pub label: String,
@@ -106,7 +106,7 @@ pub enum Verdict {
     Refused(String),
 }
 
-/// What a scan needs before it can go on.
+/// The sectors that a scan needs before it can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want<'a> {
     /// These sectors, all of them on the disk, whole and in one piece, to [`Scan::feed`].
@@ -127,7 +127,7 @@ pub struct Scan {
     state: State,
 }
 
-/// What the sectors that come next are.
+/// The role of the sectors that come next.
 #[derive(Debug)]
 enum State {
     Head,
@@ -155,7 +155,7 @@ impl Scan {
         Scan { sectors, state }
     }
 
-    /// What it needs now. The same until it is fed.
+    /// The sectors that it needs now. The same until it is fed.
     pub fn want(&self) -> Want<'_> {
         let (at, count) = match &self.state {
             State::Head => (0, self.sectors.min(HEAD)),

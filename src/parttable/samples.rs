@@ -170,7 +170,8 @@ impl Gpt {
         disk
     }
 
-    /// The same with one number spoiled in the header at sector `at`, whose checksum is right; the other header is gone.
+    /// The same with one number spoiled in the header at sector `at`, whose checksum is right; the other header is
+    /// gone.
     pub(super) fn spoiled(&self, at: u64, place: usize, value: &[u8]) -> Disk {
         let mut disk = self.write();
         let other = if at == 1 { self.sectors - 1 } else { 1 };

@@ -108,8 +108,8 @@ fn the_boot_sector_of_a_volume_is_no_table() {
     assert_eq!(disk.found().len(), 2);
 }
 
-/// A GPT made where a volume was: the rest of its first sector stays, and the protective entry may stand anywhere and bear any
-/// mark.
+/// A GPT made where a volume was: the rest of its first sector stays, and the protective entry may stand anywhere and
+/// bear any mark.
 #[test]
 fn a_gpt_behind_the_boot_sector_of_a_volume_is_found() {
     for (at, name) in [(3, "NTFS    "), (3, "EXFAT   "), (54, "FAT16   "), (82, "FAT32   ")] {

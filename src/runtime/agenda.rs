@@ -1,7 +1,7 @@
-//! What is due and when: one entry for each thing, however often it is asked for.
+//! Which things are due and when: one entry for each thing, however often it is asked for.
 //!
-//! Asked for at several times, a thing is due at the earliest of them, and whoever does it asks for the next. So the size is that of
-//! what exists, not of what has happened.
+//! A thing that is asked for at several times is due at the earliest of them; the code that does it then asks for the
+//! next time. So the size follows from how many things exist, not from how many events there were.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -41,12 +41,12 @@ impl<D: Copy + Ord + Hash> Agenda<D> {
         }
     }
 
-    /// When the first is due.
+    /// When the first thing is due.
     pub(super) fn next(&self) -> Option<Time> {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// Takes the first of what is due at `now`, and when it was.
+    /// Takes the first thing that is due at `now`, and tells when it was due.
     pub(super) fn take(&mut self, now: Time) -> Option<(Time, D)> {
         if self.next()? > now {
             return None;

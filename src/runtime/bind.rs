@@ -19,12 +19,12 @@ impl Runtime {
         self.bind_unasked(name)
     }
 
-    /// Starts to use an interface, now or, if it is not there, when it comes. That it is used already is no error.
+    /// Starts to use an interface, now or, if it is not there, when it comes. It is no error if it is in use already.
     pub fn bind_when_there(self: &Arc<Self>, name: &str) -> Result<(), RuntimeError> {
         if self.watch.get().is_some() {
             let mut wishes = self.wishes.lock();
             wishes.allow(name);
-            // Before it is looked for: the watcher may see it come at any time.
+            // Before the interface is opened: the watcher may see it come at any time.
             wishes.want(name);
         }
         match self.bind_unasked(name) {
@@ -39,7 +39,7 @@ impl Runtime {
         }
     }
 
-    /// Nothing waits any more to be bound when it comes.
+    /// No interface is to be bound any more when it comes.
     pub fn forget_wanted(&self) {
         self.wishes.lock().forget_wanted();
     }
@@ -90,12 +90,12 @@ impl Runtime {
         }
         if self.switches.autodiscover.load(Ordering::Relaxed) {
             self.query(id, Addr::ALL);
-            self.ask_again(id, 0);
+            self.arm_query(id, 0);
         }
         Ok(id)
     }
 
-    /// Stops using an interface until it is bound again by name. Its frames move to other paths or wait for one.
+    /// Stops using an interface until it is bound again by name. Its frames move to other paths, or wait for a path.
     pub fn unbind(&self, name: &str) -> Result<(), RuntimeError> {
         let net = self.nets.named(name).ok_or(RuntimeError::NotFound)?;
         self.wishes.lock().refuse(net.link.index(), &net.link.name(), name);

@@ -10,7 +10,8 @@ use crate::engine::Time;
 
 /// Shorter sleeps do not count: nobody exchanges a disk in that time.
 const NAP: u64 = 100_000;
-/// µs after which nothing is under way any more that was asked before a sleep: longer than a candidate is asked.
+/// µs after a sleep, after which no answer comes any more to a question from before it: longer than a candidate is
+/// asked.
 const SETTLED: u64 = 16_000_000;
 
 /// Engine time: microseconds since the clock was made.
@@ -19,7 +20,7 @@ pub struct Clock {
     start: Instant,
     /// CLOCK_BOOTTIME at `start`, in µs.
     boot: u64,
-    /// Microseconds slept since `start`, as far as somebody noticed.
+    /// Microseconds slept since `start`, as far as a reading has noticed.
     slept: AtomicU64,
     /// The same before the last sleep, and when that was noticed.
     before: AtomicU64,
@@ -36,26 +37,26 @@ impl Clock {
     /// A clock that shows zero.
     pub fn new() -> Clock {
         let start = Instant::now();
-        // Behind the other one, so that what passes between the two looks like less sleep and never like more.
+        // Read after the other clock, so that the time between the two looks like less sleep and never like more.
         let boot = micros_since_boot();
         let zero = || AtomicU64::new(0);
         Clock { start, boot, slept: zero(), before: zero(), woke: zero() }
     }
 
-    /// What it shows.
+    /// The time that it shows.
     pub fn now(&self) -> Time {
         Time(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// What it shows, and how long the machine has slept since the clock was made, in µs. The second grows with every sleep
-    /// and stays the same otherwise. After a sleep, what answers may be another disk.
+    /// The time that it shows, and how long the machine has slept since the clock was made, in µs. The second grows
+    /// with every sleep and stays the same otherwise. After a sleep, another disk may answer.
     pub fn reading(&self) -> (Time, u64) {
         let boot = micros_since_boot();
         let now = self.now();
         (now, self.noticed(now, boot.saturating_sub(self.boot).saturating_sub(now.0)))
     }
 
-    /// What it slept, now that it must have been `slept`.
+    /// How long the machine has slept, after a reading that says `slept`.
     fn noticed(&self, now: Time, slept: u64) -> u64 {
         let known = self.slept.load(Ordering::Relaxed);
         if slept < known + NAP {
@@ -66,7 +67,7 @@ impl Clock {
         self.slept.fetch_max(slept, Ordering::Relaxed).max(slept)
     }
 
-    /// How long it had slept when what is answered at `now` may have been asked.
+    /// How long the machine had slept when the question may have been asked whose answer comes at `now`.
     pub fn slept_before(&self, now: Time) -> u64 {
         let lately = now.0 < self.woke.load(Ordering::Relaxed) + SETTLED;
         let slept = if lately { &self.before } else { &self.slept };
@@ -107,7 +108,7 @@ mod tests {
         let instant = clock.instant(second).unwrap();
         assert!(instant <= Instant::now() && instant.elapsed() < Duration::from_secs(5));
         assert_eq!(clock.instant(Time::NEVER), None);
-        // An instant nobody lives to see; no panic.
+        // So far away that it cannot be represented: no panic.
         clock.instant(Time(u64::MAX - 1));
     }
 
@@ -123,7 +124,7 @@ mod tests {
         let hour = 3_600_000_000;
         assert_eq!(clock.noticed(Time(5), NAP - 1), 0);
         assert_eq!(clock.noticed(Time(10), hour), hour);
-        // Read by somebody who was slower, and by somebody who reads a little more.
+        // One thread that reads late, and one that reads a little more.
         assert_eq!(clock.noticed(Time(11), 0), hour);
         assert_eq!(clock.noticed(Time(12), hour + NAP - 1), hour);
         assert_eq!(clock.slept_before(Time(20)), 0, "what comes now may have been asked before");

@@ -1,15 +1,15 @@
 //! The deputy: the thread that takes requests from the kernel receives in place of a netlink's thread for a while.
 //!
-//! Where processors are few, a thread that hands requests to the wire and another that takes the answers get into each
-//! other's way: each answer wakes one while the other still has work, and the scheduler moves both about. So the thread
-//! that takes requests from the kernel may borrow the duty to receive: before it goes back for the next request it takes
-//! answers, until there is a next request. The netlink's thread sleeps meanwhile.
+//! Where processors are few, a thread that hands requests to the wire and another one that takes the answers get into
+//! each other's way: each answer wakes one while the other still has work, and the scheduler moves both about. So the
+//! thread that takes requests from the kernel may borrow the duty to receive: before it goes back for the next request
+//! it takes answers, until there is a next request. The netlink's thread sleeps meanwhile.
 //!
 //! The duty (`duty`) is borrowed, not owned. A deputy gives it back when nothing comes for [`PATIENCE`], when requests
 //! come one by one (then the netlink's thread polls for their answers, see `linger`), and when its frames leave by
-//! another netlink. Requests that ask no target know nothing of all this. While the deputy is busy with one, or waits in
-//! the kernel after it, or is held up for seconds, the netlink's thread sees no sign of life for [`ABSENCE`] and takes
-//! the duty back: an answer waits no longer than twice that time.
+//! another netlink. Requests that ask no target know nothing of all this. While the deputy is busy with one, or waits
+//! in the kernel after it, or is held up for seconds, the netlink's thread sees no sign of life for [`ABSENCE`] and
+//! takes the duty back: an answer waits no longer than twice that time.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Runtime;
-use super::duty::{ABSENCE, Ended};
+use super::duty::{ABSENCE, Harvest};
 use super::netlink::Netlink;
 use crate::bug;
 use crate::engine::NetId;
 use crate::link::{Batch, Ready, is_readable};
 
-/// How long a deputy waits for an answer: many times what a target takes whose data is in memory. The netlink's thread
-/// waits for slower ones.
+/// How long a deputy waits for an answer: many times as long as a target takes whose data is in memory. For slower
+/// targets the netlink's thread waits.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// Requests that a deputy takes in a row, if it is quick, before it takes answers that are there as well.
@@ -178,10 +178,10 @@ impl Runtime {
             deputy.in_a_row = 0;
             deputy.received_at = Instant::now();
             let harvest = self.receive(&net, &deputy.batch, &mut deputy.strangers);
-            deputy.single = match harvest.ended {
-                Ended::Single => deputy.single + 1,
-                Ended::OfMany => 0,
-                Ended::Nothing => deputy.single,
+            deputy.single = match harvest {
+                Harvest::LastFrame | Harvest::LastRequest => deputy.single + 1,
+                Harvest::OneOfMany => 0,
+                Harvest::Nothing => deputy.single,
             };
             if deputy.single >= ONE_BY_ONE {
                 deputy.single = 0;

@@ -9,25 +9,18 @@ use parking_lot::{Condvar, Mutex};
 /// overtaken, and short beside the shortest time after which a frame is sent again (20 ms).
 pub(super) const ABSENCE: Duration = Duration::from_millis(2);
 
-/// What a batch of frames was to the last target that had some in it.
+/// What a batch of frames meant to the last target that had frames in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Harvest {
-    /// The batch was one frame, an answer, and the target has nothing left to do.
-    pub(super) alone: bool,
-    /// Which requests of the target ended with it.
-    pub(super) ended: Ended,
-}
-
-/// Which requests of a target ended with a batch of frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// None did.
+pub(super) enum Harvest {
+    /// No request of the target ended.
     #[default]
     Nothing,
-    /// One did, and the target has nothing left to do: requests come one at a time.
-    Single,
-    /// Several did, or others are still waiting.
-    OfMany,
+    /// The batch was one frame, an answer, and the target has nothing left to do.
+    LastFrame,
+    /// Several frames ended one request, and the target has nothing left to do.
+    LastRequest,
+    /// Several requests ended, or others are still waiting.
+    OneOfMany,
 }
 
 /// Which thread has the duty to receive on one netlink.
@@ -58,9 +51,10 @@ impl Duty {
         }
     }
 
-    /// Takes note of what the netlink's thread has received: several requests at a time are work for a deputy again.
+    /// Takes note of a batch that the netlink's thread has received: several requests at a time are work for a deputy
+    /// again.
     pub(super) fn note(&self, harvest: Harvest) {
-        if harvest.ended == Ended::OfMany {
+        if harvest == Harvest::OneOfMany {
             self.one_by_one.store(false, Ordering::Relaxed);
         }
     }

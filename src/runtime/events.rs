@@ -1,7 +1,7 @@
-//! The event log: what `log` shows, the last lines of what happened.
+//! The event log: the lines that the file `log` shows.
 //!
-//! Promises: logging takes a short lock that nobody holds while waiting, so it never blocks I/O; the ring never
-//! grows above its size; one kind of message cannot flood it, and what was left out is said in one line. Byte
+//! Promises: logging takes a short lock that no thread holds while it waits, so it never blocks I/O; the ring never
+//! grows above its size; one kind of message cannot flood it, and one line says how many lines were left out. Byte
 //! positions count from the start of the daemon, so that they work as offsets in a file that only grows.
 
 use std::collections::{HashMap, VecDeque};
@@ -30,7 +30,7 @@ pub struct EventLog {
     size: usize,
 }
 
-/// Where a reader is: one per open handle.
+/// Where a reader is: one for each open handle.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     /// Log position minus file offset, once known.
@@ -69,8 +69,8 @@ impl EventLog {
         EventLog { state: Mutex::new(state), size }
     }
 
-    /// Adds a line about `target`, or about none. `kind` is what the rate limit goes by: a word for the sort of
-    /// message, the same at every call from one place.
+    /// Adds a line about `target`, or about none. `kind` is a word for the sort of message, the same at every call from
+    /// one place: each kind has its own allowance.
     pub fn log(&self, kind: &'static str, target: Option<Addr>, words: impl Display) {
         self.log_at(Instant::now(), kind, target, &words);
     }
@@ -97,9 +97,9 @@ impl EventLog {
         self.state.lock().suppressed
     }
 
-    /// Up to `max` bytes for a reader at file `offset`; none at the end. A handle whose first read lies below the
-    /// oldest byte kept starts there instead, and so goes on a reader in sequence that was overtaken; any other
-    /// read of what is no longer there finds nothing.
+    /// Up to `max` bytes for a reader at file `offset`; none at the end. If the first read of a handle lies below the
+    /// oldest byte that is kept, it starts at that byte; so does a reader in sequence that was overtaken. Any other
+    /// read of bytes that are no longer there finds nothing.
     pub fn read_at(&self, cursor: &mut Cursor, offset: u64, max: usize) -> Vec<u8> {
         self.sum_up(Instant::now());
         let state = self.state.lock();
@@ -119,7 +119,7 @@ impl EventLog {
         read
     }
 
-    /// Whether a reader at file `offset` would get something: what poll(2) asks.
+    /// Whether a reader at file `offset` would get something, for poll(2).
     pub fn has_news(&self, cursor: &Cursor, offset: u64) -> bool {
         offset.saturating_add(cursor.shift.unwrap_or(0)) < self.total()
     }
@@ -129,7 +129,7 @@ impl EventLog {
         if !self.state.lock().admit(now, kind) {
             return;
         }
-        // Between two locks: nobody waits while words are put together, and they may come from anywhere.
+        // Not under the lock: other threads need not wait while the words are put together.
         let line = line(target, words);
         let mut state = self.state.lock();
         state.push(&line, self.size);
@@ -138,7 +138,7 @@ impl EventLog {
         announce(&line, &news);
     }
 
-    /// Tells what was left out, kind by kind. Done whenever somebody logs or looks, so that it needs no timer.
+    /// Writes how many lines of each kind were left out. Every call that logs or reads does it, so it needs no timer.
     fn sum_up(&self, now: Instant) {
         let mut state = self.state.lock();
         let mut lines = Vec::new();
@@ -192,7 +192,7 @@ fn announce(line: &str, news: &[News]) {
 fn line(target: Option<Addr>, words: &dyn Display) -> String {
     let mut line = Line(String::with_capacity(128));
     let now = jiff::Timestamp::now();
-    // A Line refuses what is too much, and what it has then is the line.
+    // A Line refuses text beyond its limit; what it has then is the line.
     let _ = match target {
         Some(target) => write!(line, "{now:.3} {target} {words}"),
         None => write!(line, "{now:.3} - {words}"),

@@ -1,9 +1,9 @@
 //! Which tags are ours: one of 64 spaces, claimed against every other daemon on the same interfaces.
 //!
-//! Two daemons that use one interface have one MAC and see each other's answers. A space is held by a packet socket that is
-//! the only member of a fanout group of its own: groups belong to a network namespace, as interfaces do, and only who may use
-//! AoE at all (CAP_NET_RAW) can make one. A name that any local user could take would let a stranger hold all spaces, and two
-//! daemons then share one by chance.
+//! Two daemons that use one interface have one MAC and see each other's answers. A space is held by a packet socket
+//! that is the only member of a fanout group of its own: groups belong to a network namespace, as interfaces do, and
+//! only a process that may use AoE at all (CAP_NET_RAW) can make one. With a name that any local user could take, a
+//! stranger could hold all spaces, and two daemons would then share one by chance.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -14,7 +14,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::engine::TagSpace;
 use crate::link::packet;
 
-/// The fanout group of the first space; the others follow. Chosen anywhere: a group of another program takes one space away.
+/// The fanout group of the first space; the others follow. Any number would do: a group of another program takes one
+/// space away.
 const FIRST_GROUP: u16 = 0xa0e0;
 
 /// The loopback interface, which every network namespace has, up or not.
@@ -31,7 +32,8 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Claims a free space, beginning anywhere, so that a stranger cannot know which.
+    /// Claims a free space. The search begins at `start`, a random number, so that a stranger cannot know which is
+    /// taken.
     pub(super) fn claim(start: u32) -> Instance {
         let start = start as u8;
         let mut why = None;
@@ -43,9 +45,9 @@ impl Instance {
             }
         }
         match why {
-            // Who may make no packet socket binds no interface: there is nobody to be told from.
+            // A process that may make no packet socket binds no interface either, and needs no space.
             Some(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            // Sixty-four daemons, or a kernel before Linux 5.11, whose groups have no bound: luck has to do.
+            // Sixty-four daemons, or a kernel before Linux 5.11, whose groups have no bound: a random space has to do.
             why => log::warn!("no tag space could be claimed in this network namespace: {why:?}"),
         }
         Instance { space: TagSpace::new(start), _socket: None }

@@ -1,31 +1,31 @@
-//! Whether a netlink's thread looks for the next frame for a moment before it sleeps.
+//! Whether a netlink's thread polls for the next frame for a moment before it sleeps.
 //!
-//! Where one request is made at a time, a request costs as much in sleeping and waking as in work: an idle processor has
-//! to be woken for each step from the program to the target and back, which takes it longer than the step itself (more
-//! so in a virtual machine). A thread that looks for the answer instead keeps one processor awake, and the steps before
-//! the answer stay together on the other one. It is QEMU's adaptive polling, for the same reason.
+//! Where one request is made at a time, a request costs as much in sleeping and waking as in work: an idle processor
+//! has to be woken for each step from the program to the target and back, which takes longer than the step itself
+//! (above all in a virtual machine). A thread that polls for the answer keeps one processor awake, and the steps before
+//! the answer stay together on the other one. QEMU's adaptive polling is for the same reason.
 //!
-//! It costs processor time, so it is done only while it pays: where answers come one by one and each leaves its target
-//! nothing to do; not again soon where nothing came in time; and hardly ever where somebody else wanted the processor.
+//! Polling costs processor time, so it is done only while it pays: where answers come one by one and each leaves its
+//! target nothing to do; seldom where no frame came in time; and hardly ever where another thread wanted the processor.
 
 use std::time::Duration;
 
-use crate::link::Looked;
+use crate::link::Polled;
 
-/// How long a thread looks before it sleeps. A round through FUSE, the wire and a target whose data is in memory takes about
-/// 30 µs while nobody sleeps and 55 µs otherwise: whoever sleeps now must be able to see that it would pay not to.
+/// How long a thread polls before it sleeps: several times as long as a round through FUSE, the wire and a target whose
+/// data is in memory. So a thread that sleeps now can find out that polling would pay.
 pub(super) const LINGER: Duration = Duration::from_micros(100);
 
-/// Answers in a row, each alone and the last that was waited for, after which requests are taken to come one at a time. A queue
-/// runs empty too now and then, but not again at once.
+/// Answers in a row, each alone in its batch and the last that was awaited, after which requests are taken to come one
+/// at a time. A queue runs empty now and then, but not several times in a row.
 const ALONE: u32 = 4;
 
-/// Chances passed over at most where looking was in vain: then it costs less than two percent of a processor.
-const IN_VAIN_MAX: u32 = 63;
-/// The same where the processor was wanted: each time may have cost a time slice of a few milliseconds.
-const UNWELCOME_MAX: u32 = 4095;
+/// The most chances that are passed over after polling timed out: it then costs less than two percent of a processor.
+const TIMED_OUT_MAX: u32 = 63;
+/// The same where another thread wanted the processor: each time may have cost it a time slice of a few milliseconds.
+const PREEMPTED_MAX: u32 = 4095;
 
-/// What became of the last chances.
+/// How the last polls ended.
 #[derive(Debug, Default)]
 pub(super) struct Linger {
     /// Answers in a row that came alone.
@@ -37,8 +37,8 @@ pub(super) struct Linger {
 }
 
 impl Linger {
-    /// Is this a chance to take? `alone`: what came last was one answer, and nothing else is waited for.
-    pub(super) fn worthwhile(&mut self, alone: bool) -> bool {
+    /// Whether to poll now. `alone`: the last batch was one answer, and no other answer is awaited.
+    pub(super) fn should_poll(&mut self, alone: bool) -> bool {
         self.alone = if alone { self.alone.saturating_add(1) } else { 0 };
         if self.alone < ALONE {
             return false;
@@ -48,15 +48,15 @@ impl Linger {
         now
     }
 
-    /// Learns from one that was taken.
-    pub(super) fn learn(&mut self, looked: Looked) {
+    /// Learns from a poll.
+    pub(super) fn learn(&mut self, polled: Polled) {
         let longer = self.penalty * 2 + 1;
-        self.penalty = match looked {
-            Looked::Found => self.penalty / 2,
-            Looked::InVain => longer.min(IN_VAIN_MAX.max(self.penalty)),
-            Looked::Unwelcome => longer.min(UNWELCOME_MAX),
+        self.penalty = match polled {
+            Polled::Ready => self.penalty / 2,
+            Polled::TimedOut => longer.min(TIMED_OUT_MAX.max(self.penalty)),
+            Polled::Preempted => longer.min(PREEMPTED_MAX),
         };
-        if looked != Looked::Found {
+        if polled != Polled::Ready {
             self.skip = self.penalty;
         }
     }
@@ -66,12 +66,12 @@ impl Linger {
 mod tests {
     use super::*;
 
-    /// Of so many chances, how many are taken if each ends like this.
-    fn taken(linger: &mut Linger, chances: u32, looked: Looked) -> u32 {
+    /// Of so many chances, how many are taken if each poll ends like this.
+    fn taken(linger: &mut Linger, chances: u32, polled: Polled) -> u32 {
         let mut taken = 0;
         for _ in 0..chances {
-            if linger.worthwhile(true) {
-                linger.learn(looked);
+            if linger.should_poll(true) {
+                linger.learn(polled);
                 taken += 1;
             }
         }
@@ -79,30 +79,30 @@ mod tests {
     }
 
     #[test]
-    fn what_pays_is_done_every_time() {
-        assert_eq!(taken(&mut Linger::default(), 1000, Looked::Found), 1001 - ALONE);
+    fn polls_that_pay_happen_every_time() {
+        assert_eq!(taken(&mut Linger::default(), 1000, Polled::Ready), 1001 - ALONE);
     }
 
     #[test]
-    fn a_queue_that_runs_empty_now_and_then_is_no_reason() {
+    fn a_queue_that_runs_empty_now_and_then_is_no_reason_to_poll() {
         let mut linger = Linger::default();
-        assert!((0..1000).all(|n| !linger.worthwhile(n % ALONE != 0)));
+        assert!((0..1000).all(|n| !linger.should_poll(n % ALONE != 0)));
     }
 
     #[test]
-    fn what_is_in_vain_is_tried_seldom_and_soon_again_once_it_pays() {
+    fn polls_that_time_out_become_rare_and_come_back_once_they_pay() {
         let mut linger = Linger::default();
-        let taken_in_vain = taken(&mut linger, 64 * 1000, Looked::InVain);
-        assert!((1000..=1010).contains(&taken_in_vain), "{taken_in_vain}");
-        assert!(taken(&mut linger, 200, Looked::Found) > 100);
+        let timed_out = taken(&mut linger, 64 * 1000, Polled::TimedOut);
+        assert!((1000..=1010).contains(&timed_out), "{timed_out}");
+        assert!(taken(&mut linger, 200, Polled::Ready) > 100);
     }
 
     #[test]
-    fn where_it_is_not_welcome_it_is_hardly_tried() {
+    fn where_another_thread_wants_the_processor_polls_hardly_happen() {
         let mut linger = Linger::default();
-        assert!(taken(&mut linger, 100_000, Looked::Unwelcome) < 40);
-        // A look in vain in between does not make it bolder.
-        linger.learn(Looked::InVain);
-        assert!(taken(&mut linger, UNWELCOME_MAX, Looked::Found) <= 1);
+        assert!(taken(&mut linger, 100_000, Polled::Preempted) < 40);
+        // A poll that only timed out in between does not make them more frequent.
+        linger.learn(Polled::TimedOut);
+        assert!(taken(&mut linger, PREEMPTED_MAX, Polled::Ready) <= 1);
     }
 }

@@ -1,9 +1,9 @@
 //! How much memory this machine has, and how much of it writes that wait may hold.
 
-/// What is assumed to be there where nobody says, in bytes.
+/// Bytes that the machine is assumed to have where /proc/meminfo cannot be read.
 const UNKNOWN: usize = 512 << 20;
 
-/// Bytes of writes that may wait in all: half the machine's memory, so that targets that are away leave the other half to
+/// Bytes of writes that may wait in all: half the machine's memory. So targets that are away leave the other half to
 /// the programs that wait for them.
 pub fn for_writes() -> usize {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();

@@ -1,11 +1,12 @@
-//! What drives the engine: threads, locks, sockets, the clock.
+//! The threads, locks, sockets and the clock that drive the engine.
 //!
-//! [`Runtime`] is the whole of it. Netlinks and devices live in tables under locks; a thread per netlink receives (or a
-//! deputy does in its place), the sweeper does what is due, the watcher follows the interfaces. Whoever calls into a device does it through
-//! [`Runtime::with_device`], which carries out what the engine wants done after the device's lock is released.
+//! [`Runtime`] is the whole of it. Netlinks and devices live in tables under locks; one thread for each netlink
+//! receives (or a deputy does in its place), the sweeper does what is due, the watcher follows the interfaces. All
+//! calls into a device go through [`Runtime::with_device`], which carries out the effects after the device's lock is
+//! released.
 //!
-//! Locks, in this order: netlinks, device table, one device. The discovery's, the timers' and the log's are leaves. None is
-//! held across a send, a receive, a reply or a notification.
+//! Locks, in this order: netlinks, device table, one device. Those of the discovery, the timers and the log are leaves.
+//! No lock is held across a send, a receive, a reply or a notification.
 
 mod agenda;
 mod bind;
@@ -47,20 +48,21 @@ use crate::link::watch::LinkWatch;
 use crate::link::{BATCH, FEW, OutFrame};
 use crate::wire::Addr;
 
-/// What travels with a request: called with the outcome, exactly once, with nothing locked.
+/// The answer that travels with a request: called with the outcome, exactly once, with nothing locked.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
 
-/// Targets known at once, unless told otherwise (docs/design.md#limits): a segment full of forged announcements ends here.
+/// Targets known at once, unless told otherwise (docs/design.md#limits). However many targets are forged on a segment,
+/// no more are kept.
 pub const TARGETS_MAX: usize = 4096;
 
-/// How often everybody is asked who is there, while `rediscover` is on.
+/// How often a query goes to every target, while `rediscover` is on.
 const REDISCOVER: Duration = Duration::from_secs(30);
-/// After a netlink was bound its queries are repeated, so long after each other: a frame may be lost, and a target may be slow to
-/// wake.
+/// After a netlink was bound its query is repeated, so long after the one before: a frame may be lost, and a target may
+/// be slow to wake.
 const QUERY_AGAIN: [Duration; 3] =
     [Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(1500)];
 
-/// What has become of a target.
+/// A change of a target's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     /// It is there now.
@@ -77,11 +79,11 @@ pub enum Change {
     Resized,
 }
 
-/// Somebody who wants to know. Called with nothing locked, but for `prepare`.
+/// Is told of changes of targets. Called with nothing locked.
 pub trait Observer: Send + Sync {
-    /// A target was found and nobody can see it yet: the time to declare what it should be born with.
+    /// A target was found and is in no table yet: settings that it should have from the start are made here.
     fn prepare(&self, device: &mut Device<Done>);
-    /// Something became of it.
+    /// Its state has changed.
     fn changed(&self, unit: &Arc<Unit>, change: Change);
 }
 
@@ -96,7 +98,7 @@ pub struct Switches {
     pub debug: AtomicBool,
 }
 
-/// What a command on the top ctl file ran into.
+/// Why a command of the top ctl file failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RuntimeError {
     /// No such interface, or it is no Ethernet.
@@ -128,9 +130,9 @@ pub struct Runtime {
     /// The switches.
     pub switches: Switches,
     targets_max: usize,
-    /// Targets that were found and not taken, since the table is full.
+    /// Targets that were found and not taken, because the table is full.
     refused: AtomicU32,
-    /// Bind what comes up although it was not named.
+    /// Bind interfaces that come up although they were not named.
     follow: AtomicBool,
     wishes: Mutex<Wishes>,
     stopping: AtomicBool,
@@ -192,7 +194,7 @@ impl Runtime {
         })
     }
 
-    /// Who is told about targets; once, before the first netlink is attached.
+    /// Sets the observer that is told about targets; once, before the first netlink is attached.
     pub fn set_observer(&self, observer: Arc<dyn Observer>) {
         // A second observer would be a mistake of the caller's; the first one stays.
         let _ = self.observer.set(observer);
@@ -220,7 +222,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Fails all that is outstanding, nofail or not, and all that comes later.
+    /// Fails all requests that are outstanding, nofail or not, and all that come later.
     pub fn abandon(&self) {
         for unit in self.units() {
             self.with_device(&unit, |device, now, sink| device.retire(now, sink));
@@ -257,7 +259,7 @@ impl Runtime {
         &self.log
     }
 
-    /// Where buffers come from.
+    /// The pool that buffers come from.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -287,7 +289,7 @@ impl Runtime {
         self.discovery.lock().candidates()
     }
 
-    /// Addresses that were not taken for want of room in a table.
+    /// Addresses that were not taken because a table was full.
     pub fn refused(&self) -> u64 {
         self.discovery.lock().refused + u64::from(self.refused.load(Ordering::Relaxed))
     }
@@ -309,12 +311,12 @@ impl Runtime {
         })
     }
 
-    /// Looks at a device under its lock. Nothing may follow from it.
-    pub fn look<T>(&self, unit: &Unit, f: impl FnOnce(&Device<Done>) -> T) -> T {
+    /// Reads from a device under its lock.
+    pub fn inspect<T>(&self, unit: &Unit, f: impl FnOnce(&Device<Done>) -> T) -> T {
         f(&unit.device.lock())
     }
 
-    /// Lets leave what may leave, releases the lock, and sees to it that the sweeper comes in time.
+    /// Lets the frames leave that may leave, releases the lock, and arms the sweeper for the next deadline.
     fn let_go(
         &self,
         unit: &Arc<Unit>,
@@ -339,20 +341,21 @@ impl Runtime {
         result
     }
 
-    /// Sends, logs and replies, with nothing locked. For whom: a target, and how long the machine had slept when it was locked.
+    /// Sends, logs and replies, with nothing locked. `whom`: the target, and how long the machine had slept when the
+    /// target was locked.
     fn carry_out(&self, whom: Option<(&Arc<Unit>, u64)>, sink: &mut Sink<Done>) {
         if let Some((_, slept)) = whom
             && !sink.frames.is_empty()
             && self.clock.reading().1 != slept
         {
-            // The machine slept between the two: these must not leave before IDENTIFY, and are lost as on a bad wire.
+            // The machine slept since then: these frames must not leave before IDENTIFY, and count as lost on the wire.
             sink.frames.clear();
         }
         let unit = whom.map(|(unit, _)| unit);
         self.send(&mut sink.frames);
         if !sink.events.is_empty() {
             for event in sink.events.drain(..) {
-                self.tell(unit, &event);
+                self.report(unit, &event);
             }
         }
         for (reply, outcome) in sink.done.drain(..) {
@@ -360,7 +363,8 @@ impl Runtime {
         }
     }
 
-    fn tell(&self, unit: Option<&Arc<Unit>>, event: &Event) {
+    /// Writes an event to the log, and tells the observer if the state of a target has changed.
+    fn report(&self, unit: Option<&Arc<Unit>>, event: &Event) {
         if let Event::LostJumbo(net, _) = event
             && let Some(net) = self.nets.get(*net)
         {
@@ -382,7 +386,7 @@ impl Runtime {
         }
     }
 
-    /// Sends frames, in order, netlink by netlink. What a link does not take is lost; the engine finds out.
+    /// Sends frames, in order, netlink by netlink. Frames that a link does not take are lost; the engine finds out.
     fn send(&self, frames: &mut Vec<Transmit>) {
         let mut rest = &frames[..];
         while let Some(first) = rest.first() {
@@ -399,7 +403,7 @@ impl Runtime {
         frames.clear();
     }
 
-    /// Waits for the threads that have ended already; those that have not are waited for another time.
+    /// Joins the threads that have ended.
     fn reap(&self) {
         let mut threads = self.threads.lock();
         let (ended, running) = threads.drain(..).partition(|t| t.is_finished());
@@ -411,7 +415,7 @@ impl Runtime {
         }
     }
 
-    /// Asks who is there, everybody or one shelf or one target, over every netlink.
+    /// Sends a query over every netlink: to all targets, to those of one shelf, or to one.
     pub fn discover(&self, whom: Addr) {
         for net in self.nets.all() {
             self.query(net.id, whom);
@@ -440,7 +444,8 @@ impl Runtime {
             return Err(RuntimeError::Busy);
         }
         self.units.remove(&unit);
-        // Who still holds it, or was about to ask it something, is not served any more: no sweep comes here.
+        // A thread that still holds it, or was about to send it a request, gets an error: the sweeper does not come
+        // here.
         self.with_device(&unit, |device, now, sink| device.retire(now, sink));
         self.log.log("remove", Some(addr), "removed");
         if let Some(observer) = self.observer.get() {
@@ -449,13 +454,13 @@ impl Runtime {
         Ok(())
     }
 
-    /// Forgets every target that is down and not in use. How many that were.
+    /// Forgets every target that is down and not in use, and says how many these were.
     pub fn remove_down(&self) -> usize {
-        let down = |u: &Arc<Unit>| !self.look(u, |d| d.is_up());
+        let down = |u: &Arc<Unit>| !self.inspect(u, |d| d.is_up());
         self.units().into_iter().filter(down).filter(|u| self.remove(u.addr, false).is_ok()).count()
     }
 
-    /// A candidate has shown who it is.
+    /// Takes a candidate that has answered IDENTIFY into the table.
     fn adopt(&self, now: Time, found: Found) {
         let Found { birth, more } = found;
         let addr = birth.addr;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::Runtime;
-use super::duty::{Duty, Ended, Harvest};
+use super::duty::{Duty, Harvest};
 use super::linger::{LINGER, Linger};
 use super::sweeper::Due;
 use crate::bug;
@@ -19,7 +19,7 @@ use crate::engine::{NetId, Time, Verdict};
 use crate::link::{Batch, Link, OutFrame, Received, is_gone, is_link_down};
 use crate::wire::{Command, Config, ETHERNET, Header, Mac, Tag};
 
-/// After an error that should not happen the reader waits this long, so as not to spin on it.
+/// After an error that should not happen the reader waits for this long, so that it does not spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// An interface in use.
@@ -54,7 +54,7 @@ pub struct NetlinkStatus {
     pub port: bool,
     /// Its MTU, in Linux's sense.
     pub mtu: usize,
-    /// Full-size frames lost, over all targets.
+    /// Frames of full size that were lost, over all targets.
     pub lost_jumbo: u64,
     /// Frames received.
     pub received: u64,
@@ -104,7 +104,7 @@ impl Netlink {
     }
 }
 
-/// All of them, in order of binding.
+/// All netlinks, in the order of binding.
 #[derive(Default)]
 pub(super) struct Netlinks {
     list: RwLock<Vec<Arc<Netlink>>>,
@@ -120,17 +120,17 @@ impl Netlinks {
         self.list.read().iter().find(|n| n.id == id).cloned()
     }
 
-    /// The one on the interface of that name, which may be an alternative one.
+    /// The netlink on the interface of that name; the name may be an alternative one.
     pub(super) fn named(&self, name: &str) -> Option<Arc<Netlink>> {
         self.list.read().iter().find(|n| n.link.is_called(name)).cloned()
     }
 
-    /// The one on the interface with that index.
+    /// The netlink on the interface with that index.
     pub(super) fn on(&self, index: u32) -> Option<Arc<Netlink>> {
         self.list.read().iter().find(|n| n.link.index() == index).cloned()
     }
 
-    /// None if a netlink on that interface is there.
+    /// Adds a netlink; None if there is one on that interface.
     pub(super) fn add(&self, link: Arc<dyn Link>) -> Option<Arc<Netlink>> {
         let mut list = self.list.write();
         if list.iter().any(|n| n.link.name() == link.name() || n.link.index() == link.index()) {
@@ -165,28 +165,28 @@ impl Runtime {
         let mut batch = Batch::new(net.link.mtu() + ETHERNET);
         let mut strangers = Vec::new();
         let mut linger = Linger::default();
-        let mut alone = false;
+        let mut last = Harvest::Nothing;
         while !net.stop.load(Ordering::SeqCst) {
             net.duty.await_return();
-            if linger.worthwhile(alone) {
-                linger.learn(net.link.look(LINGER));
+            if linger.should_poll(last == Harvest::LastFrame) {
+                linger.learn(net.link.poll(LINGER));
             }
             let received = net.link.recv(&mut batch);
-            alone = match received {
+            last = match received {
                 Ok(Received::Frames) => {
                     bug::here("reader");
                     let harvest = self.receive(net, &batch, &mut strangers);
                     net.duty.note(harvest);
-                    harvest.alone
+                    harvest
                 }
-                Ok(Received::Woken) => false,
+                Ok(Received::Woken) => Harvest::Nothing,
                 Err(error) => {
                     self.receive_failed(net, &error);
                     if !is_link_down(&error) {
-                        // Silence until the interface is back, which the watcher binds again; and no line of the log each time.
+                        // A link that is down says so once and then blocks. Everything else could repeat at once.
                         std::thread::sleep(PAUSE);
                     }
-                    false
+                    Harvest::Nothing
                 }
             };
         }
@@ -201,16 +201,16 @@ impl Runtime {
         }
     }
 
-    /// Looks a netlink up again and tells every target what has become of it.
-    pub fn look_again(&self, name: &str) -> Result<(), super::RuntimeError> {
+    /// Asks the kernel about an interface in use again, and tells every target what has become of it.
+    pub fn refresh_netlink(&self, name: &str) -> Result<(), super::RuntimeError> {
         let net = self.nets.named(name).ok_or(super::RuntimeError::NotFound)?;
-        // An interface that is gone has said so by its state.
+        // If the interface is gone, its state says so.
         let _ = net.link.refresh();
         self.net_changed(&net);
         Ok(())
     }
 
-    /// Says once that frames of a netlink belong to somebody else.
+    /// Says once that the frames of a netlink belong to a bridge, a bond or the like.
     pub(super) fn note_port(&self, net: &Netlink, port: bool) {
         if net.port.swap(port, Ordering::Relaxed) != port && port {
             let words = "is a port of a bridge or a bond, which takes its frames: bind that one instead";
@@ -232,7 +232,7 @@ impl Runtime {
         }
     }
 
-    /// Gives the frames of a batch to their targets, and says what they were to the last of these.
+    /// Gives the frames of a batch to their targets, and says what they meant to the last of these.
     pub(super) fn receive(
         self: &Arc<Self>,
         net: &Netlink,
@@ -248,7 +248,7 @@ impl Runtime {
     fn hand_out(self: &Arc<Self>, net: &Netlink, batch: &Batch, strangers: &mut Vec<usize>) -> Harvest {
         net.received.fetch_add(batch.len() as u64, Ordering::Relaxed);
         if !net.up.load(Ordering::Relaxed) {
-            // What delivers frames is up, whether the watcher has said so or not.
+            // A link that delivers frames is up, whether the watcher has said so or not.
             let _ = net.link.refresh();
             self.net_changed(net);
         }
@@ -294,19 +294,17 @@ impl Runtime {
                     }
                 }
                 let left = device.requests();
-                harvest = Harvest {
-                    alone: batch.len() == 1 && answers == 1 && left == 0,
-                    ended: match sink.done.len() {
-                        0 => Ended::Nothing,
-                        1 if left == 0 => Ended::Single,
-                        _ => Ended::OfMany,
-                    },
+                harvest = match sink.done.len() {
+                    0 | 1 if left == 0 && batch.len() == 1 && answers == 1 => Harvest::LastFrame,
+                    0 => Harvest::Nothing,
+                    1 if left == 0 => Harvest::LastRequest,
+                    _ => Harvest::OneOfMany,
                 };
                 self.let_go(&unit, device, now, sink);
                 self.carry_out(Some((&unit, slept)), sink);
             });
         }
-        // What its device did not know, or what has no device, is for the discovery.
+        // Frames that their device did not know, or that have no device, are for the discovery.
         for index in strangers.drain(..) {
             let frame = batch.frames().nth(index).unwrap_or_default();
             if let Ok((header, body)) = Header::parse(frame) {
@@ -316,11 +314,11 @@ impl Runtime {
         harvest
     }
 
-    /// A response from somebody, or nothing.
+    /// The header and the body of a response that one target can have sent.
     fn parse<'a>(&self, net: &Netlink, frame: &'a [u8]) -> Option<(Header, &'a [u8])> {
         match Header::parse(frame) {
             Ok((header, body)) if header.response && !header.addr.is_wildcard() => Some((header, body)),
-            // On a loopback interface what we send comes back as a request.
+            // On a loopback interface a request of ours comes back to us.
             Ok((header, _)) if !header.response => None,
             _ => {
                 net.malformed.fetch_add(1, Ordering::Relaxed);
@@ -417,9 +415,9 @@ mod tests {
         let more = (1..6).map(|n| (net, mac(n), mtu, 2)).collect();
         runtime.adopt(runtime.now(), Found { birth, more });
         let unit = runtime.unit(addr).unwrap();
-        assert_eq!(runtime.look(&unit, |device| device.paths().len()), 6);
+        assert_eq!(runtime.inspect(&unit, |device| device.paths().len()), 6);
         runtime.with_device(&unit, |device, now, sink| device.announced(now, net, mac(0), mtu, 2, sink));
-        assert_eq!(runtime.look(&unit, |device| device.status().stats.confirmations), 1);
+        assert_eq!(runtime.inspect(&unit, |device| device.status().stats.confirmations), 1);
         runtime.stop();
     }
 }

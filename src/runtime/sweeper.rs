@@ -1,7 +1,7 @@
 //! The sweeper: one thread that sleeps until the earliest deadline and does what is due then. There is no tick.
 //!
-//! Every timer is an entry in one [`Agenda`]. A device has one at most, and so has everything else: the earliest that was
-//! asked for. Whoever arms a timer wakes the thread only if it would sleep past it.
+//! Every timer is an entry in one [`Agenda`]. A device has one at most, and so has everything else: the earliest that
+//! was asked for. Arming a timer wakes the thread only if it would sleep past that time.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -17,12 +17,13 @@ use crate::bug;
 use crate::engine::{NetId, Time};
 use crate::wire::Addr;
 
-/// How long a device is not swept while frames wait to be taken: what is due may be in them. A thread that gets no processor
-/// for a while must not make frames be sent again that were answered long ago. DEADLINE promises 250 ms.
+/// How long a device is not swept while received frames wait for a thread: the awaited answers may be among them. When
+/// the threads get no processor for a while, frames must not be sent again that were answered long ago. The promise
+/// DEADLINE allows for 250 ms.
 const HELD: Duration = Duration::from_millis(100);
 
-/// How often it is looked meanwhile.
-const LOOK: Duration = Duration::from_millis(1);
+/// How long to wait in that case before the next try.
+const HELD_RETRY: Duration = Duration::from_millis(1);
 
 /// What is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -31,9 +32,9 @@ pub(super) enum Due {
     Unit(UnitId),
     /// The discovery's sweep.
     Discovery,
-    /// A query is repeated on a netlink that was bound lately; how often it was already.
+    /// A query is repeated on a netlink that was bound lately; how often it was repeated already.
     Query(NetId, usize),
-    /// Everybody is asked who is there.
+    /// A query goes to every target.
     Rediscover,
     /// An alarm, by its number.
     Alarm(u64),
@@ -44,7 +45,7 @@ type Call = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct State {
     agenda: Agenda<Due>,
-    /// What alarms call that have not rung and are still wanted.
+    /// The calls of the alarms that have not rung and are still wanted.
     alarms: HashMap<u64, Call>,
     next_alarm: u64,
     /// Until when the thread sleeps; it is awake while this is zero.
@@ -52,7 +53,8 @@ struct State {
     stop: bool,
 }
 
-/// A call that is due later, on the sweeper's thread with nothing locked. Dropped before, it is not made.
+/// A call that is due later, on the sweeper's thread with nothing locked. If the alarm is dropped before, it is not
+/// made.
 #[must_use = "a dropped alarm never rings"]
 pub struct Alarm {
     runtime: Weak<Runtime>,
@@ -66,7 +68,7 @@ impl Drop for Alarm {
             let call = state.alarms.remove(&self.number);
             state.agenda.cancel(Due::Alarm(self.number));
             drop(state);
-            // What it holds may be anything, alarms included: it goes with nothing locked.
+            // Dropped with nothing locked, since it may hold anything, alarms included.
             drop(call);
         }
     }
@@ -122,7 +124,7 @@ impl Runtime {
         Alarm { runtime: Arc::downgrade(self), number }
     }
 
-    /// Sleeps until something is due, and takes it; none: the runtime stops.
+    /// Sleeps until something is due, and takes it; None if the runtime stops.
     fn next_due(&self) -> Option<(Time, Due)> {
         let mut state = self.timers.state.lock();
         loop {
@@ -152,7 +154,7 @@ impl Runtime {
                 Due::Query(net, round) => {
                     if self.nets.get(net).is_some() {
                         self.query(net, Addr::ALL);
-                        self.ask_again(net, round + 1);
+                        self.arm_query(net, round + 1);
                     }
                 }
                 Due::Rediscover => self.rediscover(),
@@ -169,13 +171,13 @@ impl Runtime {
     fn sweep_unit(&self, at: Time, id: UnitId) {
         let Some(unit) = self.units.get(id) else { return };
         if unit.armed.compare_exchange(at.0, u64::MAX, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // Armed anew since this entry was taken: that one will be taken, too.
+            // Armed anew since this entry was taken: the new entry will be taken, too.
             return;
         }
         if self.nets.all().iter().any(|net| net.has_answers()) {
-            let (now, due) = (self.clock.now(), self.look(&unit, |device| device.next_deadline()));
+            let (now, due) = (self.clock.now(), self.inspect(&unit, |device| device.next_deadline()));
             if due.is_some_and(|due| now.since(due) < HELD) {
-                return self.timers.arm_unit(&unit, now + LOOK);
+                return self.timers.arm_unit(&unit, now + HELD_RETRY);
             }
         }
         self.with_device(&unit, |device, now, sink| device.sweep(now, sink));
@@ -196,8 +198,8 @@ impl Runtime {
         }
     }
 
-    /// The query to all is repeated on a netlink; `round`: how often it was.
-    pub(super) fn ask_again(&self, net: NetId, round: usize) {
+    /// Arms the next repetition of the query on a netlink; `round`: how often it was repeated.
+    pub(super) fn arm_query(&self, net: NetId, round: usize) {
         if let Some(after) = QUERY_AGAIN.get(round) {
             self.timers.arm(self.clock.now() + *after, Due::Query(net, round));
         }

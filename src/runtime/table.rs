@@ -20,7 +20,7 @@ pub struct Unit {
     pub id: UnitId,
     /// shelf.slot.
     pub addr: Addr,
-    /// Flushes that failed so far. Whoever had it open for writing by then is told once, with the next flush of his own.
+    /// Flushes that failed so far. Each handle that was open by then is told once, with its next flush.
     pub failed_flushes: AtomicU64,
     pub(super) device: Mutex<Device<Done>>,
     /// The earliest time for which the sweeper has an entry, in engine time; `u64::MAX` for none.
@@ -39,7 +39,7 @@ struct Tables {
     by_id: HashMap<UnitId, Arc<Unit>>,
 }
 
-/// All of them. The lock is held for a look-up or an insertion, never for what follows.
+/// All known targets. The lock is held for a look-up or an insertion, never for the work that follows.
 #[derive(Debug, Default)]
 pub(super) struct Units {
     tables: RwLock<Tables>,

@@ -1,4 +1,4 @@
-//! The watcher: what happens to the interfaces, told to the netlinks that use them.
+//! The watcher: tells the netlinks of changes of the interfaces that they use.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ impl Runtime {
             self.note_port(&net, event.is_port);
             return self.netlink_changed(&net, event.gone);
         }
-        // Nobody's: perhaps it has the name of one that is gone.
+        // No netlink uses it: perhaps it has the name of an interface that is gone.
         for net in self.nets.all().iter().filter(|net| net.link.index() == 0) {
             self.netlink_changed(net, true);
             if net.link.index() == event.index {
@@ -36,12 +36,12 @@ impl Runtime {
             }
         }
         if !event.gone && self.wishes.lock().is_wanted(event, self.follow.load(Ordering::Relaxed)) {
-            // What cannot be bound has said so in the log.
+            // An error is in the log already.
             let _ = self.bind_unasked(&event.name);
         }
     }
 
-    /// `gone`: that it is not there is no news.
+    /// Asks the kernel again about the interface of a netlink. `gone`: it was deleted, so an error is no surprise.
     fn netlink_changed(&self, net: &Netlink, gone: bool) {
         let (index, mtu, name) = (net.link.index(), net.link.mtu(), net.link.name());
         if let Err(error) = net.link.refresh()
@@ -55,7 +55,7 @@ impl Runtime {
         }
         self.net_changed(net);
         if net.link.index() != index && net.link.index() != 0 {
-            // Another interface under the same name: whoever is behind it has to be asked.
+            // Another interface under the same name may lead to other targets.
             self.query(net.id, crate::wire::Addr::ALL);
         }
         if net.link.mtu() != mtu {

@@ -1,4 +1,5 @@
-//! What was said of interfaces that are not bound: which to bind when they come, and which not, although all are that come up.
+//! Wishes for interfaces that are not bound: which to bind when they come, and which not to bind although all others
+//! are bound that come up.
 
 use crate::link::interface;
 use crate::link::watch::LinkEvent;
@@ -8,7 +9,7 @@ use crate::link::watch::LinkEvent;
 pub(super) struct Wishes {
     /// Names of interfaces that the configuration file binds and that were not there.
     wanted: Vec<String>,
-    /// Index and name of those that were unbound by hand. The name, too: one that goes and comes has another index.
+    /// Index and name of those that were unbound by hand. An interface that goes and comes again has another index.
     unwanted: Vec<(u32, String)>,
 }
 
@@ -20,7 +21,7 @@ impl Wishes {
         }
     }
 
-    /// The configuration file is read again: what it said does not hold any more.
+    /// The configuration file is read again: its old lines do not hold any more.
     pub(super) fn forget_wanted(&mut self) {
         self.wanted.clear();
     }
@@ -31,14 +32,14 @@ impl Wishes {
         self.unwanted.push((index, name.to_owned()));
     }
 
-    /// It is to be bound: nothing that was said before holds.
+    /// It is to be bound: earlier wishes for it do not hold any more.
     pub(super) fn allow(&mut self, name: &str) {
         let index = interface::index_of(name);
         self.wanted.retain(|wanted| wanted != name);
         self.unwanted.retain(|(number, called)| called != name && Some(*number) != index);
     }
 
-    /// Is an interface to be bound that has come, or come up? `follow`: all are that come up.
+    /// Whether to bind an interface that has come, or come up. `follow`: all are bound that come up.
     pub(super) fn is_wanted(&mut self, event: &LinkEvent, follow: bool) -> bool {
         let same = |(index, name): &&mut (u32, String)| *index == event.index || *name == event.name;
         if let Some(unwanted) = self.unwanted.iter_mut().find(same) {

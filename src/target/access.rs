@@ -1,4 +1,4 @@
-//! Lists of MAC addresses: who may speak to a target (the mask), and who holds it (the reservation).
+//! Lists of MAC addresses: hosts that a target answers (the mask), and hosts that hold it (the reservation).
 
 use crate::wire::Mac;
 
@@ -41,7 +41,7 @@ impl MacList {
         self.macs.contains(&mac)
     }
 
-    /// Whether `mac` passes: an empty list lets everybody through.
+    /// Whether `mac` passes: an empty list lets all pass.
     pub fn admits(&self, mac: Mac) -> bool {
         self.is_empty() || self.contains(mac)
     }

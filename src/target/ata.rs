@@ -1,7 +1,8 @@
-//! The ATA commands: what a disk does with its registers.
+//! The ATA commands, as a disk executes them on its registers.
 //!
-//! A command that the disk does not know, or does not want, is aborted: a normal AoE reply whose status says ERR. What is
-//! refused on the AoE level (a count of 0, or more than a frame carries) leaves the registers as they came.
+//! A command that the disk does not know, or does not want, is aborted: a normal AoE reply whose status says ERR. A
+//! request that is refused on the AoE level (a count of 0, or more than a frame carries) leaves the registers as they
+//! came.
 
 use super::image::{Cause, Fault, Image};
 use super::processor::Processor;
@@ -17,11 +18,12 @@ const TRIM_BLOCKS_MAX: u16 = 8;
 /// CHECK POWER MODE: active or idle.
 const POWER_ACTIVE: u8 = 0xff;
 
-/// IDENTIFY: nothing rotates here that the initiator should schedule for.
+/// IDENTIFY: nothing rotates.
 const ROTATION_NONE: u16 = 1;
 
 impl<I: Image> Processor<I> {
-    /// Does what the registers say and leaves in them how it ended; tells how many bytes of data it put into `into`.
+    /// Executes the command in the registers and leaves the result in them; returns how many bytes of data it put into
+    /// `into`.
     pub(super) fn execute(
         &mut self,
         registers: &mut Ata,
@@ -119,7 +121,8 @@ impl<I: Image> Processor<I> {
             }
             Err(_) => {
                 self.counters.failed_writes += 1;
-                // Never an abort: that would say that there is no such command, and the initiator would stop to ask.
+                // Never an abort: that would mean that there is no such command, and the initiator would not flush
+                // again.
                 Err(End::Failed {
                     status: status::DRDY | status::DF | status::ERR,
                     error: error::UNC,
@@ -204,7 +207,7 @@ impl<I: Image> Processor<I> {
         match which {
             feature::WRITE_CACHE_ON if self.config.write_cache => self.cache_on = true,
             feature::WRITE_CACHE_OFF => {
-                // What the cache held so far must not be less safe than what comes.
+                // Data in the cache must not be less safe than later writes.
                 if self.cache_on {
                     self.flush_cache()?;
                 }
@@ -221,13 +224,13 @@ impl<I: Image> Processor<I> {
 struct Done {
     /// Bytes of data that it returns.
     bytes: usize,
-    /// The count register: sectors that were not moved, or what the command puts there.
+    /// The count register: sectors that were not moved, or a value of the command's own.
     count: u8,
     /// LBA bytes 1 and 2, where they mean something.
     key: Option<[u8; 2]>,
 }
 
-/// How a command did not.
+/// How a command failed.
 enum End {
     Refused(Refusal),
     Failed { status: u8, error: u8, done: u64 },

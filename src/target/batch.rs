@@ -1,8 +1,9 @@
-//! Many frames at once: reads, and writes, of consecutive sectors that arrive one after the other go to the image as one.
+//! Many frames at once: reads, and writes, of consecutive sectors that arrive one after the other go to the image as
+//! one.
 //!
-//! An initiator cuts a large request into frames, so that is how most frames arrive. What a batch changes is the number
-//! of calls to the image, never an answer: frames are dealt with in the order of their arrival, and a run that the image
-//! does not take as a whole is done frame by frame.
+//! An initiator cuts a large request into frames, so most frames arrive like that. A batch changes the number of calls
+//! to the image, never an answer: frames are answered in the order of their arrival, and a run that the image does not
+//! take as a whole is done frame by frame.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem;
@@ -20,7 +21,7 @@ pub(super) const RUN_MAX: usize = 64;
 /// Room for a reply, and the length of the reply in it; 0 if there is none.
 pub type Slot<'a> = (&'a mut [u8], usize);
 
-/// A read or a write that nothing stands against.
+/// A read or a write that has passed all checks.
 #[derive(Clone, Copy)]
 pub(super) struct Plain {
     header: Header,
@@ -77,7 +78,7 @@ impl<I: Image> Processor<I> {
         };
     }
 
-    /// The frame as a read or a write of sectors that are there, by a host that may, in a slot that is large enough.
+    /// The frame as a read or a write, if its sectors exist, its host is allowed to, and its slot is large enough.
     fn plain(&self, frame: &[u8], mac: Mac, mtu: usize, room: usize) -> Option<Plain> {
         let (header, body) = self.admit(frame, mac).ok()?;
         let may = self.holders.admits(header.src) && !header.addr.is_wildcard();

@@ -1,11 +1,11 @@
 //! An image in a file or on a block device.
 //!
 //! Plain pread and pwrite: the page cache is the target's cache. A flush is fdatasync, and `sync` opens with O_DSYNC so
-//! that every write is durable before it is answered. TRIM punches a hole; where the file system cannot, zeros are
-//! written, since IDENTIFY promises zeros after it. The size is the file's, rounded down to whole sectors, and changes
-//! only by [`Image::rescan`]. A file that somebody cuts short meanwhile is an error that stays: what lies behind the
-//! smallest end that was seen can be neither read nor written, even if the file grows again, since what was there is
-//! gone; and a flush fails, since it may have been promised.
+//! that every write is durable before it is answered. TRIM punches a hole; where the file system cannot do that, zeros
+//! are written, since IDENTIFY promises zeros after it. The size is the file's, rounded down to whole sectors, and
+//! changes only by [`Image::rescan`]. If the file is cut short meanwhile, that is an error that stays: bytes behind the
+//! smallest end that was seen can be neither read nor written, even if the file grows again, since their data is gone;
+//! and a flush fails, since it may have been promised.
 //!
 //! The file is locked (flock) while it is exported: exclusively for writing, shared for a read-only export. Two targets
 //! that write one file, each believing that it is alone, would destroy it.
@@ -25,7 +25,7 @@ use super::identity::Identity;
 use super::image::{Cause, Fault, Image, read_each, write_each};
 use crate::wire::{SECTOR, Sector};
 
-/// What a discard writes where holes cannot be punched: long enough that the cost is in the copying.
+/// Zeros that a discard writes where holes cannot be punched: so many that most of the time is spent on copying.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// How to open an image.
@@ -46,7 +46,7 @@ pub struct FileImage {
     file: Held,
     sectors: u64,
     read_only: bool,
-    /// Learnt from the first refusal, so that a discard does not ask in vain each time.
+    /// Holes can be punched; false from the first refusal on.
     holes: bool,
     /// A regular file, which can be cut short while it is open.
     regular: bool,
@@ -59,7 +59,7 @@ enum Held {
     Shared(File),
 }
 
-/// Why a file cannot be exported. Displays as one line: what, why, what to do.
+/// Why a file cannot be exported. It displays as one line that says what to do.
 #[derive(Debug)]
 pub enum OpenError {
     /// Not there, and no size was given to create it with.
@@ -170,9 +170,9 @@ impl FileImage {
         })
     }
 
-    /// What stays with this disk: same file, same identity; another file under the same name, another one.
+    /// The identity of this disk: it stays with the file; another file under the same name has another one.
     pub fn identity(&self) -> io::Result<Identity> {
-        Identity::of(self.file(), self.sectors)
+        Identity::of_file(self.file(), self.sectors)
     }
 
     fn file(&self) -> &File {
@@ -269,7 +269,7 @@ impl Image for FileImage {
         self.intact(at.0 * SECTOR as u64, bytes as u64)?;
         match preadv(self.file(), into, (at.0 * SECTOR as u64) as libc::off_t) {
             Ok(n) if n == bytes => Ok(()),
-            // Cut short, interrupted or failed: piece by piece finds out where.
+            // Cut short, interrupted or failed: reading one by one finds out where.
             _ => read_each(self, at, into),
         }
     }
@@ -287,11 +287,11 @@ impl Image for FileImage {
         if self.read_only {
             return Ok(());
         }
-        // What was written behind the new end of a file that was cut short is not there to be made durable.
+        // Data that was written behind the new end of a file that was cut short cannot be made durable.
         self.intact(0, self.sectors * SECTOR as u64).map_err(|_| Cause::Medium.at_once())?;
         self.file().sync_data().map_err(|e| {
             log::warn!("image: fdatasync: {e}");
-            // Whatever the reason, data that was taken is not safe; never let that look like "no such command".
+            // Whatever the reason, data that was taken is not safe; the answer must not look like "no such command".
             Cause::Medium.at_once()
         })
     }
@@ -440,7 +440,7 @@ mod tests {
             // What is still there works on.
             image.write_at(Sector(1), &[9; 1024]).unwrap();
             image.read_at(Sector(0), &mut [0; 1536]).unwrap();
-            // Somebody makes it as large as it was: with zeros, which are not what was there.
+            // It is made as large as it was, with zeros in the place of the data.
             resize(&path, 8192);
             assert_eq!(work(&mut image), missing, "{number}");
             assert_eq!(image.flush(), Err(Cause::Medium.at_once()), "{number}");

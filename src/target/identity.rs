@@ -1,12 +1,13 @@
-//! What names a disk, so that the same one keeps its serial number over a reboot and another one does not get it.
+//! The identity of a disk: the same disk keeps its serial number over a reboot, and another one does not get it.
 //!
-//! A regular file is its inode: the number, the generation and the time of birth, and the identifier that its file
-//! system carries on the disk. The number of the device below is not in it: the kernel gives these out anew at every
-//! start. A block device is what sysfs says of the hardware, the volume or the file behind it, and a partition where it
-//! begins on such a disk. The number of the device is what remains if nothing names it, with its size;
-//! [`Identity::is_sure`] is false then.
+//! A regular file is known by its inode (number, generation and time of birth) and by the identifier that its file
+//! system carries on the disk. The number of the device below does not count: the kernel gives these numbers out anew
+//! at every start. A block device is known by the words of sysfs for the hardware, the volume or the file behind it,
+//! and a partition by its place on such a disk. If there are no such words, the number of the device and its size
+//! remain, and [`Identity::is_sure`] is false.
 //!
-//! Only what every kernel tells in the same way is asked, so that an upgrade of the kernel changes nothing.
+//! Only properties are asked for that every kernel tells in the same way, so that an upgrade of the kernel changes
+//! nothing.
 
 use std::fmt::Write;
 use std::fs::{self, File, Metadata};
@@ -28,7 +29,7 @@ mod ioctl {
     nix::ioctl_read!(xfs_geometry, b'X', 100, [u8; super::XFS_GEOMETRY]);
 }
 
-/// What a disk is known by.
+/// The name that a disk is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     name: String,
@@ -36,8 +37,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of a regular file or a block device with so many sectors.
-    pub fn of(file: &File, sectors: u64) -> io::Result<Identity> {
+    /// The identity of a regular file, or of a block device with so many sectors.
+    pub fn of_file(file: &File, sectors: u64) -> io::Result<Identity> {
         let meta = file.metadata()?;
         if !meta.file_type().is_block_device() {
             return Ok(Identity { name: name_of_file(file, &meta), sure: true });
@@ -46,12 +47,12 @@ impl Identity {
         Ok(System::new("/sys", "/run/udev/data").identity(number, sectors))
     }
 
-    /// Whether it names the disk. If not, another one of the same size at the same place looks the same.
+    /// Whether it names the disk. If not, another disk of the same size at the same place looks the same.
     pub fn is_sure(&self) -> bool {
         self.sure
     }
 
-    /// It as a number. `salt` is for what else should tell disks apart.
+    /// The identity as a number. `salt` is another property that tells disks apart.
     pub fn number(&self, salt: &str) -> u64 {
         // FNV-1a, 64 bits: stable for ever, which std's hasher does not promise.
         salt.bytes()
@@ -74,15 +75,15 @@ fn name_of_file(file: &File, meta: &Metadata) -> String {
     )
 }
 
-/// What a file system has written on its disk about itself. Others go by the number of their device, which does not
-/// last; or have nothing that older kernels tell.
+/// The identifier that a file system has written on its disk. Other kinds of file systems are known by the number of
+/// their device, which does not last, or older kernels do not tell their identifier.
 fn name_of_file_system(file: &File) -> Option<String> {
     /// Not in the list of nix.
     const ZFS_SUPER_MAGIC: i64 = 0x2fc1_2fc1;
 
     let kind = fstatfs(file).ok()?.filesystem_type();
     if kind == XFS_SUPER_MAGIC {
-        // Its f_fsid is the number of the device.
+        // The f_fsid of XFS is the number of the device.
         let mut geometry = [0; XFS_GEOMETRY];
         // SAFETY: the kernel fills a structure of exactly this size; the file is open, and lies on XFS.
         unsafe { ioctl::xfs_geometry(std::os::fd::AsRawFd::as_raw_fd(file), &mut geometry) }.ok()?;
@@ -93,7 +94,7 @@ fn name_of_file_system(file: &File) -> Option<String> {
         }
         return Some(uuid);
     }
-    // Of all of these f_fsid is made of the identifier.
+    // In these file systems f_fsid is made of the identifier.
     let lasts = kind == EXT4_SUPER_MAGIC || kind == BTRFS_SUPER_MAGIC || kind.0 as i64 == ZFS_SUPER_MAGIC;
     lasts.then(|| fstatvfs(file).ok().map(|stat| format!("{:x}", stat.filesystem_id())))?
 }
@@ -101,7 +102,7 @@ fn name_of_file_system(file: &File) -> Option<String> {
 /// The major and the minor number of a device.
 type Number = (u32, u32);
 
-/// What the system tells about its block devices.
+/// The places where the system tells about its block devices.
 struct System {
     sys: PathBuf,
     udev: PathBuf,
@@ -141,7 +142,7 @@ impl System {
     fn name_of_whole(&self, dir: &Path, number: Number) -> Option<String> {
         if let Some(backing) = read(dir, "loop/backing_file") {
             let offset = read(dir, "loop/offset").unwrap_or_default();
-            // A file that is deleted or hidden has a path only.
+            // A file that is deleted or hidden has only a path.
             return Some(format!("loop {offset} {}", file_at(&backing).unwrap_or(backing)));
         }
         // NVMe, SCSI, volumes, RAID, virtio, NVMe of older kernels, MMC.
@@ -161,7 +162,7 @@ impl System {
         told.or_else(known)
     }
 
-    /// What udev has found out about a device.
+    /// A property of a device that udev has found.
     fn property(&self, (major, minor): Number, key: &str) -> Option<String> {
         let text = fs::read_to_string(self.udev.join(format!("b{major}:{minor}"))).ok()?;
         let value =
@@ -182,13 +183,13 @@ fn read(dir: &Path, name: &str) -> Option<String> {
     is_a_name(&text).then_some(text).or_else(|| (name == "loop/offset").then(|| "0".into()))
 }
 
-/// Firmware without a serial number says nothing, or zeros.
+/// Firmware without a serial number gives an empty one, or zeros.
 fn is_a_name(text: &str) -> bool {
     text.chars().any(|c| c != '0')
 }
 
 fn file_at(path: &str) -> Option<String> {
-    // Looked at first: opening something else could wait.
+    // Its kind first: opening something else could wait.
     fs::metadata(path).ok().filter(Metadata::is_file)?;
     let file = File::open(path).ok()?;
     let meta = file.metadata().ok()?;

@@ -1,8 +1,8 @@
 //! The back end of a target: a row of 512-byte sectors.
 //!
-//! A processor asks only for ranges that lie inside [`Image::sectors`]; an image need not check them again. What goes
-//! wrong is told as a [`Fault`]: why, and how many whole sectors were moved before it, because the ATA reply carries
-//! both (the error register, and the count of sectors that remain).
+//! A processor asks only for ranges that lie inside [`Image::sectors`]; an image need not check them again. An error is
+//! a [`Fault`]: its cause, and how many whole sectors were moved before it, because the ATA reply carries both (the
+//! error register, and the count of sectors that remain).
 
 use std::io::{self, IoSlice, IoSliceMut};
 
@@ -40,7 +40,7 @@ pub trait Image: Send {
     /// Discards `count` sectors from `at` on: they read as zeros from now on.
     fn trim(&mut self, at: Sector, count: u64) -> Result<(), Fault>;
 
-    /// Looks at the size again, for images that can grow or shrink while they are served, and returns it.
+    /// Finds out the size again, for images that can grow or shrink while they are served, and returns it.
     fn rescan(&mut self) -> io::Result<u64> {
         Ok(self.sectors())
     }
@@ -104,10 +104,10 @@ impl<I: Image + ?Sized> Image for Box<I> {
     }
 }
 
-/// Why an image could not do what it was asked for.
+/// Why a call to an image failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What to tell the initiator.
+    /// The cause, for the initiator.
     pub cause: Cause,
     /// Whole sectors moved before the fault.
     pub done: u64,
@@ -134,7 +134,7 @@ impl Cause {
 impl From<&io::Error> for Cause {
     fn from(error: &io::Error) -> Cause {
         match error.raw_os_error() {
-            // What a file system or a block device says when the medium below it failed.
+            // Errors of a file system or a block device whose medium failed.
             Some(
                 libc::EIO | libc::ENODATA | libc::EILSEQ | libc::EREMOTEIO | libc::ETIMEDOUT | libc::ENOLINK,
             ) => Cause::Medium,

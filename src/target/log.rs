@@ -1,8 +1,8 @@
 //! A record of everything that changed an image, in the order in which it took effect.
 //!
-//! A crash test cuts this log at any point, replays what lies before the cut into a copy of the image, and asks whether
-//! a file system or a database on it is still sound. A record is appended after the image did the thing, so the log never
-//! holds a write or a flush that failed.
+//! A crash test cuts this log at any point, replays the records before the cut into a copy of the image, and checks
+//! whether a file system or a database on it is still sound. A record is appended after the image was changed, so the
+//! log never holds a write or a flush that failed.
 
 use std::io::{self, Read, Write};
 
@@ -97,7 +97,8 @@ pub enum Record {
     Flush,
 }
 
-/// A record in a file: one byte kind, the sector and the count as little-endian 64-bit numbers, then the data of a write.
+/// A record in a file: one byte kind, the sector and the count as little-endian 64-bit numbers, then the data of a
+/// write.
 const RECORD_HEAD: usize = 17;
 
 /// The most sectors one record may claim: an ATA command moves at most 255, so more means the file is no log.

@@ -1,7 +1,7 @@
 //! An image in memory: the disk of `aoefs --demo` and of the tests.
 //!
-//! Sparse: a piece that was never written, or that was discarded as a whole, takes no memory. So a demo of a terabyte
-//! costs what is written to it.
+//! It is sparse: a piece that was never written, or that was discarded as a whole, takes no memory. So a demo of a
+//! terabyte takes as much memory as is written to it.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::wire::{SECTOR, Sector};
 /// (a file system's metadata) do not fill memory.
 const PIECE: usize = 64 * 1024;
 
-/// Sectors that nobody wrote read as zeros.
+/// An image in memory. Sectors that were never written read as zeros.
 #[derive(Default)]
 pub struct MemoryImage {
     sectors: u64,
@@ -38,7 +38,7 @@ impl MemoryImage {
         MemoryImage { read_only: true, ..self }
     }
 
-    /// Changes the size; what lies beyond a smaller one is gone.
+    /// Changes the size; the data beyond a smaller one are gone.
     pub fn resize(&mut self, sectors: u64) {
         if sectors < self.sectors {
             let cut = sectors * SECTOR as u64;

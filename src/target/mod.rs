@@ -5,8 +5,7 @@
 //! same code. Behind it is an [`Image`]: [`MemoryImage`], [`FileImage`], or a [`LoggingImage`] around either, which
 //! reports every write and flush in the order in which they took effect (crash tests cut that log and replay it).
 //!
-//! This module may import `wire` and nothing else of the crate. Who carries frames between a processor and a network is
-//! not decided here: `export::server` does it through a trait that the binaries implement.
+//! The room `export` carries frames between a processor and a network.
 
 mod access;
 mod ata;
@@ -19,7 +18,6 @@ mod memory;
 mod processor;
 mod smart;
 
-pub use access::MacList;
 pub use batch::Slot;
 pub use file::{FileImage, Open, OpenError};
 pub use identity::Identity;

@@ -1,14 +1,14 @@
 //! The command processor: one request frame in, at most one reply frame out.
 //!
-//! What it promises, whatever the frame holds: it never panics, never allocates, never answers a response, an address that
-//! is not its own or a host that is masked; a reply has the request's tag, goes to the request's source, carries its own
-//! address, is padded with zeros to 60 bytes and never exceeds the MTU. It keeps the config string, the mask and the
-//! reservation in memory; the sectors are the image's business.
+//! Promises, whatever the frame holds: it never panics, never allocates, and never answers a response, a frame for
+//! another address or a host that is masked; a reply has the request's tag, goes to the request's source, carries its
+//! own address, is padded with zeros to 60 bytes and never exceeds the MTU. It keeps the config string, the mask and
+//! the reservation in memory; the image keeps the sectors.
 //!
-//! Where the protocol leaves a choice: version 1 only (else AoE error 5); a wildcard address may ask (config, IDENTIFY,
-//! reading the lists) but not change or move data, because every target on the segment would obey at once; a sector count
-//! of 0 or above the advertised limit is a bad argument. A config string set or forced through a wildcard address is
-//! ignored: it would give every target the same.
+//! Where the protocol leaves a choice: only version 1 is answered (others get AoE error 5); a request to a wildcard
+//! address may ask (config, IDENTIFY, reading the lists) but not change or move data, because every target on the
+//! segment would obey at once; a sector count of 0 or above the advertised limit is a bad argument. A config string
+//! that is set or forced through a wildcard address is ignored: it would give every target the same.
 //!
 //! Once the image has failed to make something durable, no flush succeeds any more ([`Processor::lost`]).
 
@@ -25,7 +25,7 @@ use crate::wire::{
 /// The version number that config replies carry. Not one of vblade's (0x40xx), which initiators know quirks of.
 const FIRMWARE: u16 = 0x0a01;
 
-/// Who a target says it is.
+/// The properties of a target.
 #[derive(Clone, Debug)]
 pub struct TargetConfig {
     /// Its address; no wildcard.
@@ -34,7 +34,7 @@ pub struct TargetConfig {
     pub buffers: u16,
     /// Its version number, as config replies say.
     pub firmware: u16,
-    /// IDENTIFY: the serial number. It is what tells two disks apart.
+    /// IDENTIFY: the serial number. Initiators tell disks apart by it.
     pub serial: Text<20>,
     /// IDENTIFY: the model.
     pub model: Text<40>,
@@ -65,7 +65,7 @@ impl TargetConfig {
     }
 }
 
-/// What became of a frame.
+/// The answer to a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The reply is in the buffer and has this length.
@@ -79,13 +79,13 @@ pub enum Answer {
 pub enum Silence {
     /// No AoE frame, or shorter than its command's argument.
     Malformed,
-    /// A response: somebody else's, or on a loopback interface our own.
+    /// A response of another target, or on a loopback interface our own.
     Response,
     /// For another address or another station.
     Foreign,
     /// From a host that the mask list does not name.
     Masked,
-    /// The config string is not what was asked for.
+    /// The config string is not the one that was asked for.
     Mismatch,
     /// It would set the config string of every target at once.
     Wildcard,
@@ -93,7 +93,7 @@ pub enum Silence {
     NoRoom,
 }
 
-/// What happened since the start.
+/// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests that were answered.
@@ -167,7 +167,7 @@ impl<I: Image> Processor<I> {
         }
     }
 
-    /// What happened since the start.
+    /// Counts since the start.
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -180,16 +180,6 @@ impl<I: Image> Processor<I> {
     /// The config string.
     pub fn string(&self) -> &[u8] {
         &self.string
-    }
-
-    /// The hosts that are answered; everybody, if there are none.
-    pub fn mask(&self) -> &MacList {
-        &self.mask
-    }
-
-    /// The hosts that hold the target.
-    pub fn holders(&self) -> &MacList {
-        &self.holders
     }
 
     /// The image.
@@ -210,8 +200,8 @@ impl<I: Image> Processor<I> {
     /// Makes everything that was written durable, as a flush or a shutdown should.
     ///
     /// Once that failed it fails for ever: Linux says only once that data could not be written back, drops them, and
-    /// calls the next fdatasync a success. A flush that is repeated because its answer was lost would be told that all
-    /// is well, and so would the next initiator.
+    /// the next fdatasync succeeds. A flush that is repeated because its answer was lost would then succeed, and so
+    /// would the flush of the next initiator.
     pub fn flush(&mut self) -> Result<(), Fault> {
         if !self.lost {
             let Err(fault) = self.image.flush() else { return Ok(()) };
@@ -232,7 +222,7 @@ impl<I: Image> Processor<I> {
 
     /// Answers `frame`, which came in on an interface with this MAC and MTU, into `reply`.
     ///
-    /// `reply` needs room for the MTU and the Ethernet header; what does not fit is not sent.
+    /// `reply` needs room for the MTU and the Ethernet header; a reply that does not fit is not sent.
     pub fn handle(&mut self, frame: &[u8], mac: Mac, mtu: usize, reply: &mut [u8]) -> Answer {
         let answer = self.answer(frame, mac, mtu, reply);
         match answer {
@@ -278,11 +268,11 @@ impl<I: Image> Processor<I> {
         if header.response {
             return Err(Silence::Response);
         }
-        // A promiscuous interface also sees what was meant for other stations.
+        // A promiscuous interface also sees frames for other stations.
         if !header.addr.matches(self.config.addr) || (header.dst != mac && !is_group(header.dst)) {
             return Err(Silence::Foreign);
         }
-        // A reply to a group address would be a storm on somebody's behalf.
+        // A forged request must not make the target send to a group address.
         if is_group(header.src) {
             return Err(Silence::Malformed);
         }
@@ -292,8 +282,8 @@ impl<I: Image> Processor<I> {
         Ok((header, body))
     }
 
-    /// The `nth` frame that tells the network about this target, on an interface with this MAC and MTU; `None` when there
-    /// are no more. One broadcast, or, with a mask list, one frame to each host on it: the others need not know.
+    /// The `nth` frame that tells the network about this target, on an interface with this MAC and MTU; `None` when
+    /// there are no more. One broadcast, or, with a mask list, one frame to each host on it: the others need not know.
     pub fn announcement(&self, nth: usize, mac: Mac, mtu: usize, frame: &mut [u8]) -> Option<usize> {
         let dst = match self.mask.as_slice() {
             [] if nth == 0 => Mac::BROADCAST,
@@ -406,7 +396,7 @@ impl<I: Image> Processor<I> {
     }
 
     fn edit_mask(&mut self, ask: &Header, body: &[u8], out: &mut Out<'_>) -> End {
-        // The list must fit into a reply, or nobody could read what was written.
+        // The list must fit into a reply, or it could not be read back.
         let limit = (out.body().len() - MASK_LEN) / DIRECTIVE_LEN;
         let (verb, end) = match Mask::parse(body) {
             Err(_) if body.len() < MASK_LEN => return Err(Silence::Malformed),
@@ -488,7 +478,7 @@ impl<I: Image> Processor<I> {
 type End = Result<(Option<Refusal>, usize), Silence>;
 
 impl Out<'_> {
-    /// What follows the header; at least 36 bytes.
+    /// The bytes behind the header; at least 36.
     pub(super) fn body(&mut self) -> &mut [u8] {
         &mut self.frame[HEADER_LEN..]
     }

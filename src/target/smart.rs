@@ -1,4 +1,4 @@
-//! SMART as a disk reports it, from numbers that are true: what this target moved, and what failed.
+//! SMART as a disk reports it, from the counts of this target: sectors that were moved, and calls that failed.
 //!
 //! A target in software has no spindle and no wear, so the attributes are few. Two of them can get worse: reads that
 //! failed and writes that failed. When either has used up its allowance, RETURN STATUS says that the disk is failing.
@@ -20,8 +20,7 @@ pub(super) struct Health {
 /// A normalised value starts here and falls by one per failure.
 const BEST: u8 = 100;
 
-/// A pre-failure attribute at or below this means that the disk is failing. Fifty failures is where nobody would call it
-/// an accident any more.
+/// A pre-failure attribute at or below this means that the disk is failing. Fifty failures are no accident.
 const THRESHOLD: u8 = 50;
 
 /// The attribute warns of failure, and is kept up to date while the disk works.
@@ -58,7 +57,7 @@ impl Health {
         ]
     }
 
-    /// What RETURN STATUS puts into LBA bytes 1 and 2.
+    /// The LBA bytes 1 and 2 of RETURN STATUS.
     pub(super) fn verdict(&self) -> [u8; 2] {
         let failing = self.attributes().iter().any(|a| a.flags == PREFAIL && a.value <= a.threshold);
         if failing { FAILING } else { SIGNATURE }

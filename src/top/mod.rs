@@ -1,8 +1,8 @@
-//! What `aoefs-top` knows, without a terminal: the text of `metrics` in, a report out.
+//! The part of `aoefs-top` that needs no terminal: it makes a report out of the text of `metrics`.
 //!
-//! Text (`text`) becomes a sample (`model`), two samples become a report (`report`), a report becomes a table for a person
-//! (`table`, `units`) or one JSON document. Nothing here reads a file or a clock, and nothing trusts what it is given: a line
-//! that makes no sense is passed over, a family that is not known is somebody else's, and no control character gets through.
+//! Text (`text`) becomes a sample (`model`), two samples become a report (`report`), a report becomes a table for a
+//! person (`table`, `units`) or one JSON document. Nothing here reads a file or a clock, and no input is trusted: lines
+//! that make no sense and families that are not known are skipped, and no control character gets through.
 
 pub mod model;
 pub mod report;
@@ -14,7 +14,7 @@ pub use model::{NotAoefs, Sample};
 pub use report::Report;
 pub use table::{Column, Sort};
 
-/// Text from a file, fit for a terminal: what could move the cursor or change colours is shown as a blank.
+/// Text from a file, safe for a terminal: characters that could move the cursor or change colours become blanks.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,4 +1,4 @@
-//! One reading of `metrics`: what of it a person wants to see, by name instead of by line.
+//! One reading of `metrics`: the figures that a person wants to see, by name instead of by line.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::fmt;
 use super::{plain, text};
 use crate::wire::Addr;
 
-/// The text was not what an aoefs shows, or not all of it.
+/// Why a text is not the whole page of an aoefs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotAoefs {
-    /// Somebody else's.
+    /// It is the page of another program.
     Foreign,
     /// The end is missing.
     Cut,
@@ -24,7 +24,7 @@ impl fmt::Display for NotAoefs {
     }
 }
 
-/// Latencies as they were counted: what took at most so many seconds, by rising bounds.
+/// Latencies as they were counted: how many took at most so many seconds, by rising bounds.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Histogram {
     /// Bound and how many stayed within it; the last bound is infinite.
@@ -162,7 +162,7 @@ impl Sample {
                 if let Ok(addr) = line.label("target").parse() {
                     let ends = (plain(line.label("netlink")), plain(line.label("path")));
                     let paths = &mut sample.targets.entry(addr).or_default().paths;
-                    // Histograms of paths are many lines that nobody here looks at.
+                    // Histograms of paths are many lines, and nothing here uses them.
                     if !name.starts_with("frame_duration_") {
                         paths.entry(ends).or_default().take(name, &line);
                     }

@@ -1,8 +1,8 @@
-//! Two readings and the time between them: what happened a second.
+//! The report of two readings and the time between them: events a second.
 //!
-//! The field names are those of the JSON document, with their units; they are a contract. What is not known is `null`:
-//! every rate of a single reading, a latency where nothing ended, a round trip that was never measured. A counter that
-//! fell started again from zero, as it does when a target was removed or aoefs was started anew.
+//! The field names are those of the JSON document, with their units; they are a contract. Unknown values are `null`:
+//! every rate of a single reading, a latency if no request ended, a round trip that was never measured. A counter that
+//! fell has started again from zero, as it does when a target was removed or aoefs was started anew.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::wire::Addr;
 /// The share of requests that stay below `latency_p99_seconds`.
 const P99: f64 = 0.99;
 
-/// What `--json` prints.
+/// The document that `--json` prints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Where the aoefs is mounted.
@@ -40,11 +40,11 @@ pub struct Totals {
     pub targets_down: usize,
     /// Addresses that are no targets yet.
     pub candidates: f64,
-    /// What happened a second; no latencies.
+    /// Events a second; no latencies.
     pub rates: Option<Rates>,
 }
 
-/// What happened a second.
+/// Events a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Rates {
     /// Reads, writes and flushes that ended, well or not.
@@ -97,7 +97,7 @@ pub struct TargetReport {
     pub retransmissions: f64,
     /// Answers to copies that had been answered, since the start.
     pub duplicates: f64,
-    /// What happened a second.
+    /// Events a second.
     pub rates: Option<Rates>,
     /// The ways to it.
     pub paths: Vec<PathReport>,
@@ -159,7 +159,7 @@ fn word(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
 
-/// What was added between two readings of a counter.
+/// The growth of a counter between two readings.
 fn grown(now: f64, before: f64) -> f64 {
     if now >= before { now - before } else { now }
 }
@@ -226,7 +226,7 @@ fn target_report(addr: Addr, target: &Target, since: Option<Since<'_>>) -> Targe
         errors: target.ops.iter().map(|op| op.errors).sum(),
         retransmissions: target.paths.values().map(|path| path.retransmitted).sum(),
         duplicates: target.duplicates,
-        // What was not there before began at zero.
+        // The counters of a new target began at zero.
         rates: since
             .map(|since| rates(target, since.before.targets.get(&addr).unwrap_or(&fresh), since.seconds)),
         paths: target
@@ -268,7 +268,7 @@ fn rates(now: &Target, before: &Target, seconds: f64) -> Rates {
 }
 
 impl Histogram {
-    /// What was added since.
+    /// The values that were added since then.
     fn since(&self, before: &Histogram) -> Histogram {
         if self.count < before.count || self.buckets.len() < before.buckets.len() {
             return self.clone();

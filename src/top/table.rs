@@ -1,4 +1,4 @@
-//! Which columns there are, what is in them, how they are sorted, and the page of `--once`.
+//! The columns of the table, their content and order, and the page of `--once`.
 
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
@@ -55,7 +55,7 @@ impl Column {
         Column::Model,
     ];
 
-    /// Those that a narrow terminal does without, the first of them first.
+    /// The columns that a narrow terminal does without, in the order in which they are left out.
     const DISPENSABLE: [Column; 9] = [
         Column::Model,
         Column::Errors,
@@ -115,7 +115,7 @@ impl Column {
         columns
     }
 
-    /// What stands in it.
+    /// The text in it.
     pub fn cell(self, target: &TargetReport) -> String {
         let rates = target.rates.as_ref();
         let rate = |field: fn(&Rates) -> f64| rates.map(field);
@@ -147,7 +147,7 @@ impl Column {
     }
 }
 
-/// What the targets are sorted by.
+/// The value that targets are sorted by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Sort {
     /// Addresses, the lowest first. All others: the largest first.
@@ -211,7 +211,7 @@ impl Sort {
 
     /// Sorts. Equals stand by address, in rising order.
     pub fn apply(self, targets: &mut [TargetReport], reverse: bool) {
-        // What is not known is less than anything.
+        // Unknown values are less than all others.
         let rate =
             |target: &TargetReport, field: fn(&Rates) -> f64| target.rates.as_ref().map_or(-1.0, field);
         let key = |target: &TargetReport| match self {
@@ -264,7 +264,7 @@ pub fn netlink_words(net: &NetlinkReport) -> String {
     words
 }
 
-/// The line above the table: how many targets, and what they do together.
+/// The line above the table: the number of targets, and their sums.
 pub fn summary(report: &Report) -> String {
     let totals = &report.totals;
     let (up, down) = (totals.targets_up, totals.targets_down);
@@ -284,7 +284,7 @@ pub fn summary(report: &Report) -> String {
     line
 }
 
-/// What `--once` prints.
+/// The page that `--once` prints.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "aoefs {} on {}", self.version, self.mountpoint)?;

@@ -1,4 +1,4 @@
-//! Prometheus text, line by line. What is no sample (comments, blank lines, nonsense) is passed over.
+//! Prometheus text, line by line. Lines that are no samples (comments, blank lines, nonsense) are skipped.
 
 use std::borrow::Cow;
 
@@ -58,7 +58,7 @@ fn line(line: &str) -> Option<Line<'_>> {
     (!name.is_empty() && name.chars().all(named)).then_some(Line { name, labels, value })
 }
 
-/// A quoted value up to its closing quote, and what follows that.
+/// A quoted value up to its closing quote, and the text behind it.
 fn value(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let mut unescaped = String::new();
     let mut from = 0;

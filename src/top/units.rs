@@ -1,4 +1,4 @@
-//! Numbers for narrow columns: at most six characters, decimal prefixes, a dash for what is not known.
+//! Numbers for narrow columns: at most six characters, decimal prefixes, a dash for unknown values.
 
 /// Prefixes above the unit itself.
 const PREFIXES: [&str; 6] = ["k", "M", "G", "T", "P", "E"];
@@ -68,7 +68,7 @@ fn prefixed(mut n: f64) -> String {
         n /= 1000.0;
         prefix = next;
     }
-    // What is beyond all prefixes is nonsense, but must not break a column.
+    // A number beyond all prefixes is nonsense, but must not break a column.
     if n < 99_999.5 { format!("{}{prefix}", digits(n)) } else { "?".into() }
 }
 

@@ -308,7 +308,8 @@ impl Device {
         }
     }
 
-    /// Waits until all requests of a queue are answered: for as long as files would wait, or until nobody waits for this.
+    /// Waits until all requests of a queue are answered: for as long as files would wait, or until the front end has
+    /// gone, or the export ends.
     fn drain(&mut self, number: usize) -> Result<()> {
         while self.rings[number].under_way > 0 {
             // Of the connection only its end is looked at, which is always reported.

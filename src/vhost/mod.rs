@@ -10,8 +10,8 @@
 //!
 //! * [`chain`]: a descriptor chain, checked; [`request`]: what it asks for; [`config`]: what a guest is told.
 //! * [`channel`]: the way back, for a disk that grows.
-//! * [`ring`]: a queue; [`memory`]: the front end's memory, and [`lost`], what becomes of it if it is taken back; [`device`]: the front end's messages, and the requests that
-//!   are under way.
+//! * [`ring`]: a queue; [`memory`]: the front end's memory; [`lost`]: what becomes of memory that is taken back.
+//! * [`device`]: the front end's messages, and the requests that are under way.
 //! * [`server`]: the thread; [`socket`]: the place in the file system; [`exports`]: all of them.
 //!
 //! What a disk is, and who may do what with it, is not known here: [`Source`] and [`Disk`] are the other side's.

@@ -136,8 +136,8 @@ impl Export {
     }
 }
 
-/// Ends exports: their sockets are gone and their front ends are let go of when `then` is called. It learns how many threads
-/// did not end within [`END`]; those wait for something that a front end holds, and nobody waits for them.
+/// Ends exports: their sockets are gone and their front ends are let go of when `then` is called. It learns how many
+/// threads did not end within [`END`]; those wait for something that a front end holds, and nobody waits for them.
 pub fn end(exports: Vec<Arc<Export>>, then: impl FnOnce(usize) + Send + 'static) {
     if exports.is_empty() {
         return then(0);

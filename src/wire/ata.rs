@@ -13,12 +13,10 @@ pub const DATA_OFFSET: usize = HEADER_LEN + ATA_LEN;
 pub const AFLAG_EXT: u8 = 0x40;
 /// AFlags: the device bit, which an extended command has no LBA byte for.
 pub const AFLAG_DEVICE: u8 = 0x10;
-/// AFlags: the target may answer a write before the data is stable. Never set by aoefs.
-pub const AFLAG_ASYNC: u8 = 0x02;
 /// AFlags: the request carries data. Set if and only if it does.
 pub const AFLAG_WRITE: u8 = 0x01;
 
-/// Command codes. For data only the PIO ones: no software target knows the DMA codes.
+/// Command codes. aoefs itself moves data with the PIO codes only: no software target knows the DMA codes.
 pub mod cmd {
     /// Does nothing, and is always aborted.
     pub const NOP: u8 = 0x00;
@@ -40,11 +38,9 @@ pub mod cmd {
     pub const READ_VERIFY: u8 = 0x40;
     /// READ VERIFY SECTORS EXT, 48-bit.
     pub const READ_VERIFY_EXT: u8 = 0x42;
-    /// PACKET: SCSI to an ATAPI device.
-    pub const PACKET: u8 = 0xa0;
     /// IDENTIFY PACKET DEVICE.
     pub const IDENTIFY_PACKET: u8 = 0xa1;
-    /// SMART; the feature register selects what ([`super::smart`]).
+    /// SMART; the feature register selects the subcommand ([`super::smart`]).
     pub const SMART: u8 = 0xb0;
     /// READ DMA, 28-bit.
     pub const READ_DMA: u8 = 0xc8;
@@ -90,7 +86,7 @@ pub mod smart {
     pub const ENABLE: u8 = 0xd8;
     /// Turn SMART off.
     pub const DISABLE: u8 = 0xd9;
-    /// Ask whether a threshold was exceeded: the answer is the signature.
+    /// Ask whether a threshold was exceeded: the signature of the answer says it.
     pub const STATUS: u8 = 0xda;
     /// LBA bytes 1 and 2 of every SMART command, and of the status reply of a healthy disk.
     pub const SIGNATURE: [u8; 2] = [0x4f, 0xc2];
@@ -211,7 +207,7 @@ impl Ata {
         Ata { count: 1, ..Ata::plain(cmd::IDENTIFY) }
     }
 
-    /// Make what was written stable. Count 0: the form that most targets answer with a full frame.
+    /// Make all data that was written stable. Count 0: most targets answer this form with a full frame.
     pub fn flush(ext: bool) -> Ata {
         if ext {
             Ata { aflags: AFLAG_EXT, command: cmd::FLUSH_EXT, ..Ata::default() }
@@ -220,7 +216,7 @@ impl Ata {
         }
     }
 
-    /// One of the two flushes, whoever made it.
+    /// Whether this is one of the two flushes.
     pub fn is_flush(&self) -> bool {
         matches!(self.command, cmd::FLUSH | cmd::FLUSH_EXT)
     }

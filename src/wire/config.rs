@@ -1,4 +1,5 @@
-//! The argument of a config command: what a target can take, and a string of up to 1024 bytes that it keeps for anybody.
+//! The argument of a config command: the limits of a target, and a string of up to 1024 bytes that it keeps for its
+//! users.
 
 use super::Malformed;
 use super::bytes::{be16, put};
@@ -6,8 +7,8 @@ use super::bytes::{be16, put};
 /// The longest config string, in bytes.
 pub const CONFIG_MAX: usize = 1024;
 
-/// Frames that may be outstanding with one target: our targets queue as many, our initiator sends no more, and neither do
-/// Plan 9's devaoe and the kernel's driver.
+/// Frames that may be outstanding with one target: our targets queue as many, our initiator sends no more, and neither
+/// do Plan 9's devaoe and the kernel's driver.
 pub const BUFFERS_MAX: u16 = 128;
 
 /// Bytes of the argument before the string.
@@ -23,18 +24,18 @@ mod field {
     pub(super) const LENGTH: Field = 6..8;
 }
 
-/// What is to happen with the config string.
+/// What to do with the config string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
-    /// 0: tell it.
+    /// 0: return it.
     Read,
-    /// 1: answer only if it is this one.
+    /// 1: answer only if it equals the given one.
     Test,
-    /// 2: answer only if it begins so.
+    /// 2: answer only if it begins with the given one.
     Prefix,
-    /// 3: make it this one, if there is none yet.
+    /// 3: replace it by the given one, if it is empty.
     Set,
-    /// 4: make it this one.
+    /// 4: replace it by the given one.
     Force,
     /// Undefined; 4 bits.
     Other(u8),
@@ -69,15 +70,15 @@ impl From<Verb> for u8 {
 /// The argument. In a request all but the verb and the string are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config<'a> {
-    /// How many frames the target can queue; what exceeds it is lost.
+    /// How many frames the target can queue; more are lost.
     pub buffers: u16,
     /// The target's own version number.
     pub firmware: u16,
-    /// The most sectors of one ATA command, as the target wrote it: [`Config::max_sectors`] knows what 0 means.
+    /// The most sectors of one ATA command, as the target wrote it: [`most_sectors`] knows what 0 means.
     pub sectors: u8,
     /// The protocol version that the target speaks, 4 bits.
     pub version: u8,
-    /// What is to happen, or (most targets echo it) what happened.
+    /// What to do; most targets repeat it in their answer.
     pub verb: Verb,
     /// The string: any bytes, at most [`CONFIG_MAX`].
     pub string: &'a [u8],
@@ -89,8 +90,8 @@ impl<'a> Config<'a> {
         Config { buffers: 0, firmware: 0, sectors: 0, version: 0, verb, string }
     }
 
-    /// Reads the argument of a frame. A string that claims to be longer than the frame, or than the protocol allows, ends
-    /// there; [`Config::overlong`] tells.
+    /// Reads the argument of a frame. A string that claims to be longer than the frame, or than the protocol allows,
+    /// ends there; [`Config::overlong`] tells.
     pub fn parse(body: &'a [u8]) -> Result<Config<'a>, Malformed> {
         let (arg, rest) = body.split_first_chunk::<CONFIG_LEN>().ok_or(Malformed)?;
         let length = usize::from(be16(arg, field::LENGTH)).min(rest.len()).min(CONFIG_MAX);
@@ -105,7 +106,8 @@ impl<'a> Config<'a> {
         Ok(config)
     }
 
-    /// Whether the string of this argument claims more bytes than [`Config::parse`] could give. A target must not store such a one.
+    /// Whether the string of this argument claims more bytes than [`Config::parse`] could give. A target must not store
+    /// such a string.
     pub fn overlong(body: &[u8]) -> bool {
         body.split_first_chunk::<CONFIG_LEN>().is_some_and(|(arg, rest)| {
             let length = usize::from(be16(arg, field::LENGTH));
@@ -119,7 +121,8 @@ impl<'a> Config<'a> {
         CONFIG_LEN + self.string.len().min(CONFIG_MAX)
     }
 
-    /// Writes the first [`Config::len`] bytes of `out`, and panics if it is shorter. A longer string is cut at [`CONFIG_MAX`].
+    /// Writes the first [`Config::len`] bytes of `out`, and panics if it is shorter. A longer string is cut at
+    /// [`CONFIG_MAX`].
     pub fn emit(&self, out: &mut [u8]) {
         let out = &mut out[..self.len()];
         let (arg, string) = out.split_at_mut(CONFIG_LEN);
@@ -130,11 +133,12 @@ impl<'a> Config<'a> {
         put(arg, field::LENGTH, &(string.len() as u16).to_be_bytes());
         string.copy_from_slice(&self.string[..string.len()]);
     }
+}
 
-    /// The most sectors of one ATA command. Targets older than the field send 0; they take 2.
-    pub fn max_sectors(&self) -> u8 {
-        if self.sectors == 0 { 2 } else { self.sectors }
-    }
+/// The most sectors of one ATA command to a target that advertises so many. Targets older than the field send 0 and
+/// take 2.
+pub fn most_sectors(advertised: u8) -> u8 {
+    if advertised == 0 { 2 } else { advertised }
 }
 
 #[cfg(test)]
@@ -185,7 +189,6 @@ mod tests {
 
     #[test]
     fn no_sectors_mean_two() {
-        assert_eq!(Config { sectors: 0, ..hello() }.max_sectors(), 2);
-        assert_eq!(Config { sectors: 16, ..hello() }.max_sectors(), 16);
+        assert_eq!((most_sectors(0), most_sectors(16)), (2, 16));
     }
 }

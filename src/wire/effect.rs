@@ -1,8 +1,8 @@
-//! What an ATA command does to a disk: which sectors it may change, and whether doing it twice is as good as once.
+//! The effect of an ATA command on a disk: which sectors it may change, and whether it may be done twice.
 //!
-//! AoE repeats what was not answered, and a disk does what it is told each time. For commands whose registers say
-//! what they do, that is no matter; for all others nobody knows, so they are treated as if they might change every
-//! sector and must not be repeated.
+//! AoE repeats commands that were not answered, and a disk executes each copy. For the commands that are known here
+//! that does no harm, or the effect says that it does. All others are treated as if they might change every sector and
+//! must not be repeated.
 
 use core::ops::Range;
 
@@ -32,8 +32,8 @@ mod code {
     pub(super) const WRITE_UNCORRECTABLE_EXT: u8 = 0x45;
     /// STANDBY IMMEDIATE, IDLE IMMEDIATE, STANDBY, IDLE, and their oldest codes.
     pub(super) const POWER: [u8; 8] = [0xe0, 0xe1, 0xe2, 0xe3, 0x94, 0x95, 0x96, 0x97];
-    /// What else has a 48-bit form only: queued and streaming transfers, SET MAX ADDRESS EXT, ZERO EXT, WRITE UNCORRECTABLE EXT,
-    /// zones, WRITE LOG DMA EXT, SET DATE & TIME EXT, SANITIZE.
+    /// Other commands that have a 48-bit form only: queued and streaming transfers, SET MAX ADDRESS EXT, ZERO EXT,
+    /// WRITE UNCORRECTABLE EXT, zones, WRITE LOG DMA EXT, SET DATE & TIME EXT, SANITIZE.
     pub(super) const EXTENDED: [u8; 17] = [
         0x26, 0x2a, 0x2b, 0x36, 0x37, 0x3a, 0x3b, 0x44, 0x45, 0x4a, 0x57, 0x60, 0x61, 0x77, 0x78, 0x9f, 0xb4,
     ];
@@ -41,12 +41,12 @@ mod code {
     pub(super) const LOG_SCT_DATA: u8 = 0xe1;
 }
 
-/// What becomes of a disk that is given a command.
+/// The effect of a command on a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effect {
     /// Sectors that may be different afterwards; empty for a command that leaves them alone.
     pub sectors: Range<u64>,
-    /// Whether it may be sent again while nobody knows if it was done.
+    /// Whether it may be sent again while it is unknown if it was done.
     pub repeatable: bool,
 }
 
@@ -58,17 +58,17 @@ const ALL: Range<u64> = 0..u64::MAX;
 /// A command that moves sectors between disk and host, as it can travel in any number of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
-    /// From the host to the disk?
+    /// From the host to the disk.
     pub write: bool,
-    /// Are its registers the 48-bit ones?
+    /// Its registers are the 48-bit ones.
     pub ext: bool,
-    /// Must it be stable before it is answered?
+    /// The data must be stable before the answer.
     pub through: bool,
 }
 
 impl Move {
-    /// Whether this command code moves sectors, and how.
-    pub fn of(command: u8) -> Option<Move> {
+    /// How the command with this code moves sectors; None if it moves none.
+    pub fn from_code(command: u8) -> Option<Move> {
         let (write, ext) = match command {
             cmd::READ | code::READ_ONCE | code::READ_MULTIPLE | cmd::READ_DMA | code::READ_DMA_ONCE => {
                 (false, false)
@@ -85,7 +85,7 @@ impl Move {
         Some(Move { write, ext, through })
     }
 
-    /// The one code for this that every target knows.
+    /// The code for this move that every target knows.
     pub fn code(self) -> u8 {
         match (self.write, self.ext) {
             (false, false) => cmd::READ,
@@ -98,7 +98,7 @@ impl Move {
 
 /// Whether a command's registers are the 48-bit ones; `None` if its code does not tell.
 pub fn is_extended(command: u8) -> Option<bool> {
-    if let Some(moves) = Move::of(command) {
+    if let Some(moves) = Move::from_code(command) {
         return Some(moves.ext);
     }
     match command {
@@ -120,10 +120,10 @@ impl Ata {
         if is_extended(self.command) == Some(true) { self.sector48() } else { self.sector28() }
     }
 
-    /// What these registers do, as those of a command.
+    /// The effect of the command in these registers.
     pub fn effect(&self) -> Effect {
         let harmless = Effect { sectors: NONE, repeatable: true };
-        if let Some(moves) = Move::of(self.command) {
+        if let Some(moves) = Move::from_code(self.command) {
             let Sector(start) = self.address();
             let sectors = if moves.write { start..start + u64::from(self.count) } else { NONE };
             return Effect { sectors, repeatable: true };
@@ -140,16 +140,17 @@ impl Ata {
                 smart::ENABLE | smart::DISABLE | smart::AUTOSAVE => harmless,
                 // A second one would start the self-test anew.
                 smart::OFFLINE_IMMEDIATE => Effect { sectors: NONE, repeatable: false },
-                // A log may be a door to other commands, writing ones among them (SCT).
+                // Through a log other commands can be given (SCT), some of which write.
                 _ => Effect { sectors: ALL, repeatable: false },
             },
-            // What was forgotten once is forgotten.
+            // A second TRIM of the same ranges changes nothing.
             cmd::DSM if self.feature == super::feature::TRIM => Effect { sectors: ALL, repeatable: true },
             _ => Effect { sectors: ALL, repeatable: false },
         }
     }
 
-    /// The sector behind the last one that this command addresses, with this data; 0 if it addresses none, or nobody knows which.
+    /// The sector behind the last one that this command addresses, with this data; 0 if it addresses none, or if that
+    /// is unknown.
     pub fn end_of_addresses(&self, data: &[u8]) -> u64 {
         match self.command {
             cmd::DSM if self.feature == super::feature::TRIM => {
@@ -158,12 +159,12 @@ impl Ata {
             cmd::READ_VERIFY | cmd::READ_VERIFY_EXT | code::ZERO_EXT | code::WRITE_UNCORRECTABLE_EXT => {
                 self.address().0 + u64::from(self.count)
             }
-            command if Move::of(command).is_some() => self.address().0 + u64::from(self.count),
+            command if Move::from_code(command).is_some() => self.address().0 + u64::from(self.count),
             _ => 0,
         }
     }
 
-    /// Most logs say the same twice; the next piece of a table is gone when it was read.
+    /// Most logs can be read twice. But of the data of SCT commands, each read returns the next piece.
     fn reading_a_log(&self) -> Effect {
         Effect { sectors: NONE, repeatable: self.lba[0] != code::LOG_SCT_DATA }
     }
@@ -196,12 +197,12 @@ mod tests {
             (0x3d, true, true, true, 0x34),
             (0xce, true, true, true, 0x34),
         ] {
-            let moves = Move::of(command).unwrap();
+            let moves = Move::from_code(command).unwrap();
             assert_eq!(moves, Move { write, ext, through }, "{command:02x}");
             assert_eq!(moves.code(), common, "{command:02x}");
             assert_eq!(is_extended(command), Some(ext), "{command:02x}");
         }
-        assert_eq!((0..=255).filter(|c| Move::of(*c).is_some()).count(), 18);
+        assert_eq!((0..=255).filter(|c| Move::from_code(*c).is_some()).count(), 18);
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub const HEADER_LEN: usize = field::TAG.end;
 /// Bytes of the Ethernet header, which an MTU does not count.
 pub const ETHERNET: usize = field::ETHERTYPE.end;
 
-/// What a filter in the kernel must know to judge a frame before it is parsed: offsets in bytes, and a bit.
+/// For a filter in the kernel, which judges a frame before it is parsed: offsets in bytes, and a bit.
 pub mod filter {
     use super::{field, flag};
 
@@ -46,29 +46,29 @@ mod flag {
     pub(super) const ERROR: u8 = 0x04;
 }
 
-/// What a frame says before its argument.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
     /// Where the frame goes.
     pub dst: Mac,
     /// Where it comes from, and a response goes to.
     pub src: Mac,
-    /// The protocol version, 4 bits. Requests carry [`super::VERSION`]; in what is received it means nothing.
+    /// The protocol version, 4 bits. Requests carry [`super::VERSION`]; that of a response is ignored.
     pub version: u8,
     /// Whether a target sent it.
     pub response: bool,
     /// Why the target refused, if it did. There may be no argument then.
     pub error: Option<Refusal>,
-    /// Which target is meant, or speaks.
+    /// The target that the frame is for, or comes from.
     pub addr: Addr,
-    /// What is asked.
+    /// The command.
     pub command: Command,
-    /// What ties request and response.
+    /// Ties a response to its request.
     pub tag: Tag,
 }
 
 impl Header {
-    /// Reads the header of a frame; the second half of the answer is what follows, padding included.
+    /// Reads the header of a frame, and returns the bytes behind it, padding included.
     pub fn parse(frame: &[u8]) -> Result<(Header, &[u8]), Malformed> {
         let (head, body) = frame.split_first_chunk::<HEADER_LEN>().ok_or(Malformed)?;
         if be16(head, field::ETHERTYPE) != ETHERTYPE {
@@ -88,10 +88,10 @@ impl Header {
         Ok((header, body))
     }
 
-    /// Does the target say of its own accord that it is there? Only tag 0 says so, and not always: answers to a query with tag 0,
-    /// as the kernel's driver broadcasts, reach every initiator behind the MAC of the one that asked. An announcement
-    /// goes to everybody, or, where a target knows its hosts, to one of them; then its version is 0, while an
-    /// answer repeats the version that was asked with.
+    /// Whether a target announces itself unasked. Its tag is 0 then, but tag 0 is not enough: the kernel's driver
+    /// broadcasts queries with tag 0, whose answers reach every initiator behind the same MAC. An announcement is
+    /// broadcast, or, if the target has a list of its hosts, sent to each of them; then its version is 0, while an
+    /// answer repeats the version of the query.
     pub fn is_announcement(&self) -> bool {
         let nobody_asked = self.dst == Mac::BROADCAST || self.version == 0;
         self.response && self.command == Command::Config && self.tag == Tag::UNSOLICITED && nobody_asked
@@ -119,7 +119,7 @@ impl Header {
     }
 }
 
-/// What a frame asks a target for.
+/// The command of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// An ATA command: [`super::Ata`].
@@ -173,7 +173,7 @@ pub enum Refusal {
     BadVersion,
     /// 6: other hosts hold it.
     Reserved,
-    /// Anything else; 0 is what qaoed says after a failed read or write.
+    /// Anything else; qaoed sends 0 after a failed read or write.
     Other(u8),
 }
 

@@ -1,11 +1,9 @@
-//! The 512 bytes of IDENTIFY DEVICE: who a disk is, how large it is, what it can do.
+//! The 512 bytes of IDENTIFY DEVICE: the identity of a disk, its size and its abilities.
 //!
-//! Read with the leniency that the targets in use need (validity bits are not asked for: qaoed sets none), but not without
-//! sense: a word of all ones says nothing, and a disk that would be addressed wrongly is refused.
+//! They are read as leniently as the targets in use need (validity bits are not checked: qaoed sets none). But a word
+//! of all ones counts as unknown, and a disk that would be addressed wrongly is refused.
 
 use core::fmt;
-
-use super::SECTOR;
 
 /// Bytes of the answer: 256 little-endian words.
 pub const IDENTIFY_LEN: usize = 512;
@@ -71,7 +69,7 @@ mod bit {
 const MULTIPLE: u16 = 0x8000;
 /// MAJOR_VERSION: ATA/ATAPI-4 to ATA8-ACS.
 const MAJOR_VERSION: u16 = 0x01f0;
-/// RESET_RESULT: what a disk alone on its cable says; other targets send the same.
+/// RESET_RESULT: the value of a disk alone on its cable; other targets send the same.
 const RESET_RESULT: u16 = 0x400b;
 /// INTEGRITY: the low byte that says the high one is a checksum.
 const SIGNATURE: u8 = 0xa5;
@@ -80,7 +78,7 @@ pub const SECTORS_28: u64 = 1 << 28;
 /// The most sectors that any command addresses, and so the most of any disk.
 pub const SECTORS_48: u64 = 1 << 48;
 
-/// A fixed field of text: graphic ASCII and blanks between, whatever the disk sent; never longer than `N` bytes.
+/// A field of text, at most `N` bytes: graphic ASCII with blanks between, whatever the disk sent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text<const N: usize> {
     bytes: [u8; N],
@@ -88,7 +86,8 @@ pub struct Text<const N: usize> {
 }
 
 impl<const N: usize> Text<N> {
-    /// The text, cleaned: what is not graphic ASCII becomes a blank, blanks at the ends go, what exceeds the field is cut.
+    /// The text, cleaned: characters that are not graphic ASCII become blanks, blanks at the ends go, and text that is
+    /// too long is cut.
     pub fn new(text: &str) -> Text<N> {
         Text::clean(text.bytes())
     }
@@ -103,7 +102,7 @@ impl<const N: usize> Text<N> {
         }
         while length > 0 && bytes[length - 1] == b' ' {
             length -= 1;
-            // What lies behind the text takes part in comparisons.
+            // The bytes behind the text take part in comparisons.
             bytes[length] = 0;
         }
         Text { bytes, length }
@@ -133,10 +132,10 @@ impl<const N: usize> fmt::Debug for Text<N> {
     }
 }
 
-/// How a disk makes stable what was written.
+/// How a disk makes written data stable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum FlushKind {
-    /// It says nothing about it.
+    /// It claims no flush.
     #[default]
     None,
     /// FLUSH CACHE.
@@ -174,7 +173,7 @@ impl fmt::Display for Unusable {
 
 impl core::error::Error for Unusable {}
 
-/// What matters of IDENTIFY.
+/// The fields of IDENTIFY that matter here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identify {
     /// The serial number. Not unique everywhere: kvblade calls every disk "SN HERE".
@@ -193,7 +192,7 @@ pub struct Identify {
     pub trim: bool,
     /// Whether trimmed sectors are promised to read as zeros.
     pub trim_zeroes: bool,
-    /// The most blocks of entries that one TRIM takes; 0 is not said, one then.
+    /// The most blocks of entries that one TRIM takes; 0 if it is not said, which means one.
     pub max_trim_blocks: u16,
     /// Whether it has SMART.
     pub smart: bool,
@@ -201,12 +200,12 @@ pub struct Identify {
     pub write_cache: bool,
     /// Sectors in a physical sector, as a logarithm: 3 for a disk of 4 KiB ones.
     pub physical_log2: u8,
-    /// 0 is not said, 1 does not rotate, else turns a minute.
+    /// 0 if it is not said, 1 if nothing rotates, else turns a minute.
     pub rotation: u16,
 }
 
 impl Identify {
-    /// Reads what a disk answered; bytes after the 512 are padding.
+    /// Reads the answer of a disk; bytes after the 512 are padding.
     pub fn parse(data: &[u8]) -> Result<Identify, Unusable> {
         let data = data.first_chunk::<IDENTIFY_LEN>().ok_or(Unusable::Short)?;
         let [signature, _] = raw(data, field::INTEGRITY);
@@ -254,7 +253,7 @@ impl Identify {
         })
     }
 
-    /// Writes what a disk of this description answers, checksum included.
+    /// Writes the answer of a disk with these properties, checksum included.
     pub fn emit(&self, out: &mut [u8; IDENTIFY_LEN]) {
         out.fill(0);
         put_text(out, field::SERIAL, self.serial.as_str());
@@ -268,7 +267,7 @@ impl Identify {
         put_word(out, field::MAJOR_VERSION, MAJOR_VERSION);
         put_word(out, field::RESET_RESULT, RESET_RESULT);
 
-        // A disk larger than 28 bits says the most that they can.
+        // A disk larger than 28 bits can say gives the largest number.
         put_number(
             out,
             field::SECTORS_28,
@@ -303,11 +302,6 @@ impl Identify {
         put_word(out, field::INTEGRITY, SIGNATURE.into());
         put_word(out, field::INTEGRITY, u16::from_le_bytes([SIGNATURE, sum(out).wrapping_neg()]));
     }
-
-    /// The size in bytes. A disk that [`Identify::parse`] accepted has at most 2^57.
-    pub fn bytes(&self) -> u64 {
-        self.sectors.saturating_mul(SECTOR as u64)
-    }
 }
 
 fn when(condition: bool, bits: u16) -> u16 {
@@ -318,7 +312,7 @@ fn raw(data: &[u8; IDENTIFY_LEN], at: usize) -> [u8; 2] {
     [data[2 * at], data[2 * at + 1]]
 }
 
-/// A word of bits or a small number. All ones is what an old disk answers where it knows of no such word.
+/// A word of bits or a small number. An old disk answers all ones for a word that it does not know.
 fn word(data: &[u8; IDENTIFY_LEN], at: usize) -> u16 {
     match u16::from_le_bytes(raw(data, at)) {
         u16::MAX => 0,

@@ -1,4 +1,4 @@
-//! The argument of a mask command: the list of MACs that a target listens to; everybody, if it is empty.
+//! The argument of a mask command: the list of MACs that a target listens to; an empty list stands for all.
 
 use core::fmt;
 
@@ -26,12 +26,12 @@ mod directive {
     pub(super) const MAC: Field = 2..8;
 }
 
-/// What is to happen with the list.
+/// What to do with the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MaskVerb {
-    /// 0: tell it.
+    /// 0: return it.
     Read,
-    /// 1: apply the directives in order, then tell it.
+    /// 1: apply the directives in order, then return it.
     Edit,
     /// Undefined.
     Other(u8),
@@ -148,14 +148,14 @@ impl From<MaskOp> for u8 {
 pub struct Directive {
     /// What to do.
     pub op: MaskOp,
-    /// With whom.
+    /// The MAC to do it with.
     pub mac: Mac,
 }
 
 /// The argument without its directives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mask {
-    /// What is to happen.
+    /// What to do.
     pub verb: MaskVerb,
     /// How it ended; [`MaskError::None`] in a request.
     pub error: MaskError,
@@ -178,7 +178,8 @@ impl Mask {
 
     /// Writes the argument and the directives, as many as it says follow, and tells how many bytes that is.
     ///
-    /// Panics if `out` is shorter: [`MASK_LEN`], and [`DIRECTIVE_LEN`] a directive. Directives that are said but not given are zeros.
+    /// Panics if `out` is shorter: [`MASK_LEN`], and [`DIRECTIVE_LEN`] a directive. Directives that are said but not
+    /// given are zeros.
     pub fn emit(&self, directives: impl IntoIterator<Item = Directive>, out: &mut [u8]) -> usize {
         let length = MASK_LEN + self.listed() * DIRECTIVE_LEN;
         let (arg, list) = out[..length].split_at_mut(MASK_LEN);

@@ -1,13 +1,13 @@
 //! Bytes and their meaning: every AoE frame, both directions. No state, no I/O, no allocation, no panic.
 //!
-//! One file a format, each in the same order: a private `mod field` that is the only place where offsets occur, the plain
-//! struct that holds what the bytes mean, `parse` and `emit`. A parser takes any bytes and answers with a value or with
-//! [`Malformed`]; it never panics, and it never looks beyond the length that it checked. Opcodes that nobody defined are
-//! values (`Other`), not errors: who receives them decides. What the standard reserves is ignored when read and zero
-//! when written.
+//! One file a format, each in the same order: a private `mod field` that is the only place where offsets occur, the
+//! plain struct that holds what the bytes mean, `parse` and `emit`. A parser takes any bytes and answers with a value
+//! or with [`Malformed`]; it never panics, and it never reads beyond the length that it checked. Opcodes that are not
+//! defined are values (`Other`), not errors: the receiver decides. Reserved fields are ignored when read and zero when
+//! written.
 //!
 //! An emitter writes into a buffer that its caller sized; it panics only when that buffer is shorter than its
-//! documentation says, and it writes every byte that it owns, so a reused buffer never leaks what was there.
+//! documentation says, and it writes every byte that it owns, so that a reused buffer never leaks its old bytes.
 //!
 //! Headers are big-endian; the six LBA bytes of an ATA argument and everything inside IDENTIFY and TRIM data are
 //! little-endian.
@@ -27,10 +27,9 @@ pub mod units;
 use core::fmt;
 
 pub use ata::{
-    AFLAG_ASYNC, AFLAG_DEVICE, AFLAG_EXT, AFLAG_WRITE, ATA_LEN, Ata, DATA_OFFSET, cmd, error, feature, smart,
-    status,
+    AFLAG_DEVICE, AFLAG_EXT, AFLAG_WRITE, ATA_LEN, Ata, DATA_OFFSET, cmd, error, feature, smart, status,
 };
-pub use config::{BUFFERS_MAX, CONFIG_LEN, CONFIG_MAX, Config, Verb};
+pub use config::{BUFFERS_MAX, CONFIG_LEN, CONFIG_MAX, Config, Verb, most_sectors};
 pub use effect::{Effect, Move, is_extended};
 pub use header::{Command, ETHERNET, HEADER_LEN, Header, Refusal};
 pub use identify::{FlushKind, IDENTIFY_LEN, Identify, SECTORS_28, SECTORS_48, Text, Unusable};
@@ -42,14 +41,15 @@ pub use units::{Addr, BadNumber, Mac, SECTOR, Sector, Shelf, Slot, Tag, number};
 /// The Ethernet type of every AoE frame.
 pub const ETHERTYPE: u16 = 0x88a2;
 
-/// The shortest frame that Ethernet carries, in bytes without the checksum. Everything sent is padded to it with zeros, since
-/// some targets drop what is shorter; nothing received is required to have it, since veth and loopback do not pad.
+/// The shortest frame that Ethernet carries, in bytes without the checksum. Each frame that is sent is padded to it
+/// with zeros, since some targets drop shorter ones; received frames may be shorter, since veth and loopback do not
+/// pad.
 pub const MIN_FRAME: usize = 60;
 
-/// The protocol version of every request; what a response carries is not checked (vblade announces with 0).
+/// The protocol version of every request; that of a response is not checked (vblade announces with 0).
 pub const VERSION: u8 = 1;
 
-/// The bytes (or the text) do not have the form that was asked for. There is nothing to explain: who counts it has the frame.
+/// The bytes (or the text) do not have the form that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Malformed;
 
@@ -61,16 +61,17 @@ impl fmt::Display for Malformed {
 
 impl core::error::Error for Malformed {}
 
-/// How many sectors one frame carries on an interface of this MTU (Linux's sense: without the Ethernet header); 0 if none fits.
+/// How many sectors one frame carries on an interface of this MTU (in Linux's sense: without the Ethernet header); 0 if
+/// none fits.
 ///
-/// The 36 counts the Ethernet header although the MTU does not: vblade, ggaoed and the kernel compute it so, kvblade
-/// drops what is longer. See [`whole_blocks`] for the last few.
+/// [`DATA_OFFSET`] counts the Ethernet header although the MTU does not: vblade, ggaoed and the kernel compute it so,
+/// and kvblade drops longer frames. The result is a number of [`whole_blocks`].
 pub fn sectors_per_frame(mtu: usize) -> u8 {
     whole_blocks((mtu.saturating_sub(DATA_OFFSET) / SECTOR).min(u8::MAX as usize) as u8)
 }
 
-/// Of so many sectors, those that a frame should carry: a multiple of 8, so that no frame straddles a 4 KiB block of the
-/// target. Below 8 there is no block to keep whole, from 64 up fewer frames are worth more.
+/// How many of so many sectors a frame should carry: a multiple of 8, so that no frame contains parts of a 4 KiB block
+/// of the target. With less than 8 sectors no block is whole anyway; from 64 sectors on, fewer frames are worth more.
 pub fn whole_blocks(sectors: u8) -> u8 {
     match sectors {
         8..64 => sectors & !7,

@@ -1,4 +1,4 @@
-//! The argument of a reserve command: the list of MACs that alone may use a target; everybody, if it is empty.
+//! The argument of a reserve command: the list of MACs that alone may use a target; an empty list stands for all.
 
 use super::bytes::array;
 use super::{Mac, Malformed};
@@ -11,14 +11,14 @@ mod field {
     pub(super) const COUNT: usize = 1;
 }
 
-/// What is to happen with the list.
+/// What to do with the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReserveVerb {
-    /// 0: tell it.
+    /// 0: return it.
     Read,
-    /// 1: make it this one, if it is empty or the sender is in it. No MACs release the target.
+    /// 1: replace it, if it is empty or the sender is in it. An empty list releases the target.
     Set,
-    /// 2: make it this one.
+    /// 2: replace it.
     Force,
     /// Undefined.
     Other(u8),
@@ -49,7 +49,7 @@ impl From<ReserveVerb> for u8 {
 /// The argument without its MACs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reserve {
-    /// What is to happen.
+    /// What to do.
     pub verb: ReserveVerb,
 }
 

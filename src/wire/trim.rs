@@ -39,7 +39,8 @@ pub fn trim_ranges(data: &[u8]) -> impl Iterator<Item = TrimRange> + '_ {
         .filter(|range| range.count != 0)
 }
 
-/// Fills `out` with entries for the `count` sectors from `at` on, and zeros behind them. How many sectors found room.
+/// Fills `out` with entries for the `count` sectors from `at` on, and zeros behind them. Returns how many sectors found
+/// room.
 ///
 /// `out` is a whole number of blocks, so that every byte of it belongs to an entry. The range must end within 48 bits.
 pub fn fill_trim(at: Sector, count: u64, out: &mut [u8]) -> u64 {

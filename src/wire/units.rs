@@ -50,7 +50,7 @@ impl Addr {
         Addr { shelf: Shelf(shelf), slot: Slot(slot) }
     }
 
-    /// Whether this addresses more than one target. Good in requests only: a response with such an address is bogus.
+    /// Whether this addresses more than one target. Only requests may have such an address.
     pub fn is_wildcard(self) -> bool {
         self.shelf == Addr::ALL.shelf || self.slot == Addr::ALL.slot
     }
@@ -90,8 +90,8 @@ pub enum BadNumber {
     TooLarge,
 }
 
-/// An unsigned number as `strtoull` with base 0 reads it: `0x…` is hexadecimal, `0…` octal, everything else decimal. Blanks
-/// and signs are refused.
+/// An unsigned number as `strtoull` with base 0 reads it: `0x…` is hexadecimal, `0…` octal, everything else decimal.
+/// Blanks and signs are refused.
 pub fn number(text: &str) -> Result<u64, BadNumber> {
     let (digits, radix) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&text[2..], 16),
@@ -161,15 +161,16 @@ fn hex(digit: u8) -> Result<u8, Malformed> {
     (digit as char).to_digit(16).map(|value| value as u8).ok_or(Malformed)
 }
 
-/// What ties a response to its request: the target copies it, nobody interprets it.
+/// Ties a response to its request: the target copies it and does not interpret it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(pub u32);
 
 impl Tag {
-    /// What an announcement carries: an answer that nobody asked for.
+    /// The tag of an announcement, which answers no request.
     pub const UNSOLICITED: Tag = Tag(0);
 
-    /// The bit that every tag of a user-space initiator has set; the kernel's driver ignores what has it, and never sets it.
+    /// The bit that every tag of a user-space initiator has set; the kernel's driver never sets it, and ignores answers
+    /// with it.
     pub const OURS: u32 = 1 << 31;
 
     /// Whether a user-space initiator (this one, or aoeping beside it) chose the tag.

@@ -1,5 +1,5 @@
-//! The engine promises no allocation a frame: an allocator that counts holds it to that. A request may cost a few, however many
-//! frames it has.
+//! The engine promises no allocation a frame: an allocator that counts holds it to that. A request may cost a few,
+//! however many frames it has.
 
 use crate::COUNT;
 use crate::drive::Drive;

@@ -1,4 +1,5 @@
-//! A memory limit for programs of a test: a control group of the kernel's memory controller, of whichever version there is.
+//! A memory limit for programs of a test: a control group of the kernel's memory controller, of whichever version
+//! there is.
 
 use super::sweep::{self, Mess};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! An initiator by hand: one request, one answer, no retransmission. For looking at targets, and for making frames to forge with.
+//! An initiator by hand: one request, one answer, no retransmission. For looking at targets, and for making frames to
+//! forge with.
 
 use super::raw::Port;
 use aoefs::wire::{

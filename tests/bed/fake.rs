@@ -1,8 +1,8 @@
 //! A target that follows a script: it behaves like the product's own one until the script says otherwise. Or a crowd of
 //! them behind one address: a shelf.
 //!
-//! Promises: every request is logged before it is answered, with what the script did; a request that the script drops is not
-//! executed; the script runs on the target's thread, in order of arrival.
+//! Promises: every request is logged before it is answered, with what the script did; a request that the script drops
+//! is not executed; the script runs on the target's thread, in order of arrival.
 
 use super::net::Ns;
 use super::raw::{Batch, Carrier, FRAME_MAX, Port, wait};
@@ -91,7 +91,8 @@ impl Act {
         Self::edit(move |frame| frame.resize(frame.len().saturating_add_signed(by).max(14), 0xee))
     }
 
-    /// A tag that no frame has now. One of a frame that is outstanding would be its answer: nothing else in it says which it is.
+    /// A tag that no frame has now. One of a frame that is outstanding would be its answer: nothing else in it says
+    /// which it is.
     pub fn wrong_tag() -> Self {
         Self::edit(|frame| frame[21] ^= 0x55)
     }
@@ -133,8 +134,9 @@ impl Act {
     }
 }
 
-/// The script of a target that behaves as ggaoed 1.1 where that is its own: it promises both flushes and sends the request's registers
-/// back, an EXT one and an old one alike; any AoE command above the reservation list is refused as unknown (vendor commands).
+/// The script of a target that behaves as ggaoed 1.1 where that is its own: it promises both flushes and sends the
+/// request's registers back, an EXT one and an old one alike; any AoE command above the reservation list is refused
+/// as unknown (vendor commands).
 pub fn ggaoed() -> impl FnMut(&Request) -> Act + Send + 'static {
     |request| {
         if request.is(0xe7) || request.is(0xea) {

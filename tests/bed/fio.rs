@@ -18,7 +18,8 @@ pub struct Moved {
 }
 
 impl Fio {
-    /// Random writes of 512 B to 256 KiB, crc32c in every block, 16 outstanding, `jobs` jobs on separate ranges of `mib` MiB each.
+    /// Random writes of 512 B to 256 KiB, crc32c in every block, 16 outstanding, `jobs` jobs on separate ranges of
+    /// `mib` MiB each.
     pub fn verify(file: &Path, jobs: usize, mib: usize) -> Self {
         let words = [
             "fio --name=verify --rw=randwrite --bsrange=512-256k --ioengine=libaio --direct=1 --iodepth=16",

@@ -1,11 +1,11 @@
 //! The runner: each test within its time, and a skip that is counted as a skip.
 //!
-//! Promises: the process ends even if a test hangs (its children are killed, its mounts detached, and the next test runs);
-//! the last line has libtest's form; a skipped test says why and is never counted as passed.
+//! Promises: the process ends even if a test hangs (its children are killed, its mounts detached, and the next test
+//! runs); the last line has libtest's form; a skipped test says why and is never counted as passed.
 //!
-//! Tests run one after the other, since they share what the machine has: two cores. Those that mostly wait say so, and go first, a few
-//! side by side, each in a process of its own, whose namespaces, mounts and processes the others do not see. Those that are for
-//! the night are in no other run than one with `--night`, which has no others.
+//! Tests run one after the other, since they share what the machine has: two cores. Those that mostly wait say so,
+//! and go first, a few side by side, each in a process of its own, whose namespaces, mounts and processes the others
+//! do not see. Those that are for the night are in no other run than one with `--night`, which has no others.
 
 use std::any::Any;
 use std::fs::File;
@@ -35,7 +35,8 @@ pub enum When {
     Night,
 }
 
-/// `tests![name, other(300), third(300, night), fourth(beside)]` declares `TESTS`; the number is the limit in seconds (default 60).
+/// `tests![name, other(300), third(300, night), fourth(beside)]` declares `TESTS`; the number is the limit in seconds
+/// (default 60).
 #[macro_export]
 macro_rules! tests {
     (@limit $secs:literal $($rest:tt)*) => { $secs };
@@ -193,8 +194,8 @@ fn in_processes(tests: &[&Test], at_a_time: usize, count: &mut impl FnMut(&'stat
     });
 }
 
-/// Runs a test in a process of its own: what it said, and how it went. What the process wrote goes into a file, since whatever it may
-/// leave behind would keep a pipe open.
+/// Runs a test in a process of its own: what it said, and how it went. What the process wrote goes into a file, since
+/// whatever it may leave behind would keep a pipe open.
 fn in_process(test: &Test) -> (String, Verdict) {
     let name = short(test.name);
     let mut said = tempfile::tempfile().unwrap();
@@ -203,15 +204,23 @@ fn in_process(test: &Test) -> (String, Verdict) {
     let mut command = Command::new(program);
     command.args(["--one", name]).stdin(Stdio::null()).stdout(output()).stderr(output());
     let mut child = command.spawn().unwrap();
-    let end = Instant::now() + test.limit + 2 * AFTER_KILL;
-    let status = loop {
-        match child.try_wait() {
-            Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
-            Ok(status) => break status,
-            Err(_) => break None,
+    let ended = |child: &mut std::process::Child, limit: Duration| {
+        let end = Instant::now() + limit;
+        loop {
+            match child.try_wait() {
+                Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                Ok(status) => break status,
+                Err(_) => break None,
+            }
         }
     };
-    let _ = child.kill();
+    // It ends its test at the limit itself, unless it cannot.
+    let status = ended(&mut child, test.limit + 2 * AFTER_KILL);
+    if status.is_none() {
+        let _ = child.kill();
+        ended(&mut child, AFTER_KILL);
+        super::sweep::leftovers();
+    }
     let mut text = String::new();
     said.rewind().unwrap();
     let _ = said.read_to_string(&mut text);

@@ -1,8 +1,9 @@
-//! Thousands of targets on one interface, answered for by one thread: for tests of scale, where a scripted target each is too much.
+//! Thousands of targets on one interface, answered for by one thread: for tests of scale, where a scripted target
+//! each is too much.
 //!
-//! Promises: every address answers config queries (to all, to its shelf, to itself), IDENTIFY and reads, at once and in batches;
-//! a sector that is read says whose it is and where; what is written is taken and forgotten. With a pace, each read and write takes
-//! the interface that long, as a slow cable would.
+//! Promises: every address answers config queries (to all, to its shelf, to itself), IDENTIFY and reads, at once and
+//! in batches; a sector that is read says whose it is and where; what is written is taken and forgotten. With a pace,
+//! each read and write takes the interface that long, as a slow cable would.
 
 use super::net::Ns;
 use super::raw::{Batch, Port, wait};

@@ -1,9 +1,9 @@
 //! The test bed: namespaces, links, targets, mounts and faults, made for one test and gone after it.
 //!
-//! `Bed` owns what one test makes. A module a job: `harness` runs tests, `sweep` cleans up, `proc` runs programs, `net` makes
-//! links, `raw` speaks AoE by hand, `relay` spoils frames on their way, `fake` is a target that follows a script, `many` are thousands
-//! that do not, `tap` is the network card of a virtual machine; `stage` puts the common ones together; `room` is where a test that mounts without a
-//! network lives.
+//! `Bed` owns what one test makes. Each module has one job: `harness` runs tests, `sweep` cleans up, `proc` runs
+//! programs, `net` makes links, `raw` speaks AoE by hand, `relay` spoils frames on their way, `fake` is a target that
+//! follows a script, `many` are thousands that do not, `tap` is the network card of a virtual machine; `stage` puts
+//! the common ones together; `room` is where a test that mounts without a network lives.
 #![allow(dead_code, reason = "each test binary uses the part of the bed that it needs")]
 
 pub mod cgroup;
@@ -38,8 +38,8 @@ use sweep::Mess;
 /// One mebibyte.
 pub const MIB: usize = 1 << 20;
 
-/// How much later than its deadline a request may be answered here: five times the 250 ms that DEADLINE promises, since the machine that
-/// tests does other things too.
+/// How much later than its deadline a request may be answered here: five times the 250 ms that DEADLINE promises,
+/// since the machine that tests does other things too.
 pub const LATE: Duration = Duration::from_millis(5 * 250);
 
 /// What one test has made. Dropping it ends every process, detaches every mount and removes every file.

@@ -1,4 +1,5 @@
-//! Commands and daemons: every command has a time limit and a process group of its own, every daemon a file with all it said.
+//! Commands and daemons: every command has a time limit and a process group of its own, every daemon a file with all
+//! it said.
 
 use super::sweep::{self, Mess};
 use nix::sys::signal::{Signal, kill, killpg};

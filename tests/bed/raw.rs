@@ -1,6 +1,7 @@
 //! Frames by hand: a packet socket in a namespace, one frame at a time for tests and in batches for the relay.
 //!
-//! Promises: sees only AoE frames that others sent on that interface, complete and in order; never blocks beyond the time it is given.
+//! Promises: sees only AoE frames that others sent on that interface, complete and in order; never blocks beyond the
+//! time it is given.
 
 use super::net::Ns;
 use std::io;

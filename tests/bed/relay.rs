@@ -1,7 +1,8 @@
 //! The relay: passes AoE frames between two interfaces and spoils them on the way, as a seed and the settings say.
 //!
-//! Promises: without faults every frame passes unchanged and in order; every decision is drawn from the seed; each direction has
-//! settings of its own, which may change while frames pass; what was done is counted. One thread a direction, batches both ways.
+//! Promises: without faults every frame passes unchanged and in order; every decision is drawn from the seed; each
+//! direction has settings of its own, which may change while frames pass; what was done is counted. One thread a
+//! direction, batches both ways.
 
 use super::net::Ns;
 use super::raw::{BATCH, Batch, FRAME_MAX, Port, wait};
@@ -128,8 +129,8 @@ impl Relay {
         *lock(&self.ways[way as usize].counts)
     }
 
-    /// The relay as a program, for use by hand: commands on stdin until it ends. The interfaces are those of the namespace it was
-    /// started in.
+    /// The relay as a program, for use by hand: commands on stdin until it ends. The interfaces are those of the
+    /// namespace it was started in.
     pub fn program(words: &[String]) -> Result<(), String> {
         let [first, second, rest @ ..] = words else {
             return Err("two interfaces are needed, and perhaps a seed".into());
@@ -218,7 +219,8 @@ impl Faults {
     }
 }
 
-/// A frame that leaves at a time. Ordered so that the heap gives the earliest first, and equal times in order of arrival.
+/// A frame that leaves at a time. Ordered so that the heap gives the earliest first, and equal times in order of
+/// arrival.
 struct Due {
     at: Instant,
     order: u64,

@@ -1,7 +1,7 @@
 //! Where a test lives: a mount namespace of its own thread, a directory, and the daemons it starts.
 //!
-//! The directory goes when the test is over and its daemons have been killed, as everything of the bed does: a test may end with a
-//! mount in it, and while the test's thread is there, the directory of a mount cannot be removed.
+//! The directory goes when the test is over and its daemons have been killed, as everything of the bed does: a test
+//! may end with a mount in it, and while the test's thread is there, the directory of a mount cannot be removed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -58,8 +58,8 @@ pub struct Spoiled {
 }
 
 impl Spoiled {
-    /// With a disk of so many random bytes; `seed` decides what the relay does to which frame. Skips the test if vblade or one of
-    /// the other programs is missing.
+    /// With a disk of so many random bytes; `seed` decides what the relay does to which frame. Skips the test if
+    /// vblade or one of the other programs is missing.
     pub fn new(programs: &[&str], mtu: usize, seed: u64, len: usize) -> Self {
         let mut bed = Bed::with_fuse(&[&["vblade"], programs].concat());
         let wire = Ns::new();

@@ -79,7 +79,7 @@ fn undo(item: &Mess) {
         Mess::Cgroup(dir) => super::cgroup::remove(dir),
         Mess::Loop(dev) => drop(proc::run(STEP, &["losetup", "-d", dev])),
         Mess::Netns(name) => {
-            // Whoever lives in it is ours: a daemon that went to the background is nobody's child.
+            // Every process in it is ours: a daemon that went to the background is nobody's child.
             let pids = proc::run(STEP, &["ip", "netns", "pids", name]).stdout;
             for pid in pids.split_whitespace().filter_map(|word| word.parse().ok()) {
                 proc::signal(pid, Signal::SIGKILL);
@@ -100,7 +100,8 @@ fn detach(path: &Path) {
     while umount2(path, MntFlags::MNT_DETACH).is_ok() {}
 }
 
-/// Takes away what earlier runs left that were killed before they could: namespaces, mounts, loop devices, control groups, files.
+/// Takes away what earlier runs left that were killed before they could: namespaces, mounts, loop devices, control
+/// groups, files.
 pub fn leftovers() {
     if !nix::unistd::geteuid().is_root() {
         return;

@@ -1,4 +1,5 @@
-//! A virtual machine's network card: the far end of a tap device, to which a program reads and writes frames as virtio-net would.
+//! A virtual machine's network card: the far end of a tap device, to which a program reads and writes frames as
+//! virtio-net would.
 
 use super::net::Ns;
 use super::raw::{Batch, Carrier};

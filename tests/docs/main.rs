@@ -1,6 +1,7 @@
 //! The documents say what the programs do: every option, word and file stands in the manual and exists, the manual's
-//! examples run, and the README's tour prints what it shows. What is run is taken from the documents as they are, but for the
-//! directories, which are the test's own. `repository` holds the documents for those who change the programs to the sources.
+//! examples run, and the README's tour prints what it shows. What is run is taken from the documents as they are, but
+//! for the directories, which are the test's own. `repository` holds the documents for those who change the programs
+//! to the sources.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 

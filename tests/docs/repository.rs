@@ -1,5 +1,5 @@
-//! The documents for those who change the programs: the map in src/lib.rs and the design have what code has and cites, and
-//! the tests that the catalogue names are there, as are the beds of the index.
+//! The documents for those who change the programs. The map in src/lib.rs has every room and thread; the design has
+//! every section that code cites; the tests that the catalogue names and the beds of the index are there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use aoefs::link::packet::{PacketLink, Role};
-use aoefs::link::{BATCH, Batch, Link, Looked, OutFrame, Received, is_gone, is_link_down};
+use aoefs::link::{BATCH, Batch, Link, OutFrame, Polled, Received, is_gone, is_link_down};
 
 use crate::bed::{
     SOON, aoe, in_namespace, ip, ip_can, number, response, send_all, skipped, take, until, veth,
@@ -246,25 +246,25 @@ fn looking_finds_a_frame_and_a_wake_up_and_ends_in_time() {
         let (a, b) = both(1500);
         let patience = Duration::from_millis(20);
         // Another process may take the processor away for longer than that at any time, but not always.
-        let ends = |want: Looked| {
-            until("a look that is not disturbed", || match a.look(patience) {
-                Looked::Unwelcome => false,
+        let ends = |want: Polled| {
+            until("a poll that is not disturbed", || match a.poll(patience) {
+                Polled::Preempted => false,
                 looked => {
                     assert_eq!(looked, want);
                     true
                 }
             });
         };
-        ends(Looked::InVain);
+        ends(Polled::TimedOut);
         send_all(&*b, &[response(&*a, 1, 60)]);
-        ends(Looked::Found);
-        ends(Looked::Found);
+        ends(Polled::Ready);
+        ends(Polled::Ready);
         assert_eq!(take(&*a, &mut Batch::new(60), 1).len(), 1, "a look takes nothing away");
-        ends(Looked::InVain);
+        ends(Polled::TimedOut);
         a.wake();
-        ends(Looked::Found);
+        ends(Polled::Ready);
         assert_eq!(a.recv(&mut Batch::new(60)).unwrap(), Received::Woken);
-        ends(Looked::InVain);
+        ends(Polled::TimedOut);
     });
 }
 

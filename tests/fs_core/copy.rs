@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aoefs::fs::errno::Errno;
 
-use crate::bed::{Bed, SIZE};
+use crate::host::{Host, SIZE};
 
 const MIB: u64 = 1 << 20;
 
@@ -14,14 +14,14 @@ fn pattern(len: u64) -> Vec<u8> {
 
 #[test]
 fn copies_between_any_two_names_at_any_offset() {
-    let bed = Bed::new();
-    bed.echo("1.0/ctl", "part a 8 4096\npart b 5000 8192").unwrap();
-    let [data, a, b] = ["data", "a", "b"].map(|name| bed.open(&format!("1.0/{name}")));
+    let host = Host::new();
+    host.echo("1.0/ctl", "part a 8 4096\npart b 5000 8192").unwrap();
+    let [data, a, b] = ["data", "a", "b"].map(|name| host.open(&format!("1.0/{name}")));
     let image = pattern(SIZE / 2);
     for n in 0..2 {
-        bed.write_at(data, n * MIB, &image[(n * MIB) as usize..((n + 1) * MIB) as usize]).unwrap();
+        host.write_at(data, n * MIB, &image[(n * MIB) as usize..((n + 1) * MIB) as usize]).unwrap();
     }
-    let mut want = bed.disk();
+    let mut want = host.disk();
     let (a_at, b_at) = (8 * 512, 5000 * 512);
     for (from, from_at, to, to_at, len) in [
         ((data, 0), 0, (data, 3 * MIB), 3 * MIB, 4096),
@@ -30,91 +30,91 @@ fn copies_between_any_two_names_at_any_offset() {
         ((b, 9000), b_at + 9000, (a, 3), a_at + 3, 513),
         ((a, 100), a_at + 100, (a, 5000), a_at + 5000, 4900),
     ] {
-        assert_eq!(bed.copy(from, to, len), Ok(len as u32), "{from:?} {to:?}");
+        assert_eq!(host.copy(from, to, len), Ok(len as u32), "{from:?} {to:?}");
         let (from, to, len) = (from_at as usize, to_at as usize, len as usize);
         want.copy_within(from..from + len, to);
-        assert!(bed.disk() == want, "{from} {to} {len}");
+        assert!(host.disk() == want, "{from} {to} {len}");
     }
     for fh in [data, a, b] {
-        bed.core.release(fh);
+        host.core.release(fh);
     }
-    bed.end();
+    host.end();
 }
 
 #[test]
 fn ends_overlaps_and_what_is_no_disk() {
-    let bed = Bed::new();
-    bed.echo("1.0/ctl", "part a 8 16").unwrap();
-    let [data, a, ctl] = ["data", "a", "ctl"].map(|name| bed.open(&format!("1.0/{name}")));
-    assert_eq!(bed.copy((data, 0), (data, 2 * MIB), 2 * MIB), Ok(MIB as u32), "one request's worth");
-    assert_eq!(bed.copy((data, SIZE - 5), (data, 0), 100), Ok(5), "the source ends");
-    assert_eq!(bed.copy((data, SIZE), (data, 0), 100), Ok(0));
-    assert_eq!(bed.copy((data, u64::MAX), (data, 0), 100), Ok(0));
-    assert_eq!(bed.copy((data, 0), (data, SIZE - 7), 100), Ok(7), "the sink ends");
-    assert_eq!(bed.copy((data, 0), (data, SIZE), 1), Err(Errno::ENOSPC));
-    assert_eq!(bed.copy((data, 0), (data, 99), 100), Err(Errno::EINVAL));
+    let host = Host::new();
+    host.echo("1.0/ctl", "part a 8 16").unwrap();
+    let [data, a, ctl] = ["data", "a", "ctl"].map(|name| host.open(&format!("1.0/{name}")));
+    assert_eq!(host.copy((data, 0), (data, 2 * MIB), 2 * MIB), Ok(MIB as u32), "one request's worth");
+    assert_eq!(host.copy((data, SIZE - 5), (data, 0), 100), Ok(5), "the source ends");
+    assert_eq!(host.copy((data, SIZE), (data, 0), 100), Ok(0));
+    assert_eq!(host.copy((data, u64::MAX), (data, 0), 100), Ok(0));
+    assert_eq!(host.copy((data, 0), (data, SIZE - 7), 100), Ok(7), "the sink ends");
+    assert_eq!(host.copy((data, 0), (data, SIZE), 1), Err(Errno::ENOSPC));
+    assert_eq!(host.copy((data, 0), (data, 99), 100), Err(Errno::EINVAL));
     assert_eq!(
-        bed.copy((data, 8 * 512 + 99), (a, 0), 100),
+        host.copy((data, 8 * 512 + 99), (a, 0), 100),
         Err(Errno::EINVAL),
         "the same bytes, another name"
     );
-    assert_eq!(bed.copy((data, 8 * 512 + 100), (a, 0), 100), Ok(100));
-    assert_eq!(bed.copy((ctl, 0), (data, 0), 1), Err(Errno::EOPNOTSUPP));
-    assert_eq!(bed.copy((data, 0), (ctl, 0), 1), Err(Errno::EOPNOTSUPP));
-    assert_eq!(bed.copy((data, 0), (12345, 0), 1), Err(Errno::EBADF));
-    bed.echo("1.0/ctl", "delpart -f a").unwrap();
-    assert_eq!(bed.copy((a, 0), (data, 0), 1), Err(Errno::ESTALE));
-    assert_eq!(bed.copy((data, 0), (a, 0), 1), Err(Errno::ESTALE));
+    assert_eq!(host.copy((data, 8 * 512 + 100), (a, 0), 100), Ok(100));
+    assert_eq!(host.copy((ctl, 0), (data, 0), 1), Err(Errno::EOPNOTSUPP));
+    assert_eq!(host.copy((data, 0), (ctl, 0), 1), Err(Errno::EOPNOTSUPP));
+    assert_eq!(host.copy((data, 0), (12345, 0), 1), Err(Errno::EBADF));
+    host.echo("1.0/ctl", "delpart -f a").unwrap();
+    assert_eq!(host.copy((a, 0), (data, 0), 1), Err(Errno::ESTALE));
+    assert_eq!(host.copy((data, 0), (a, 0), 1), Err(Errno::ESTALE));
     for fh in [data, a, ctl] {
-        bed.core.release(fh);
+        host.core.release(fh);
     }
-    bed.end();
+    host.end();
 }
 
 /// The copy is a write of its handle: what a truncation owes is zeroed first.
 #[test]
 fn a_copy_past_the_mark_zeroes_the_gap() {
-    let bed = Bed::new();
-    bed.fill(0xff);
-    let ino = bed.ino("1.0/data").unwrap();
-    let (source, sink) = (bed.open("1.0/data"), bed.open("1.0/data"));
-    assert_eq!(bed.truncate(ino, Some(sink), 512), Ok(()));
-    assert_eq!(bed.copy((source, 3 * MIB), (sink, MIB), 4096), Ok(4096));
-    let disk = bed.disk();
+    let host = Host::new();
+    host.fill(0xff);
+    let ino = host.ino("1.0/data").unwrap();
+    let (source, sink) = (host.open("1.0/data"), host.open("1.0/data"));
+    assert_eq!(host.truncate(ino, Some(sink), 512), Ok(()));
+    assert_eq!(host.copy((source, 3 * MIB), (sink, MIB), 4096), Ok(4096));
+    let disk = host.disk();
     assert!(disk[..512].iter().all(|&byte| byte == 0xff));
     assert!(disk[512..MIB as usize].iter().all(|&byte| byte == 0));
     assert!(disk[MIB as usize..].iter().all(|&byte| byte == 0xff));
-    bed.core.release(source);
-    bed.core.release(sink);
-    bed.end();
+    host.core.release(source);
+    host.core.release(sink);
+    host.end();
 }
 
 /// A read and a write: one deadline for both.
 #[test]
 fn deadline_of_a_copy() {
-    let bed = Bed::new();
-    let fh = bed.open("1.0/data");
-    bed.echo("1.0/ctl", "deadline 1").unwrap();
-    bed.page_in(fh, MIB, 4096).unwrap();
-    bed.told.lock_pages(true);
+    let host = Host::new();
+    let fh = host.open("1.0/data");
+    host.echo("1.0/ctl", "deadline 1").unwrap();
+    host.page_in(fh, MIB, 4096).unwrap();
+    host.told.lock_pages(true);
     let began = Instant::now();
-    assert_eq!(bed.copy((fh, 0), (fh, MIB), 4096), Err(Errno::EIO));
+    assert_eq!(host.copy((fh, 0), (fh, MIB), 4096), Err(Errno::EIO));
     assert!(began.elapsed() < Duration::from_millis(2250), "{:?}", began.elapsed());
-    bed.told.lock_pages(false);
-    bed.silence(true);
+    host.told.lock_pages(false);
+    host.silence(true);
     let began = Instant::now();
-    assert_eq!(bed.copy((fh, 0), (fh, MIB), 4096), Err(Errno::EIO));
+    assert_eq!(host.copy((fh, 0), (fh, MIB), 4096), Err(Errno::EIO));
     assert!(began.elapsed() < Duration::from_millis(2250), "{:?}", began.elapsed());
-    bed.silence(false);
-    bed.core.release(fh);
-    bed.end();
+    host.silence(false);
+    host.core.release(fh);
+    host.end();
 }
 
 #[test]
 fn read_only_mounts_copy_nothing() {
-    let bed = Bed::with(|settings| settings.read_only = true);
-    let fh = bed.try_open("1.0/data", libc::O_RDONLY).unwrap();
-    assert_eq!(bed.copy((fh, 0), (fh, MIB), 512), Err(Errno::EROFS));
-    bed.core.release(fh);
-    bed.end();
+    let host = Host::with(|settings| settings.read_only = true);
+    let fh = host.try_open("1.0/data", libc::O_RDONLY).unwrap();
+    assert_eq!(host.copy((fh, 0), (fh, MIB), 512), Err(Errno::EROFS));
+    host.core.release(fh);
+    host.end();
 }

@@ -13,30 +13,30 @@ use aoefs::top::{Report, Sample};
 use aoefs::wire::{Addr, Header, Mac};
 use parking_lot::Mutex;
 
-use crate::bed::{Bed, PID, ROOT, settings};
+use crate::host::{Host, PID, ROOT, settings};
 
-fn sample(bed: &Bed) -> Sample {
-    Sample::parse(&bed.cat("metrics").unwrap()).unwrap()
+fn sample(host: &Host) -> Sample {
+    Sample::parse(&host.cat("metrics").unwrap()).unwrap()
 }
 
 /// The value after `key: ` in a target's `stats`.
-fn stat(bed: &Bed, key: &str) -> String {
-    let text = bed.cat("1.0/stats").unwrap();
+fn stat(host: &Host, key: &str) -> String {
+    let text = host.cat("1.0/stats").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
     line.unwrap_or_else(|| panic!("no {key} in {text}")).to_owned()
 }
 
 #[test]
 fn what_happened_is_counted() {
-    let bed = Bed::new();
-    let before = sample(&bed);
-    let fh = bed.open("1.0/data");
+    let host = Host::new();
+    let before = sample(&host);
+    let fh = host.open("1.0/data");
     for n in 0..10 {
-        assert_eq!(bed.write_at(fh, n * 8192, &[7; 8192]), Ok(8192));
-        assert_eq!(bed.read_at(fh, n * 8192, 4096).unwrap().len(), 4096);
+        assert_eq!(host.write_at(fh, n * 8192, &[7; 8192]), Ok(8192));
+        assert_eq!(host.read_at(fh, n * 8192, 4096).unwrap().len(), 4096);
     }
-    bed.sync(fh).unwrap();
-    let after = sample(&bed);
+    host.sync(fh).unwrap();
+    let after = sample(&host);
     let target = &after.targets[&Addr::new(1, 0)];
     assert_eq!((target.up, target.size, target.handles), (true, 4_194_304.0, 1.0));
     let [read, write, flush] = &target.ops;
@@ -60,76 +60,76 @@ fn what_happened_is_counted() {
         // The answers to broadcasts were asked for, if not by the target's own state machine.
         ("unexpected", "0"),
     ] {
-        assert_eq!(stat(&bed, key), value, "{key}");
+        assert_eq!(stat(&host, key), value, "{key}");
     }
-    assert!(stat(&bed, "write latency").starts_with("count 10 mean "));
+    assert!(stat(&host, "write latency").starts_with("count 10 mean "));
     // Each path counts its frames, by kind.
-    let text = bed.cat("1.0/stats").unwrap();
+    let text = host.cat("1.0/stats").unwrap();
     let of_path =
         text.lines().find(|line| line.starts_with("path near ") && line.contains(" write: ")).unwrap();
     assert!(of_path.contains(": count 10 mean "), "{of_path}");
-    let page = bed.cat("metrics").unwrap();
+    let page = host.cat("metrics").unwrap();
     let frames = "\naoefs_path_frame_duration_seconds_count{target=\"1.0\",";
     assert_eq!(page.matches(frames).count(), 3, "read, write and flush");
-    bed.core.release(fh);
-    bed.end();
+    host.core.release(fh);
+    host.end();
 }
 
 /// A page stays as it was at its beginning, and neither file can be written to.
 #[test]
 fn pages_are_whole_and_read_only() {
-    let bed = Bed::new();
+    let host = Host::new();
     for path in ["metrics", "1.0/stats"] {
-        assert_eq!(bed.size(path), 0, "{path}");
-        assert_eq!(bed.try_open(path, libc::O_RDWR), Err(Errno::EPERM), "{path}");
-        let fh = bed.try_open(path, libc::O_RDONLY).unwrap();
-        let first = bed.read_at(fh, 0, 1 << 20).unwrap();
-        bed.fill(1);
-        assert_eq!(bed.read_at(fh, 5, 1 << 20).unwrap(), first[5..], "{path}");
-        assert_ne!(bed.read_at(fh, 0, 1 << 20).unwrap(), first, "{path}");
-        assert_eq!(bed.read_at(fh, 1 << 20, 4096), Ok(Vec::new()), "{path}");
-        assert_eq!(bed.write_at(fh, 0, b"x"), Err(Errno::EBADF), "{path}");
-        bed.core.release(fh);
+        assert_eq!(host.size(path), 0, "{path}");
+        assert_eq!(host.try_open(path, libc::O_RDWR), Err(Errno::EPERM), "{path}");
+        let fh = host.try_open(path, libc::O_RDONLY).unwrap();
+        let first = host.read_at(fh, 0, 1 << 20).unwrap();
+        host.fill(1);
+        assert_eq!(host.read_at(fh, 5, 1 << 20).unwrap(), first[5..], "{path}");
+        assert_ne!(host.read_at(fh, 0, 1 << 20).unwrap(), first, "{path}");
+        assert_eq!(host.read_at(fh, 1 << 20, 4096), Ok(Vec::new()), "{path}");
+        assert_eq!(host.write_at(fh, 0, b"x"), Err(Errno::EBADF), "{path}");
+        host.core.release(fh);
     }
-    bed.end();
+    host.end();
 }
 
 /// NOBLOCK: a target that is silent and has requests waiting is shown as it is, at once.
 #[test]
 fn noblock_a_silent_target_is_counted_at_once() {
-    let bed = Bed::new();
-    let fh = bed.open("1.0/data");
-    bed.silence(true);
+    let host = Host::new();
+    let fh = host.open("1.0/data");
+    host.silence(true);
     let (tx, answered) = std::sync::mpsc::channel();
-    bed.core.read(fh, 0, 4096, Reader::Program, move |read| tx.send(read.map(<[u8]>::len)).unwrap());
+    host.core.read(fh, 0, 4096, Reader::Program, move |read| tx.send(read.map(<[u8]>::len)).unwrap());
     let start = Instant::now();
-    let target = sample(&bed).targets[&Addr::new(1, 0)].clone();
+    let target = sample(&host).targets[&Addr::new(1, 0)].clone();
     assert_eq!(target.queue, 1.0);
-    assert_eq!(stat(&bed, "queue"), "1");
+    assert_eq!(stat(&host, "queue"), "1");
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    bed.eventually(|| stat(&bed, "retransmitted") != "0" || stat(&bed, "outstanding") == "0");
-    bed.silence(false);
-    assert_eq!(answered.recv_timeout(crate::bed::PATIENCE).unwrap(), Ok(4096));
-    bed.core.release(fh);
-    bed.end();
+    host.eventually(|| stat(&host, "retransmitted") != "0" || stat(&host, "outstanding") == "0");
+    host.silence(false);
+    assert_eq!(answered.recv_timeout(crate::host::PATIENCE).unwrap(), Ok(4096));
+    host.core.release(fh);
+    host.end();
 }
 
 /// Down and removed targets: counted while they are known, and no longer.
 #[test]
 fn a_target_that_goes() {
-    let bed = Bed::new();
-    bed.silence(true);
-    bed.echo("1.0/ctl", "failio").unwrap();
-    bed.eventually(|| !sample(&bed).targets[&Addr::new(1, 0)].up);
-    assert_eq!(stat(&bed, "downs"), "1");
-    let fh = bed.try_open("1.0/stats", libc::O_RDONLY).unwrap();
-    bed.echo("ctl", "remove -f 1.0").unwrap();
-    assert!(sample(&bed).targets.is_empty());
-    bed.core.release(fh);
-    bed.end();
+    let host = Host::new();
+    host.silence(true);
+    host.echo("1.0/ctl", "failio").unwrap();
+    host.eventually(|| !sample(&host).targets[&Addr::new(1, 0)].up);
+    assert_eq!(stat(&host, "downs"), "1");
+    let fh = host.try_open("1.0/stats", libc::O_RDONLY).unwrap();
+    host.echo("ctl", "remove -f 1.0").unwrap();
+    assert!(sample(&host).targets.is_empty());
+    host.core.release(fh);
+    host.end();
 }
 
-/// Targets 1.0, 1.1, … behind one MAC. They answer who asks for them by name.
+/// Targets 1.0, 1.1, … behind one MAC. Each answers only what is sent to its own address.
 struct Shelf(Vec<Mutex<Processor<MemoryImage>>>);
 
 impl FrameHandler for Shelf {
@@ -162,14 +162,14 @@ fn a_full_shelf() {
     runtime.attach(near).unwrap();
     let start = Instant::now();
     while runtime.units().len() < TARGETS.into() {
-        assert!(start.elapsed() < crate::bed::PATIENCE, "{} targets", runtime.units().len());
+        assert!(start.elapsed() < crate::host::PATIENCE, "{} targets", runtime.units().len());
         (0..TARGETS).for_each(|slot| runtime.discover(Addr::new(1, slot)));
         std::thread::sleep(Duration::from_millis(50));
     }
     let ino = core.look_up(ROOT, "metrics".as_ref()).unwrap().attr.ino.0;
     let fh = core.open(ino, PID, libc::O_RDONLY).unwrap().fh;
     let read = |offset, len| {
-        Bed::wait(|answer| {
+        Host::wait(|answer| {
             core.read(fh, offset, len, Reader::Program, move |read| answer(read.map(<[u8]>::to_vec)))
         })
         .unwrap()

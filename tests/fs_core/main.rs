@@ -1,5 +1,5 @@
-//! The file system without FUSE: the real runtime over an in-process link to the built-in target, and the core's calls in
-//! place of the kernel's. What is asserted is what a program would see.
+//! The file system without FUSE: the real runtime over an in-process link to the built-in target, and the core's
+//! calls in place of the kernel's. What is asserted is what a program would see.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper fails the test")]
 
@@ -7,11 +7,11 @@
 #[allow(dead_code, reason = "each test binary uses the part of it that it needs")]
 mod rng;
 
-mod bed;
 mod commands;
 mod copy;
 mod counters;
 mod disk;
+mod host;
 mod life;
 mod lists;
 mod names;

@@ -1,5 +1,5 @@
-//! Every word of the two ctl languages, and of `mask` and `reserve`, against every sort of argument, and writes of random lines: what each answers,
-//! what the log says of it, and that a refused line has changed nothing.
+//! Every word of the two ctl languages, and of `mask` and `reserve`, against every sort of argument, and writes of
+//! random lines: what each answers, what the log says of it, and that a refused line has changed nothing.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use aoefs::fs::ctl::{self, Top, UnitCommand};
 use aoefs::fs::errno::Errno;
 use aoefs::wire::{Addr, Verb};
 
-use crate::bed::Bed;
+use crate::host::Host;
 use crate::rng::Rng;
 
 #[path = "words_of_lists.rs"]
@@ -32,7 +32,7 @@ struct Row {
     /// What stands before a number of 100,000 digits, and what the log says of it.
     huge: (&'static str, &'static str),
     /// After `alone`, before `good`.
-    prepare: fn(&Bed),
+    prepare: fn(&Host),
 }
 
 const ROW: Row = Row {
@@ -99,7 +99,7 @@ fn unit_rows() -> Vec<Row> {
                 ("delpart a/b", EINVAL, "delpart: a/b: a name is made of"),
             ],
             huge: ("", "delpart: a name has 1…27 bytes; usage: delpart [-f] NAME"),
-            prepare: |bed| assert_eq!(bed.echo("1.0/ctl", "part gone 0 1"), Ok(13)),
+            prepare: |host| assert_eq!(host.echo("1.0/ctl", "part gone 0 1"), Ok(13)),
             ..ROW
         },
         Row {
@@ -107,7 +107,7 @@ fn unit_rows() -> Vec<Row> {
             alone: Some((ENOENT, "partscan: no partition table")),
             good: &["partscan", "partscan"],
             wrong: &[("partscan now", EINVAL, "usage: partscan")],
-            prepare: |bed| super::partscan::write_table(bed, (200, 56)),
+            prepare: |host| super::partscan::write_table(host, (200, 56)),
             ..ROW
         },
         Row { word: "identify", wrong: &[("identify now", EINVAL, "usage: identify")], ..ROW },
@@ -313,40 +313,40 @@ fn top_rows() -> Vec<Row> {
 }
 
 /// One write of any bytes to a file of lines, and what the log got of it.
-fn write(bed: &Bed, file: &str, bytes: &[u8]) -> (Result<u32, Errno>, Vec<String>) {
-    let before = bed.log().len();
-    let fh = bed.try_open(file, libc::O_WRONLY).unwrap();
-    let answer = bed.write_at(fh, 0, bytes);
-    bed.core.release(fh);
-    let log = bed.log();
+fn write(host: &Host, file: &str, bytes: &[u8]) -> (Result<u32, Errno>, Vec<String>) {
+    let before = host.log().len();
+    let fh = host.try_open(file, libc::O_WRONLY).unwrap();
+    let answer = host.write_at(fh, 0, bytes);
+    host.core.release(fh);
+    let log = host.log();
     let mark = format!(" {} line ", file.rsplit('/').next().unwrap());
     let lines = log[before..].lines().filter_map(|line| line.split_once(&mark));
     (answer, lines.map(|(_, words)| words.to_string()).collect())
 }
 
 /// Waits for what `flush` and its like began and did not wait for.
-fn settle(bed: &Bed) {
-    bed.eventually(|| {
-        let units = bed.runtime.units();
-        units.iter().all(|unit| bed.runtime.look(unit, |device| device.requests() == 0))
+fn settle(host: &Host) {
+    host.eventually(|| {
+        let units = host.runtime.units();
+        units.iter().all(|unit| host.runtime.inspect(unit, |device| device.requests() == 0))
     });
 }
 
-/// Every row on a bed of its own: one word's mess is not another's, and the log's rate limit is far.
+/// Every row with a host of its own: one word's mess is not another's, and the log's rate limit is far.
 fn check(file: &str, usages: &[String], rows: Vec<Row>) {
     let name = |usage: &String| usage.split(' ').next().unwrap().to_string();
     let words: BTreeSet<String> = usages.iter().map(name).collect();
     let rowed: BTreeSet<String> = rows.iter().map(|row| row.word.to_string()).collect();
     assert_eq!(words, rowed, "the words of the language and the rows of this table");
     for row in rows {
-        let bed = Bed::new();
+        let host = Host::new();
         let done = |line: &str| {
-            let got = write(&bed, file, line.as_bytes());
+            let got = write(&host, file, line.as_bytes());
             assert_eq!(got, (Ok(line.len() as u32), vec![]), "{line}");
         };
         let refused = |line: &[u8], errno: Errno, why: &str| {
             let shown = String::from_utf8_lossy(&line[..line.len().min(60)]);
-            let (answer, log) = write(&bed, file, line);
+            let (answer, log) = write(&host, file, line);
             assert_eq!(answer, Err(errno), "{shown}; log: {log:?}");
             let [said] = log.as_slice() else { panic!("{shown}: not one line: {log:?}") };
             assert!(said.starts_with("1: ") && said.contains(why), "{shown}: {said}");
@@ -357,7 +357,7 @@ fn check(file: &str, usages: &[String], rows: Vec<Row>) {
             None => done(word),
             Some((errno, why)) => refused(word.as_bytes(), errno, why),
         }
-        (row.prepare)(&bed);
+        (row.prepare)(&host);
         row.good.iter().for_each(|line| done(line));
         row.wrong.iter().for_each(|(line, errno, why)| refused(line.as_bytes(), *errno, why));
         if let Some(many) = row.many {
@@ -369,8 +369,8 @@ fn check(file: &str, usages: &[String], rows: Vec<Row>) {
         for bytes in [&b" \xff\xfe"[..], b" on\xc3", b"\x80"] {
             refused(&[word.as_bytes(), bytes].concat(), EINVAL, "not UTF-8");
         }
-        settle(&bed);
-        bed.end();
+        settle(&host);
+        host.end();
     }
 }
 
@@ -474,7 +474,7 @@ fn line(rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// Whether a line may run here: it takes no interface of this machine, none away from the bed, and does not wait two
+/// Whether a line may run here: it takes no interface of this machine, none away from the host, and does not wait two
 /// seconds for a target that keeps silent.
 fn harmless(top: bool, line: &[u8]) -> bool {
     if top {
@@ -485,7 +485,7 @@ fn harmless(top: bool, line: &[u8]) -> bool {
 
 /// All that a line can change for good: settings, partitions, size, config string, switches. What the wire changes by
 /// itself (state, window) is left out.
-fn state(bed: &Bed) -> String {
+fn state(host: &Host) -> String {
     let moving = [
         "state: ",
         "nopen: ",
@@ -498,10 +498,10 @@ fn state(bed: &Bed) -> String {
         "if0 ",
         "1.0 ",
     ];
-    let pages = [bed.cat("ctl").unwrap(), bed.cat("1.0/ctl").unwrap()].concat();
+    let pages = [host.cat("ctl").unwrap(), host.cat("1.0/ctl").unwrap()].concat();
     let settled = pages.lines().filter(|line| moving.iter().all(|key| !line.starts_with(key)));
     let settled: Vec<String> = settled.map(|line| line.replace(" up", "")).collect();
-    format!("{settled:?} {:?}", bed.target.processor.lock().string())
+    format!("{settled:?} {:?}", host.target.processor.lock().string())
 }
 
 /// `AOEFS_TEST_WRITES` and `AOEFS_TEST_SEED` say how many, and which.
@@ -510,9 +510,9 @@ fn random_writes_change_nothing_where_they_are_refused() {
     let setting = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (writes, seed) = (setting("AOEFS_TEST_WRITES", 100_000), setting("AOEFS_TEST_SEED", 20));
     println!("{writes} writes, seed {seed}");
-    let (bed, mut rng, start) = (Bed::new(), Rng::new(seed), Instant::now());
-    let [top, unit] = ["ctl", "1.0/ctl"].map(|file| bed.open(file));
-    let (mut refusals, mut single, mut before) = (0, 0, state(&bed));
+    let (host, mut rng, start) = (Host::new(), Rng::new(seed), Instant::now());
+    let [top, unit] = ["ctl", "1.0/ctl"].map(|file| host.open(file));
+    let (mut refusals, mut single, mut before) = (0, 0, state(&host));
     for n in 0..writes {
         let is_top = rng.chance(0.2);
         let lines: Vec<Vec<u8>> = (0..1 + rng.below(8).saturating_sub(4)).map(|_| line(&mut rng)).collect();
@@ -521,15 +521,15 @@ fn random_writes_change_nothing_where_they_are_refused() {
         if !ctl::lines(&text).all(|line| harmless(is_top, line)) {
             continue;
         }
-        let answer = bed.write_at(if is_top { top } else { unit }, rng.below(3), &text);
+        let answer = host.write_at(if is_top { top } else { unit }, rng.below(3), &text);
         let shown = || format!("write {n} of seed {seed}: {:?}", String::from_utf8_lossy(&text));
         let alone = ctl::lines(&text).count() == 1;
         match answer {
             Ok(len) => assert_eq!(len as usize, text.len(), "{}", shown()),
             Err(_) => refusals += 1,
         }
-        assert!(bed.runtime.unit(Addr::new(1, 0)).is_some(), "{}", shown());
-        let after = state(&bed);
+        assert!(host.runtime.unit(Addr::new(1, 0)).is_some(), "{}", shown());
+        let after = state(&host);
         if answer.is_err() && alone {
             single += 1;
             assert_eq!(after, before, "{} was refused: {answer:?}", shown());
@@ -538,11 +538,11 @@ fn random_writes_change_nothing_where_they_are_refused() {
     }
     println!("{refusals} refused, {single} of them alone, in {:?}", start.elapsed());
     assert!(refusals > writes / 10 && refusals < writes, "{refusals} refused: not a good mixture");
-    [top, unit].into_iter().for_each(|fh| bed.core.release(fh));
+    [top, unit].into_iter().for_each(|fh| host.core.release(fh));
     // Nothing has come to grief: it works as before.
-    bed.echo("1.0/ctl", "setsize\ndeadline\nmtu\nmaxbno\nmaxout\njumbo on\nnofail off").unwrap();
-    bed.fill(7);
-    assert!(bed.disk().iter().all(|byte| *byte == 7));
-    settle(&bed);
-    bed.end();
+    host.echo("1.0/ctl", "setsize\ndeadline\nmtu\nmaxbno\nmaxout\njumbo on\nnofail off").unwrap();
+    host.fill(7);
+    assert!(host.disk().iter().all(|byte| *byte == 7));
+    settle(&host);
+    host.end();
 }

@@ -2,11 +2,11 @@
 
 use std::sync::LazyLock;
 
-use super::{Bed, EINVAL, ENOENT, Errno, ROW, Row};
+use super::{EINVAL, ENOENT, Errno, Host, ROW, Row};
 
 /// Of `mask`. The first address that is added brings this machine's own along.
 pub(super) fn mask_rows() -> Vec<Row> {
-    let listed = |bed: &Bed| assert_eq!(bed.echo("1.0/mask", "add 02:00:00:00:00:77"), Ok(21));
+    let listed = |host: &Host| assert_eq!(host.echo("1.0/mask", "add 02:00:00:00:00:77"), Ok(21));
     vec![
         Row {
             word: "add",
@@ -56,7 +56,7 @@ static HOLDERS: LazyLock<String> = LazyLock::new(|| "02:00:00:00:00:01 ".repeat(
 
 /// Of `reserve`.
 pub(super) fn reserve_rows() -> Vec<Row> {
-    let held = |bed: &Bed| assert_eq!(bed.echo("1.0/reserve", "force 02:00:00:00:00:77"), Ok(23));
+    let held = |host: &Host| assert_eq!(host.echo("1.0/reserve", "force 02:00:00:00:00:77"), Ok(23));
     vec![
         Row {
             word: "take",

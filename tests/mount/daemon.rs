@@ -111,8 +111,8 @@ fn say(line: &str) {
     std::io::stdout().flush().unwrap();
 }
 
-/// `--daemon DIR [STOP-SECONDS [SOURCE [GATE [hold]]]]`; with a gate that is not empty it looks at the mount point, and mounts, when that
-/// file is there; with `hold` a thread of it reads `stuck` through its own mount.
+/// `--daemon DIR [STOP-SECONDS [SOURCE [GATE [hold]]]]`; with a gate that is not empty it looks at the mount point,
+/// and mounts, when that file is there; with `hold` a thread of it reads `stuck` through its own mount.
 pub fn main(args: &[String]) -> ExitCode {
     let dir = args.first().expect("a directory");
     let stop = args.get(1).map_or(1, |secs| secs.parse().unwrap());

@@ -147,7 +147,8 @@ fn with_file_capabilities_through_fusermount() {
 /// What a command line begins with that nobody runs.
 const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
 
-/// A copy of the program, /dev/fuse and the mount point: all within the reach of nobody. Skips where a program is missing.
+/// A copy of the program, /dev/fuse and the mount point: all within the reach of nobody. Skips where a program is
+/// missing.
 fn for_nobody(room: &Room, program: &str, also: Option<&str>) -> std::path::PathBuf {
     for program in ["fusermount3", "setpriv", "mknod"].into_iter().chain(also) {
         if !proc::have(program) {
@@ -164,7 +165,7 @@ fn for_nobody(room: &Room, program: &str, also: Option<&str>) -> std::path::Path
     copy
 }
 
-/// Who has no privilege is not told at each start what cannot be done without one.
+/// A user without privileges is not told at each start what cannot be done without them.
 fn the_demo_of_an_ordinary_user_says_one_line() {
     let room = Room::new();
     let program = for_nobody(&room, env!("CARGO_BIN_EXE_aoefs"), None);
@@ -289,7 +290,8 @@ fn a_user_who_may_have_few_processes_is_left_no_mount() {
         if daemon.alive() {
             started += 1;
             daemon.signal(Signal::SIGTERM);
-            // Just enough to serve leaves no process for fusermount3, to unmount before it ends; a second signal ends it.
+            // Just enough to serve leaves no process for fusermount3, to unmount before it ends; a second signal ends
+            // it.
             std::thread::sleep(Duration::from_millis(500));
             daemon.signal(Signal::SIGTERM);
         }

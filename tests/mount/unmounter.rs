@@ -44,8 +44,8 @@ fn kill_9_takes_a_busy_mount_away() {
     assert_eq!(file.metadata().unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
 }
 
-/// A daemon one of whose threads waits for the daemon's own reply: kill -9 alone ends neither that thread nor the wait of
-/// its users.
+/// A daemon one of whose threads waits for the daemon's own reply: kill -9 alone ends neither that thread nor the
+/// wait of its users.
 fn stuck_daemon(room: &Room) -> (crate::bed::room::Daemoned, std::thread::JoinHandle<std::io::Error>) {
     let point = room.point();
     let argv = [&this_program(), "--daemon", point.to_str().unwrap(), "1", "test", "", "hold"];
@@ -94,8 +94,9 @@ fn clean_kill_9_with_a_stuck_thread_after_a_lazy_unmount() {
     freed(&daemon, user);
 }
 
-/// The unmounter gets no processor from before the mount is made until the daemon is dead. A daemon that served by then could have a
-/// thread stuck in the kernel, and an unmounter that was never told of the mount could not free it and its users.
+/// The unmounter gets no processor from before the mount is made until the daemon is dead. A daemon that served by
+/// then could have a thread stuck in the kernel, and an unmounter that was never told of the mount could not free it
+/// and its users.
 fn clean_kill_9_before_the_unmounter_knows_the_mount() {
     let room = Room::new();
     let (point, gate) = (room.point(), room.dir().join("gate"));

@@ -1,4 +1,5 @@
-//! Many writers: no lost update, no torn or stale sector, no wrong byte, whichever names and caches the accesses go through.
+//! Many writers: no lost update, no torn or stale sector, no wrong byte, whichever names and caches the accesses go
+//! through.
 
 use crate::bed::MIB;
 use crate::bed::mount::try_open;
@@ -111,8 +112,8 @@ fn integrity_fsx_without_cache() {
     one.done();
 }
 
-/// sendfile(2) reads through the page cache, on a mount that can write too. What was written is what it gives from then on,
-/// though others bring the same page in all the time.
+/// sendfile(2) reads through the page cache, on a mount that can write too. What was written is what it gives from
+/// then on, though others bring the same page in all the time.
 fn integrity_writer_beside_readers_of_the_page_cache() {
     /// Each gives the readers a chance to bring the old page back at the wrong moment.
     const ROUNDS: usize = 3000;

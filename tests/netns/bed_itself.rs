@@ -1,4 +1,5 @@
-//! The bed proves itself first: a fault that the relay does not make, or a process that outlives its test, would prove nothing.
+//! The bed proves itself first: a fault that the relay does not make, or a process that outlives its test, would
+//! prove nothing.
 
 use crate::bed::client::{self, Client, ata_body};
 use crate::bed::fake::{self, Act, Fake};

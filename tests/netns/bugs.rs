@@ -1,5 +1,5 @@
-//! A bug on any thread: the process says so and ends, and nobody is left behind. A debug build panics where the environment
-//! asks for it.
+//! A bug on any thread: the process says so and ends, and nobody is left behind. A debug build panics where the
+//! environment asks for it.
 
 use crate::bed::mount::{AOEFS, is_mounted};
 use crate::bed::sweep::{self, Mess};

@@ -1,4 +1,5 @@
-//! A target's config string: the claim that exactly one of two hosts gets, and the file's edges, with targets that refuse or say nothing.
+//! A target's config string: the claim that exactly one of two hosts gets, and the file's edges, with targets that
+//! refuse or say nothing.
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Unit, errno};

@@ -1,4 +1,5 @@
-//! `raw`, `mask` and `reserve` of a real mount: against our own target, against vblade, and against targets that do not know them.
+//! `raw`, `mask` and `reserve` of a real mount: against our own target, against vblade, and against targets that do
+//! not know them.
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Mount, Unit, errno};

@@ -1,4 +1,5 @@
-//! Many targets, some of them dead: the living, the names and the ctl files notice nothing. Speeds are compared in turns of one run.
+//! Many targets, some of them dead: the living, the names and the ctl files notice nothing. Speeds are compared in
+//! turns of one run.
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Mount, Unit, errno};
@@ -191,10 +192,11 @@ fn deadline_dead_target_costs_the_others_nothing() {
     mount.stop();
 }
 
-/// The kernel counts requests in the background for the whole mount: thousands of asynchronous reads of a target that is dead
-/// must leave room for those of another.
+/// The kernel counts requests in the background for the whole mount: thousands of asynchronous reads of a target that
+/// is dead must leave room for those of another.
 fn noblock_requests_of_one_target_leave_room_for_the_others() {
-    /// More than the mount had room for, whoever asked (512), and more than a daemon without CAP_SYS_ADMIN would get (7,866).
+    /// More than the mount had room for, whoever asked (512), and more than a daemon without CAP_SYS_ADMIN would get
+    /// (7,866).
     const DEPTH: usize = 9000;
     let mut bed = Bed::cable(&["fio"], 9000);
     let silent = Arc::new(AtomicBool::new(false));

@@ -22,8 +22,8 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// One row, committed: sqlite returns when the file system says that it is on disk. `extra`, since else the name of the rollback
-/// journal may be back after a crash, and with it the row gone.
+/// One row, committed: sqlite returns when the file system says that it is on disk. `extra`, since else the name of
+/// the rollback journal may be back after a crash, and with it the row gone.
 fn commit(dir: &Path, n: u64) {
     let insert = format!("pragma synchronous=extra; insert into t values({n}, hex(randomblob(700)))");
     let line = format!("sqlite3 {}/db '{insert}'", dir.display());

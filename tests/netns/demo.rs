@@ -31,7 +31,7 @@ fn demo(bed: &mut Bed, options: &[&str]) -> Mount {
     mount
 }
 
-/// Who asks: user, group, and which three bits of a mode are theirs; root needs none to read and write.
+/// The user who asks: number, group, and which three bits of a mode are theirs; root needs none to read and write.
 struct User {
     name: &'static str,
     uid: u32,

@@ -99,8 +99,8 @@ fn integrity_t6_truncated_and_padded_frames() {
 
 fn alive_t6_corrupt_frames() {
     let spoiled = spoiled(9000, 116);
-    // AoE has no check sum: a flipped bit may say "error", or be in the data. So reads only, and neither errors nor wrong bytes
-    // count; but everybody gets an answer, and with a good wire all is well again.
+    // AoE has no check sum: a flipped bit may say "error", or be in the data. So reads only, and neither errors nor
+    // wrong bytes count; but everybody gets an answer, and with a good wire all is well again.
     let corrupt = Faults { corrupt: 0.02, corrupt_head: 0.02, truncate: 0.01, ..Faults::default() };
     spoiled.unit.ctl_ok("deadline 5");
     let kept = spoiled.unit.open_with("data", libc::O_DIRECT);
@@ -124,7 +124,7 @@ fn alive_t6_corrupt_frames() {
     assert!(counts.corrupted > 50, "{counts:?}");
     spoiled.relay.heal();
     spoiled.mount.wait_for("1.0", 3 * SECOND);
-    // A damaged IDENTIFY (vblade's has no checksum) is no other disk: whoever has it open keeps it.
+    // A damaged IDENTIFY (vblade's has no checksum) is no other disk: programs that have it open keep it.
     kept.read_exact_at(Aligned::new(MIB).bytes(), 0).unwrap();
     drop(kept);
     Fio::verify(&spoiled.unit.data(), 4, 4).run();
@@ -294,8 +294,9 @@ fn bound_n4_bind_and_unbind_a_thousand_times() {
     let fds = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let (threads, open) = (mount.daemon.threads(), fds());
     let (mut worst, mut warm) = (Duration::ZERO, 0);
-    // Each new thread takes memory from one of the allocator's arenas, and it takes some hundred threads until each arena has served
-    // the largest: of 6000 turns the first 500 added up to 4.5 MiB, all later ones 0.3. So the second thousand tells.
+    // Each new thread takes memory from one of the allocator's arenas, and it takes some hundred threads until each
+    // arena has served the largest: of 6000 turns the first 500 added up to 4.5 MiB, all later ones 0.3. So the
+    // second thousand tells.
     for n in 0..2000 {
         if n == 1000 {
             warm = rss(&mount);

@@ -1,4 +1,5 @@
-//! What a file of a disk promises to programs: sizes, ends, truncation, fsync, mmap, fallocate, and an errno for each refusal.
+//! What a file of a disk promises to programs: sizes, ends, truncation, fsync, mmap, fallocate, and an errno for each
+//! refusal.
 
 use crate::bed::mount::{errno, try_open};
 use crate::bed::raw::Port;
@@ -57,7 +58,7 @@ fn files_have_the_modes_and_sizes_of_the_design() {
     let stat = nix::sys::statvfs::statvfs(root).unwrap();
     assert_eq!((stat.block_size(), stat.fragment_size()), (4096, 4096));
     assert_eq!((stat.blocks(), stat.blocks_free(), stat.name_max()), (0, 0, 255));
-    // Two opens of one disk are one file to whoever compares inode numbers, two disks are not.
+    // Two opens of one disk are one file to a program that compares inode numbers, two disks are not.
     let other = one.bed.image("other", MIB);
     let mut one = one;
     one.bed.vblade("1.1", "v1", &other);
@@ -158,8 +159,8 @@ fn sync_writes_reach_the_wire() {
     one.done();
 }
 
-/// Shared mappings would hold changed pages in memory; private ones are pages of their own, and show what the disk has when
-/// they are first touched. A mount that cannot write allows both.
+/// Shared mappings would hold changed pages in memory; private ones are pages of their own, and show what the disk
+/// has when they are first touched. A mount that cannot write allows both.
 fn integrity_mappings() {
     let one = one();
     let script = "import errno,mmap,sys

@@ -1,5 +1,5 @@
-//! A virtual machine with Linux in it on a disk of `vhost`: QEMU, the kernel of Debian's package, and a system of busybox and what
-//! makes file systems, put together here.
+//! A virtual machine with Linux in it on a disk of `vhost`: QEMU, the kernel of Debian's package, and a system of
+//! busybox and what makes file systems, put together here.
 
 use crate::bed::proc::{self, Daemon};
 use crate::bed::{Bed, skip, until};

@@ -1,4 +1,5 @@
-//! Strangers on the wire: junk, forged targets, forged answers. Memory and log stay bounded, and I/O goes on with the right bytes.
+//! Strangers on the wire: junk, forged targets, forged answers. Memory and log stay bounded, and I/O goes on with the
+//! right bytes.
 
 use crate::bed::client::{ata_body, config_body, frame};
 use crate::bed::mount::{Mount, Unit};
@@ -188,7 +189,8 @@ fn integrity_s1_guessed_tags() {
     let segment = segment();
     let mut rng = Rng::new(81);
     let own: Addr = "1.0".parse().unwrap();
-    // Perfect read answers full of 0x66, from a MAC that the target is not known by. Any that is taken shows in the data.
+    // Perfect read answers full of 0x66, from a MAC that the target is not known by. Any that is taken shows in the
+    // data.
     let lie =
         ata_body(&Ata { aflags: 0x40, feature: 0, count: 0, command: 0x40, lba: [0; 6] }, &[0x66; 8192]);
     std::thread::scope(|scope| {

@@ -38,7 +38,8 @@ fn read(mount: &Mount) {
     mount.unit("1.0").open("data").read_exact_at(&mut [0; 512], 0).unwrap();
 }
 
-/// Bound by an alternative name, then renamed: what happens to it is seen all the same, and the name that is shown is the one it has.
+/// Bound by an alternative name, then renamed: what happens to it is seen all the same, and the name that is shown is
+/// the one it has.
 fn return_n8_interface_with_another_name() {
     let mut bed = Bed::cable(&[], 9000);
     bed.ini.ip("link property add dev v0 altname storagelan");
@@ -161,7 +162,8 @@ fn return_n11_open_of_a_target_that_is_back() {
     mount.stop();
 }
 
-/// An interface that is down, or whose frames go to a bridge, is said where people look: at the start, in ctl and in the log.
+/// An interface that is down, or whose frames go to a bridge, is said where people look: at the start, in ctl and in
+/// the log.
 fn interfaces_that_cannot_work_are_said() {
     let mut bed = Bed::cable(&[], 1500);
     bed.ini.ip("link set v0 down");

@@ -1,6 +1,6 @@
 //! The bed for the kernel (see `versions`): with the kernel on top, a reader never sees older than what was
-//! acknowledged nor newer
-//! than what was begun, by whatever name and call; nobody hangs; and at the end the disk agrees with everybody.
+//! acknowledged nor newer than what was begun, by whatever name and call; nobody hangs; and at the end the disk agrees
+//! with everybody.
 //!
 //! `AOEFS_TEST_OPS` is how many operations a main run has, the others in proportion; `AOEFS_TEST_SEED` decides what
 //! they are.
@@ -287,7 +287,7 @@ fn settle(crew: &mut Crew, image: &Path) {
     crew.judge_image(image);
 }
 
-/// Whoever does wrong on purpose is found out, each by its own kind, and so is who does not come back.
+/// A process that does wrong on purpose is found out, each by its own kind, and so is one that does not come back.
 fn bed_versions_find_what_is_wrong() {
     let mut bed = Bed::with_fuse(&[]);
     let (mount, unit) = demo(&mut bed);

@@ -1,4 +1,5 @@
-//! The declared use: a loop device on `data` or on a partition, a file system on that, a tree of files, and a clean fsck.
+//! The declared use: a loop device on `data` or on a partition, a file system on that, a tree of files, and a clean
+//! fsck.
 
 use crate::bed::mount::{Mount, Unit};
 use crate::bed::{Bed, MIB, Rng, proc, sweep, until};
@@ -144,8 +145,8 @@ fn integrity_xfs_on_a_partition_with_direct_io() {
     whole_life("xfs", "root", true);
 }
 
-/// The commands of the manual for a disk that has grown, with the loop device in their place: what its list says between "has grown"
-/// and the file system's own tool.
+/// The commands of the manual for a disk that has grown, with the loop device in their place: what its list says
+/// between "has grown" and the file system's own tool.
 fn recipe(dev: &Path) -> (String, String) {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/man/aoefs.8")).unwrap();
     let text = page.split_once("When a disk has grown:\n").expect("the recipe").1;
@@ -156,8 +157,8 @@ fn recipe(dev: &Path) -> (String, String) {
     (word.to_string(), command)
 }
 
-/// The target comes back with a larger file while ext4 is mounted over a loop device: what is written waits, the recipe of the manual
-/// takes the new size over, and the file system goes on and grows.
+/// The target comes back with a larger file while ext4 is mounted over a loop device: what is written waits, the
+/// recipe of the manual takes the new size over, and the file system goes on and grows.
 fn grown(serve: impl Fn(&mut Bed, &Path) -> std::sync::Arc<proc::Daemon>) {
     const BEFORE: u64 = 48 << 20;
     const AFTER: u64 = 96 << 20;

@@ -1,10 +1,12 @@
 //! The namespace bed: the real binaries against Debian's vblade, over veth pairs in namespaces of our own.
 //!
-//! Its own harness (see `bed::harness`), because a test here can be skipped while it runs (no root, no FUSE, no vblade), must
-//! end within its time even when a process hangs in the kernel, and shares one machine-wide resource with its neighbours: two cores.
-//! `cargo test --test netns -- NAME…` runs the tests whose name contains one of the words; `--list` prints them.
-//! `cargo test --test netns -- --relay IF IF [SEED]` is the relay alone: settings on stdin (see `bed::relay`).
-//! `… -- --versions ROLE SEAT BOARD VIEW…` is one process of the bed for the kernel (see `versions`).
+//! Its own harness (see `bed::harness`), because a test here can be skipped while it runs (no root, no FUSE, no
+//! vblade), must end within its time even when a process hangs in the kernel, and shares one machine-wide resource
+//! with its neighbours: two cores.
+//!
+//! * `cargo test --test netns -- NAME…` runs the tests whose name contains one of the words; `--list` prints them.
+//! * `… -- --relay IF IF [SEED]` is the relay alone, with its settings on stdin (see `bed::relay`).
+//! * `… -- --versions ROLE SEAT BOARD VIEW…` is one process of the bed for the kernel (see `versions`).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
 #[path = "../bed/mod.rs"]

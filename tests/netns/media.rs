@@ -1,4 +1,5 @@
-//! The disk behind an address changes, lies, or fails: which handles notice, what is never written, which error comes out.
+//! The disk behind an address changes, lies, or fails: which handles notice, what is never written, which error comes
+//! out.
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Mount, Unit, errno, try_open};
@@ -24,7 +25,7 @@ crate::tests![
     integrity_t4_late_answers_complete_nothing_else(beside),
     bound_t9_window_follows_the_advertised_buffers(beside),
     once_l4_window_of_one_and_an_error_on_the_last_frame,
-    integrity_x6_ten_answers_or_the_wrong_one,
+    integrity_x6_ten_answers_or_the_wrong_one(beside),
     deadline_x7_answers_identify_but_no_io(beside),
     fallocate_punches_where_trim_zeroes,
 ];
@@ -243,7 +244,8 @@ fn sync_d6_kinds_of_flush() {
     assert!(took >= 2 * SECOND && took <= 2 * SECOND + LATE, "{took:?}");
     one.fake.behave();
     one.mount.wait_for("1.0", 5 * SECOND);
-    // EA aborted, which has worked before: E7 is tried, and does not make good what EA lost. Nothing is concluded for the next one.
+    // EA aborted, which has worked before: E7 is tried, and does not make good what EA lost. Nothing is concluded for
+    // the next one.
     one.fake.forget_log();
     for aborted in [&[cmd::FLUSH_EXT][..], &[cmd::FLUSH_EXT, cmd::FLUSH]] {
         one.fake.script(move |request| {
@@ -276,8 +278,8 @@ fn sector_w4_read_modify_write_fails_whole() {
 }
 
 fn sector_w1_certain_interleaving() {
-    // Reads answer after 300 ms: two unaligned writes to one sector overlap for certain unless one waits for the other. Through
-    // two names, since the kernel itself lets only one writer at a time into a file.
+    // Reads answer after 300 ms: two unaligned writes to one sector overlap for certain unless one waits for the
+    // other. Through two names, since the kernel itself lets only one writer at a time into a file.
     let one = one();
     one.unit.ctl_ok("part low 0 8000");
     let slow = |one: &One, by: Duration| {
@@ -386,8 +388,8 @@ fn bound_t9_window_follows_the_advertised_buffers() {
                 });
             }
         });
-        // Of what was sent once only: a frame whose answer was late on a busy machine was given up, and its place was another's from
-        // then on, while its first copy may still have been waiting here.
+        // Of what was sent once only: a frame whose answer was late on a busy machine was given up, and its place was
+        // another's from then on, while its first copy may still have been waiting here.
         let mut sent: BTreeMap<u64, Vec<Instant>> = BTreeMap::new();
         for request in one.fake.log().iter().filter(|request| request.is_io()) {
             sent.entry(request.sectors().start).or_default().push(request.at);

@@ -1,5 +1,5 @@
-//! How fast, and at what cost: speed kept under loss, speed by queue depth, wake-ups of an idle daemon, copies sent to a silent
-//! target. Speeds are compared within one run only; the machine may do other things at the same time.
+//! How fast, and at what cost: speed kept under loss, speed by queue depth, wake-ups of an idle daemon, copies sent
+//! to a silent target. Speeds are compared within one run only; the machine may do other things at the same time.
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::relay::{Faults, Way};
@@ -71,8 +71,8 @@ fn drop_and_stop(file: std::fs::File, mount: crate::bed::mount::Mount) {
     mount.stop();
 }
 
-/// Random 4 KiB reads, so many outstanding, by one thread of fio (as many readers would measure how threads are switched): reads a
-/// second, and the mean in µs.
+/// Random 4 KiB reads, so many outstanding, by one thread of fio (as many readers would measure how threads are
+/// switched): reads a second, and the mean in µs.
 fn reads(file: &Path, depth: usize) -> (f64, f64) {
     let line = format!(
         "fio --name=p2 --filename={} --rw=randread --bs=4k --direct=1 --ioengine=libaio --iodepth={depth} --runtime=400ms --time_based \

@@ -167,7 +167,7 @@ fn integrity_partitions_and_data_show_one_disk() {
     one.unit.ctl_ok("part high 2000 32768");
     let names = [("data", 0), ("low", 0), ("high", 2000 * 512)];
     let files = names.map(|(name, start)| (one.unit.open(name), start));
-    // Everybody has the page in the cache; whoever writes, all others see it.
+    // Every file has the page in the cache; whichever is written through, all others show it.
     for round in 0..30u64 {
         let at = 2000 * 512 + 1000 + round * 7;
         let (writer, base) = &files[round as usize % 3];

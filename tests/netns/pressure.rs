@@ -1,4 +1,5 @@
-//! Under a loop device: its partition or its interface is taken away, or memory gets short. Errors or progress, never a hang.
+//! Under a loop device: its partition or its interface is taken away, or memory gets short. Errors or progress, never
+//! a hang.
 
 use super::loops;
 use crate::bed::cgroup::Cgroup;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 crate::tests![
     deadline_i3_partition_removed_under_a_loop_device(90),
-    deadline_i3_interface_unbound_under_a_loop_device(90),
+    deadline_i3_interface_unbound_under_a_loop_device(90, beside),
     alive_i4_memory_pressure_on_a_loop_device(240),
     alive_i4_daemon_within_the_same_limit(240),
 ];
@@ -107,7 +108,7 @@ fn deadline_i3_interface_unbound_under_a_loop_device() {
 const LIMIT: usize = 96 * MIB;
 const FILE: usize = 100 * MIB;
 
-/// 640 MiB on a target, and a control group for who writes to it.
+/// 640 MiB on a target, and a control group for the processes that write to it.
 struct Tight {
     bed: Bed,
     mount: Mount,

@@ -1,6 +1,8 @@
-//! Targets whose frames are not what one expects: a test for each such row of the table of quirks (CATALOGUE.md, section K).
+//! Targets whose frames are not what one expects: a test for each such row of the table of quirks (CATALOGUE.md,
+//! section K).
 //!
-//! Promises: each test makes a scripted target misbehave in the way of its row, sees it do so, and uses the mounted files meanwhile.
+//! Promises: each test makes a scripted target misbehave in the way of its row, sees it do so, and uses the mounted
+//! files meanwhile.
 
 use crate::bed::client::{config_body, frame};
 use crate::bed::fake::{self, Act, Fake, Request};
@@ -74,7 +76,8 @@ impl Stage {
         self.unit.open_with("data", libc::O_DIRECT)
     }
 
-    /// Writes through the cache, past it, and across sectors, syncs and reads back; the target must have the same bytes.
+    /// Writes through the cache, past it, and across sectors, syncs and reads back; the target must have the same
+    /// bytes.
     #[track_caller]
     pub fn works(&self, seed: u8) {
         let file = self.unit.open("data");
@@ -320,7 +323,7 @@ fn quirk_no_answer_to_check_power_with_a_count() {
     assert_eq!((&raw).write(&fis(1 << 5 | 1 << 2, cmd::CHECK_POWER, 0)).unwrap(), 18);
     assert_eq!(raw.read_at(&mut status, 0).unwrap(), 18);
     assert_eq!((status[0], status[2 + 12]), (0, 0xff), "active: {status:02x?}");
-    // Who insists on a count gets an answer, too: the count does not go out.
+    // A command that insists on a count is answered, too: the count does not go out.
     assert_eq!((&raw).write(&fis(1 << 5 | 1 << 2, cmd::CHECK_POWER, 1)).unwrap(), 18);
     assert_eq!(raw.read_at(&mut status, 0).unwrap(), 18);
     assert_eq!((status[0], status[2 + 12]), (0, 0xff), "active: {status:02x?}");
@@ -482,8 +485,8 @@ fn quirk_wrong_lba_registers() {
     stage.done();
 }
 
-/// Row: LBA >= 2^31 broken (`uint8 << (i*8)` in int) — ggaoed — > 1 TiB exports suspect. What is asked for is right, what it cannot
-/// do is an error, and the rest of the disk works.
+/// Row: LBA >= 2^31 broken (`uint8 << (i*8)` in int) — ggaoed — > 1 TiB exports suspect. What is asked for is right,
+/// what it cannot do is an error, and the rest of the disk works.
 fn quirk_lba_above_2_31() {
     const LIMIT: u64 = 1 << 31;
     let sectors = (1 << 32) + 4096;

@@ -1,4 +1,5 @@
-//! Targets that do with right frames what one does not expect: the other rows of the table of quirks (CATALOGUE.md, section K).
+//! Targets that do with right frames what one does not expect: the other rows of the table of quirks (CATALOGUE.md,
+//! section K).
 //!
 //! Promises: as in `quirk_frames`: each test sees the target misbehave and uses the mounted files meanwhile.
 
@@ -44,8 +45,8 @@ fn quirk_buffers_of_0_1_3_and_1024() {
         let stage = Stage::with(1500, config, image(), script);
         let limit = buffers.clamp(1, 128);
         stage.works(1);
-        // Of what was sent once only: a frame that was overdue on a busy machine was given up, and its place was another's from then on,
-        // while its first copy may still have been waiting here.
+        // Of what was sent once only: a frame that was overdue on a busy machine was given up, and its place was
+        // another's from then on, while its first copy may still have been waiting here.
         let mut sent: BTreeMap<_, Vec<Instant>> = BTreeMap::new();
         for request in stage.fake.log().iter().filter(|request| request.is_io()) {
             sent.entry((request.is_write(), request.sectors().start)).or_default().push(request.at);
@@ -204,7 +205,8 @@ fn quirk_ends_of_an_answer_above_its_mtu() {
 
 /// Row: executes duplicates — all — write-hazard quarantine.
 fn quirk_duplicates_are_executed() {
-    // The first copy of the first write is on its way for 700 ms; the second is done at once. Then the user writes anew.
+    // The first copy of the first write is on its way for 700 ms; the second is done at once. Then the user writes
+    // anew.
     let stage = Stage::new();
     let file = stage.direct();
     let mut block = Aligned::new(4096);
@@ -373,8 +375,8 @@ fn quirk_trim_promised_and_aborted() {
     }
 }
 
-/// ggaoed 1.1: promises both flushes and sends the request's registers back; keeps its config string, its mask and its reservation as the
-/// protocol says, a reservation for reads and writes only; knows no vendor command.
+/// ggaoed 1.1: promises both flushes and sends the request's registers back; keeps its config string, its mask and
+/// its reservation as the protocol says, a reservation for reads and writes only; knows no vendor command.
 fn quirk_lists_and_flushes_of_ggaoed() {
     let other = Mac([2, 0, 0, 0, 0x99, 1]);
     let (echoed, seen) = counter();

@@ -1,5 +1,5 @@
-//! Many targets, and several wires: 4096 known targets cost little and slow nobody down, sixteen together are as fast as one,
-//! and two wires to one target are faster than one.
+//! Many targets, and several wires: 4096 known targets cost little and slow nobody down, sixteen together are as fast
+//! as one, and two wires to one target are faster than one.
 
 use crate::bed::many::{Kind, Many, addr, mark};
 use crate::bed::mount::Mount;
@@ -26,8 +26,8 @@ const SLACK: u32 = 5;
 
 /// Two loads take turns in windows as short as this: what else the machine does then falls on both alike.
 const WINDOW: Duration = Duration::from_millis(100);
-/// As fast as the other, but for what the machine's other work makes of it. The goal is 0.95; CATALOGUE.md has the figures of a
-/// quiet machine.
+/// As fast as the other, but for what the machine's other work makes of it. The goal is 0.95; CATALOGUE.md has the
+/// figures of a quiet machine.
 const AS_FAST: f64 = 0.85;
 
 /// Files and directories of the mount, by the kernel's count.

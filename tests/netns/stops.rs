@@ -1,4 +1,5 @@
-//! SIGTERM at random instants of a daemon's life. Whatever it does: exit code 0, nothing mounted, no process left, in time.
+//! SIGTERM at random instants of a daemon's life. Whatever it does: exit code 0, nothing mounted, no process left, in
+//! time.
 
 use crate::bed::mount::{AOEFS, Mount, is_mounted, try_open};
 use crate::bed::{Bed, Daemon, MIB, Rng, sweep, until};
@@ -93,7 +94,7 @@ fn clean_a5_sigterm_at_random_instants() {
     }
 }
 
-/// From now on a SIGTERM is the daemon's: before, it is whoever execs it, or the kernel's default.
+/// From now on the daemon handles SIGTERM itself; before, the signal would just end the process.
 fn listens(daemon: &Daemon) -> bool {
     let exe = std::fs::read_link(format!("/proc/{}/exe", daemon.pid())).unwrap_or_default();
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap_or_default();
@@ -130,7 +131,8 @@ fn busy(bed: &mut Bed, after: Duration, work: fn(&Mount, u64) -> std::io::Result
     let took = std::thread::scope(|scope| {
         for n in 0..4 {
             let (mount, ended) = (&mount, &ended);
-            // Each round opens by name, so that the last close comes soon after the mount is gone. Errors are fine, a hang is not.
+            // Each round opens by name, so that the last close comes soon after the mount is gone. Errors are fine, a
+            // hang is not.
             scope.spawn(move || while !ended.load(Relaxed) && work(mount, n).is_ok() {});
         }
         std::thread::sleep(after);

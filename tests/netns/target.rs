@@ -16,7 +16,7 @@ crate::tests![
     serves_a_file,
     agrees_with_vblade,
     outlives_its_link,
-    outlives_its_interface,
+    outlives_its_interface(beside),
     follows_the_mtu,
     serves_two_interfaces,
     announces_to_masked_hosts_only,
@@ -407,7 +407,7 @@ fn cannot_start_says_why() {
     let missing = bed.dir().join("missing");
     let missing = missing.to_str().unwrap();
     let _holder = target(&mut bed, &[], "v1", &path);
-    // Opening it would wait for whoever has the other end.
+    // Opening it would wait for a process that opens the other end.
     let fifo = bed.dir().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let fifo = fifo.to_str().unwrap();

@@ -407,7 +407,7 @@ fn alive_a_panic_ends_the_process_and_says_where() {
     });
     assert_eq!(daemon.ended(END), BUG, "{}", daemon.said());
     assert!(daemon.said().contains("thread links panicked"), "{}", daemon.said());
-    // Whoever waits for the log is not waited for.
+    // A thread that waits for the log is not waited for.
     let words = [PROGRAM, "3.7", "v1", image];
     let (daemon, _fifo) = with_stuck_stderr(&mut bed, "AOEFS_PANIC=serve", &words);
     until("READY", SOON, || daemon.said().contains("READY 3.7 "));

@@ -14,7 +14,8 @@ fn open(path: &Path) -> File {
     File::options().read(true).write(true).open(path).unwrap()
 }
 
-/// Reads a whole sector and writes it back after a moment, again and again: what an unlocked read-modify-write does to others.
+/// Reads a whole sector and writes it back after a moment, again and again: what an unlocked read-modify-write does
+/// to others.
 fn unlocked(path: &Path, sectors: u64, seed: u64, stop: &AtomicBool) {
     let (file, mut rng) = (open(path), Rng::new(seed));
     let mut sector = [0; 512];
@@ -51,13 +52,14 @@ fn register_checker_finds_a_stale_write() {
     let path = bed.image_of("disk", 64 * 512, 0);
     let time = Duration::from_millis(500);
     let (registers, start, stride) = (64, 0, 512);
-    // No readers: plain files in memory show torn sectors to whoever reads while another writes.
+    // No readers: plain files in memory show torn sectors to a reader while another thread writes.
     let (writers, readers) = (2, 0);
     let plan =
         register::Plan { registers, start, stride, writers, readers, time, seed: 1, errors_allowed: false };
     let done = register::run(&plan, |_| Ok(open(&path))).unwrap();
     assert!(done.writes > 100, "{done:?}");
-    // With readers the stale write is seen as long as it stands. What they see torn, as plain files show it, is not what is looked for.
+    // With readers the stale write is seen as long as it stands. What they see torn, as plain files show it, is not
+    // what is looked for.
     let plan = register::Plan { readers: 2, ..plan };
     let look = || beside_unlocked(&path, 64, || register::run(&plan, |_| Ok(open(&path))));
     let found = (0..40).filter_map(|_| look().err()).any(|error| error.contains("acknowledged"));

@@ -158,7 +158,8 @@ fn dd_anywhere(mtu: usize) {
     let dir = pair.bed.dir().display().to_string();
     let (unit, image) = (&pair.units[1], &pair.images[1]);
     let data = unit.data().display().to_string();
-    // The same dd on a plain copy says what must come out; `conv=notrunc` there, since truncation does not shrink a disk.
+    // The same dd on a plain copy says what must come out; `conv=notrunc` there, since truncation does not shrink a
+    // disk.
     proc::sh(STEP, &format!("cp {} {dir}/model", image.display()));
     for words in [
         "bs=1 count=700 seek=12345 oflag=seek_bytes",
@@ -175,8 +176,8 @@ fn dd_anywhere(mtu: usize) {
             );
             proc::sh(STEP, &format!("dd if={} of={data} status=none {truncate} {words}", source.display()));
         }
-        // Without notrunc dd truncates at the place it seeks to: the disk keeps its size, and what was before stays. (With a
-        // seek in bytes it truncates at 0 instead, and means it.)
+        // Without notrunc dd truncates at the place it seeks to: the disk keeps its size, and what was before stays.
+        // (With a seek in bytes it truncates at 0 instead, and means it.)
         if !words.contains("seek_bytes") {
             proc::sh(STEP, &format!("dd if={} of={data} status=none {words}", source.display()));
         }

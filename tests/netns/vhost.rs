@@ -1,4 +1,5 @@
-//! Disks for virtual machines from the real daemon: beside the files of the same mount, after a restart, and at its end.
+//! Disks for virtual machines from the real daemon: beside the files of the same mount, after a restart, and at its
+//! end.
 
 use crate::bed::mount::{Mount, errno};
 use crate::bed::{Bed, until};

@@ -159,7 +159,8 @@ fn ahead_a_command_that_nobody_knows_throws_all_of_it_away_and_a_harmless_one_no
     assert!(!read(&mut world, 3));
 }
 
-/// A raw write holds up no read. What is read meanwhile may be from before it, and must not be given to anybody after it.
+/// A raw write holds up no read. What is read meanwhile may be from before it, and must not be given to anybody after
+/// it.
 #[test]
 fn ahead_nothing_is_fetched_of_what_a_raw_command_may_be_changing() {
     let mut world = stage();
@@ -452,7 +453,7 @@ fn ahead_a_slow_fetch_ends_with_the_deadline_and_nobody_is_told() {
     read(&mut world, 1);
     assert!(world.settle(50));
     assert!(world.pool.ahead() > 0 && world.units[0].device.frames() > 0, "the fetch is on its way");
-    // What carries data is lost from here on. Who only hears of writes has nothing against the disk.
+    // Answers that carry data are lost from here on. Those to writes arrive, and say nothing against the disk.
     world.wires[0].from.hole = 100;
     let began = world.now;
     while world.now - began < Duration::from_millis(900) {
@@ -520,7 +521,8 @@ fn ahead_ends_where_the_partition_ends() {
     world.curtain();
 }
 
-/// With one buffer a fetch of 128 KiB takes 16 frames. Who asks meanwhile waits for the one that is on its way.
+/// With one buffer a fetch of 128 KiB takes 16 frames. A reader that asks meanwhile waits for the one that is on its
+/// way.
 #[test]
 fn ahead_a_user_goes_before_what_nobody_waits_for() {
     let mut world = Stage { sectors: 1 << 14, buffers: 1, ..Stage::default() }.set();

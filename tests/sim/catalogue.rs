@@ -1,4 +1,5 @@
-//! Scenes by the ids of the catalogue: reordering, late frames, owners of parts of sectors, a long queue, too many answers.
+//! Scenes by the ids of the catalogue: reordering, late frames, owners of parts of sectors, a long queue, too many
+//! answers.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,7 +28,8 @@ fn pump(world: &mut World, count: u32, depth: usize, mut draw: impl FnMut(u32) -
     assert_eq!(world.judge.failed, 0, "every request succeeds");
 }
 
-/// T3: requests and answers overtake each other by 1 to 32 places: nothing wrong, and what is only late is not sent again.
+/// T3: requests and answers overtake each other by 1 to 32 places: nothing wrong, and what is only late is not sent
+/// again.
 #[test]
 fn t3_reordering_of_every_depth() {
     // Frames follow each other at this distance, in µs.
@@ -101,7 +103,8 @@ fn t5_delay_spikes_of_two_seconds() {
     }
 }
 
-/// T10: a copy of a write comes late by one path after its twin came by the other and newer writes of the same sectors wait.
+/// T10: a copy of a write comes late by one path after its twin came by the other and newer writes of the same
+/// sectors wait.
 #[test]
 fn t10_delayed_duplicate_write_on_another_path() {
     let mut stale = 0;
@@ -183,8 +186,8 @@ fn bad(world: &mut World) {
     }
 }
 
-/// W1: eight writers own 64 bytes each of every sector. The disk accepts a sector only if it differs from what it held in
-/// nothing but the bytes of one write that is under way.
+/// W1: eight writers own 64 bytes each of every sector. The disk accepts a sector only if it differs from what it
+/// held in nothing but the bytes of one write that is under way.
 #[test]
 fn w1_eight_owners_of_64_bytes() {
     let (mut writes, mut copies) = (0, 0);
@@ -242,7 +245,8 @@ fn w2_aligned_against_unaligned() {
     println!("w2: {writes} writes, no lost update");
 }
 
-/// L3: a thousand requests are queued when the target goes away. It comes back: all succeed. It is given up: all fail at once.
+/// L3: a thousand requests are queued when the target goes away. It comes back: all succeed. It is given up: all fail
+/// at once.
 #[test]
 fn l3_down_and_up_with_1000_queued() {
     for (announce, give_up) in [(true, false), (false, false), (true, true)] {
@@ -325,8 +329,8 @@ fn x6_a_hundred_answers_to_one_request() {
     assert!(often.0 <= once.0 + once.0 / 20, "nor wait");
 }
 
-/// P3: a target says who it is and leaves every read unanswered for ten seconds: few copies of sixteen frames, cut in pieces or not.
-/// Once it answers, so do all of them.
+/// P3: a target says who it is and leaves every read unanswered for ten seconds: few copies of sixteen frames, cut in
+/// pieces or not. Once it answers, so do all of them.
 #[test]
 fn p3_copies_to_a_target_that_answers_identify_only() {
     const FRAMES: u32 = 16;

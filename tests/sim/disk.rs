@@ -3,12 +3,13 @@
 //! The image sees every execution in the order in which it took effect. It promises to notice, at once:
 //! * a sector that changes without a known write that explains it byte for byte: another place, another disk, another
 //!   request's bytes, an edge that was filled from an old copy (a lost update);
-//! * a write that takes effect after a younger one of the same sector: a stale copy. The engine grants overlapping writes in
-//!   the order in which they were submitted, so the order at the disk must be that order, retransmissions included.
+//! * a write that takes effect after a younger one of the same sector: a stale copy. The engine grants overlapping
+//!   writes in the order in which they were submitted, so the order at the disk must be that order, retransmissions
+//!   included.
 //!
-//! A read is right if each of its sectors is what the disk held at some moment between submission and answer, but not before a
-//! write took effect that was submitted before the read and acknowledged before its answer. What a reader gets that is read ahead
-//! of may be a second older, but not than such a write.
+//! A read is right if each of its sectors is what the disk held at some moment between submission and answer, but not
+//! before a write took effect that was submitted before the read and acknowledged before its answer. What a reader
+//! gets that is read ahead of may be a second older, but not than such a write.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +17,8 @@ use super::rng::Rng;
 use aoefs::target::{Cause, Fault, Image, MemoryImage};
 use aoefs::wire::{SECTOR, Sector};
 
-/// Fills `out`, which lies at byte `at` of the disk, with the bytes of write `seq`: different for every write and place.
+/// Fills `out`, which lies at byte `at` of the disk, with the bytes of write `seq`: different for every write and
+/// place.
 pub fn pattern(seq: u32, at: u64, out: &mut [u8]) {
     let mut at = at;
     let mut rest = out;
@@ -45,8 +47,8 @@ pub enum Fill {
     Zeros,
 }
 
-/// A write that was submitted for this disk and has not been acknowledged. A failed one stays: it may still happen, as long
-/// as nothing younger did.
+/// A write that was submitted for this disk and has not been acknowledged. A failed one stays: it may still happen,
+/// as long as nothing younger did.
 #[derive(Clone, Debug)]
 struct Write {
     seq: u32,
@@ -178,7 +180,8 @@ impl Disk {
         self.writes.push(Write { seq, start, end, fill, executed: vec![false; sectors as usize] });
     }
 
-    /// Write `seq` was acknowledged: every sector of it must have taken effect. `raw`: reads did not have to wait for it.
+    /// Write `seq` was acknowledged: every sector of it must have taken effect. `raw`: reads did not have to wait for
+    /// it.
     pub fn acknowledged(&mut self, seq: u32, raw: bool, tick: u64) {
         if raw {
             self.ended_raw.insert(seq, tick);
@@ -199,7 +202,7 @@ impl Disk {
         self.readers += 1;
     }
 
-    /// Nobody who reads later may get what was over before tick `old`.
+    /// No later read may get what was over before tick `old`.
     pub fn reader_ends(&mut self, old: u64) {
         self.readers -= 1;
         if self.readers == 0 {
@@ -225,7 +228,8 @@ impl Disk {
         self.writes.retain(|w| w.seq != seq);
     }
 
-    /// `data` was read from byte `start` on by request `seq`, which was submitted at `asked` and may be as old as `since`.
+    /// `data` was read from byte `start` on by request `seq`, which was submitted at `asked` and may be as old as
+    /// `since`.
     pub fn check_read(
         &mut self,
         seq: u32,
@@ -337,8 +341,8 @@ impl Disk {
 }
 
 impl Disk {
-    /// Does this flush fail? Not in `Image::flush`: our own target fails every flush after one that failed, and other disks do
-    /// not.
+    /// Does this flush fail? Not in `Image::flush`: our own target fails every flush after one that failed, and other
+    /// disks do not.
     pub fn fails_to_flush(&mut self) -> bool {
         self.fault(self.faults.flush, 0, u64::MAX).is_some()
     }

@@ -27,8 +27,8 @@ fn shown(world: &World) -> (u32, u64) {
     (d.generation(), d.size() / 512)
 }
 
-/// M4: what answers with more sectors waits for the operator's word, before and behind it, announced or found out after silence: nothing
-/// of what was asked is executed before, everything is afterwards.
+/// M4: what answers with more sectors waits for the operator's word, before and behind it, announced or found out
+/// after silence: nothing of what was asked is executed before, everything is afterwards.
 #[test]
 fn m4_a_disk_that_grew_waits_for_the_word() {
     for (announce, nofail, before) in

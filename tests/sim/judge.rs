@@ -1,8 +1,9 @@
 //! Requests under way, and whether their answers keep the promises.
 //!
-//! ONCE: one answer each. DEADLINE: in time, unless nofail. An error must have a cause that the simulator knows: the deadline,
-//! `failio`, a fault that was injected into its sectors, a target that was down, a handle that went stale. What was read or
-//! written is `disk`'s to judge. SYNC: a flush is acknowledged after a flush took effect at the disk, later than its submission.
+//! ONCE: one answer each. DEADLINE: in time, unless nofail. An error must have a cause that the simulator knows: the
+//! deadline, `failio`, a fault that was injected into its sectors, a target that was down, a handle that went stale.
+//! What was read or written is `disk`'s to judge. SYNC: a flush is acknowledged after a flush took effect at the
+//! disk, later than its submission.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Scenes from the life of a target: death, return, another disk in its place, deadlines. Names begin with the catalogue's id or the promise.
+//! Scenes from the life of a target: death, return, another disk in its place, deadlines. Names begin with the
+//! catalogue's id or the promise.
 
 use std::time::Duration;
 
@@ -69,8 +70,8 @@ fn sent(world: &World) -> u64 {
     world.units[0].device.paths()[0].stats.sent
 }
 
-/// A target that announced itself is sent nothing but IDENTIFY: what left together with it might be answered by another disk that
-/// is gone again when it arrives (seed 274957).
+/// A target that announced itself is sent nothing but IDENTIFY: what left together with it might be answered by
+/// another disk that is gone again when it arrives (seed 274957).
 #[test]
 fn identity_a_suspect_is_sent_nothing_but_identify() {
     let mut world = Stage::default().set();
@@ -142,8 +143,8 @@ fn m1_old_handles_are_stale_for_reads_and_writes() {
     world.curtain();
 }
 
-/// The machine sleeps for an hour, and another disk takes the address: on whatever way the first call comes, IDENTIFY goes before
-/// every write. Answers of the old disk that sat in the socket prove nothing.
+/// The machine sleeps for an hour, and another disk takes the address: on whatever way the first call comes, IDENTIFY
+/// goes before every write. Answers of the old disk that sat in the socket prove nothing.
 #[test]
 fn identity_after_a_sleep_identify_precedes_every_write() {
     type First = fn(&mut World);
@@ -300,7 +301,8 @@ fn return_within_a_second_of_the_announcement_and_without_one() {
     }
 }
 
-/// xdisk's promise: with nofail nothing fails for lost contact, but who opened with O_NONBLOCK is told at once.
+/// xdisk's promise: with nofail nothing fails for lost contact, but a program that opened with O_NONBLOCK is told at
+/// once.
 #[test]
 fn nofail_waits_for_ever_and_failio_frees_everybody() {
     let mut world = Stage::default().set();
@@ -398,7 +400,8 @@ fn m5_garbage_identify_is_down_with_a_reason() {
     world.curtain();
 }
 
-/// T6: a bit flips in one IDENTIFY, which has no checksum: it is asked again, and nobody who has the disk open loses it.
+/// T6: a bit flips in one IDENTIFY, which has no checksum: it is asked again, and nobody who has the disk open loses
+/// it.
 #[test]
 fn identity_one_flipped_bit_is_no_other_disk() {
     for seed in 0..20 {
@@ -481,7 +484,8 @@ fn return_a_target_that_no_interface_reaches() {
     }
 }
 
-/// Who opens a file of a target that is down has it asked, and sees it within a second of its return, however long nobody asked.
+/// Opening a file of a target that is down has the target asked, and sees it within a second of its return, however
+/// long nobody asked.
 #[test]
 fn return_is_seen_by_who_opens() {
     for n in 0..40 {
@@ -508,8 +512,8 @@ fn return_is_seen_by_who_opens() {
     }
 }
 
-/// A disk may say only once that it could not save what was written: a flush that fails while the disk is in doubt has failed,
-/// whatever the next one would say.
+/// A disk may say only once that it could not save what was written: a flush that fails while the disk is in doubt
+/// has failed, whatever the next one would say.
 #[test]
 fn sync_a_flush_that_fails_in_doubt_has_failed() {
     type Doubt = fn(&mut World);

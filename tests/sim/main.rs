@@ -1,11 +1,14 @@
 //! The simulator: the engine against scripted targets and bad wires, on virtual time, everything from one seed.
 //!
 //! `cargo test --test sim` runs 10,000 seeds (AOEFS_SIM_SEEDS changes how many, AOEFS_SIM_START where they begin;
-//! AOEFS_SIM_FLIPS is the share of IDENTIFYs that arrive with flipped bits, in per cent, 0 unless said).
-//! A seed that fails is replayed with a readable trace by `AOEFS_SIM_SEED=n AOEFS_SIM_TRACE=1 cargo test --test sim sim_seeds -- --nocapture`.
+//! AOEFS_SIM_FLIPS is the share of IDENTIFYs that arrive with flipped bits, in per cent, 0 unless said). A seed that
+//! fails is replayed, with a trace that can be read, by
+//!
+//!     AOEFS_SIM_SEED=n AOEFS_SIM_TRACE=1 cargo test --test sim sim_seeds -- --nocapture
 //!
 //! `disk` keeps the truth, `net` and `target` misbehave, `world` carries frames and time between them and the engine,
-//! `judge` holds every answer against the promises, `swarm` draws a run from a seed. The limits of the model are written in `net`.
+//! `judge` holds every answer against the promises, `swarm` draws a run from a seed. The limits of the model are
+//! written in `net`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 
 mod ahead;

@@ -1,9 +1,10 @@
 //! Wires on virtual time: one way of one path, and what it does to a frame.
 //!
-//! Limits of the model, because no initiator can defend against more: a copy of a request that the *network* made is executed
-//! together with its original, before any answer leaves; and a request is on its way for less than the quarantine
-//! (a second), unless nothing is written in the run. Payloads are never corrupted: AoE has no checksum. Headers are, where
-//! the damage can be told from an answer; never the tag, the error flag or the ATA registers of an answer that is accepted.
+//! Limits of the model, because no initiator can defend against more: a copy of a request that the *network* made is
+//! executed together with its original, before any answer leaves; and a request is on its way for less than the
+//! quarantine (a second), unless nothing is written in the run. Payloads are never corrupted: AoE has no checksum.
+//! Headers are, where the damage can be told from an answer; never the tag, the error flag or the ATA registers of an
+//! answer that is accepted.
 
 use super::rng::Rng;
 use aoefs::wire::HEADER_LEN;

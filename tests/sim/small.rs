@@ -1,5 +1,5 @@
-//! Exhaustive small worlds: one device, requests of two frames, and every sequence of {arrives, lost, twice, late} for each
-//! frame and of {time passes, link down and up, another disk} between the requests, to a fixed depth.
+//! Exhaustive small worlds: one device, requests of two frames, and every sequence of {arrives, lost, twice, late}
+//! for each frame and of {time passes, link down and up, another disk} between the requests, to a fixed depth.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! Readers that read in sequence and are read ahead of, in about half of all runs; and another host that writes meanwhile, where
-//! nobody here does: what it writes must show within a second.
+//! Readers that read in sequence and are read ahead of, in about half of all runs; and another host that writes
+//! meanwhile, where nobody here does: what it writes must show within a second.
 //!
 //! They draw from a generator of their own: which runs have them changes nothing in the others.
 

@@ -1,8 +1,8 @@
 //! One run from one seed: which faults exist in it, how much of them, and what is asked meanwhile.
 //!
-//! Swarm style: each seed switches every kind of trouble on or off, so that some runs have one kind in plenty and some have
-//! all. A run has three phases: trouble; then every fault ends and everything must complete; then the state must be as
-//! if nothing had happened (gauges at zero, a fresh request works at once, the whole disk reads as it is).
+//! Swarm style: each seed switches every kind of trouble on or off, so that some runs have one kind in plenty and
+//! some have all. A run has three phases: trouble; then every fault ends and everything must complete; then the state
+//! must be as if nothing had happened (gauges at zero, a fresh request works at once, the whole disk reads as it is).
 
 use std::time::Duration;
 
@@ -281,7 +281,8 @@ fn audit(world: &mut World) {
     }
 }
 
-/// Everybody is asked who is there, and the operator says that a disk that grew is the same one: his word may have been lost before.
+/// Everybody is asked who is there, and the operator says that a disk that grew is the same one: his word may have
+/// been lost before.
 fn look_around(world: &mut World) {
     for n in 0..world.nets.len() {
         world.query(n);
@@ -296,7 +297,8 @@ fn finish(world: &mut World, plan: &Plan) {
     // With one buffer, 20 ms away, a sector a frame.
     let bytes: u64 = world.judge.pending.values().map(|p| p.end - p.start).sum();
     let drain = DRAIN + Duration::from_millis(50) * (bytes / SECTOR as u64) as u32;
-    // Two sectors fit any Ethernet. That a target takes but one and does not say so, each piece of a request finds out by itself.
+    // Two sectors fit any Ethernet. That a target takes but one and does not say so, each piece of a request finds
+    // out by itself.
     let narrow = world.targets.iter().any(|t| t.mtu < ETHERNET_MTU && t.advertise.is_some());
     let drain = if narrow { NARROW * drain } else { drain };
     let mut quiet = world.now + drain;
@@ -397,7 +399,8 @@ fn strings(world: &mut World) {
     }
 }
 
-/// T7: from now on large frames vanish, for good. What is asked then is answered within two seconds, where timeouts are short.
+/// T7: from now on large frames vanish, for good. What is asked then is answered within two seconds, where timeouts
+/// are short.
 fn shrink(world: &mut World) {
     for wire in &mut world.wires {
         wire.to.hole = HOLE;
@@ -405,7 +408,8 @@ fn shrink(world: &mut World) {
     }
     for u in 0..world.units.len() {
         for ask in [Ask::Write { offset: 0, len: 4096 }, Ask::Read { offset: 0, len: 4096 }] {
-            // Four timeouts, each twice as long as the one before, tell that it is the size. They grow where a queue empties.
+            // Four timeouts, each twice as long as the one before, tell that it is the size. They grow where a queue
+            // empties.
             let timeout = world.units[u].device.paths().iter().map(|p| p.timeout).max().unwrap_or_default();
             fresh(world, u, &ask, FALLBACK + 30 * timeout);
         }

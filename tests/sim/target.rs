@@ -1,7 +1,9 @@
-//! The scripted target: the real command processor over a [`Disk`], one request at a time, with the manners of real ones.
+//! The scripted target: the real command processor over a [`Disk`], one request at a time, with the manners of real
+//! ones.
 //!
-//! Requests wait in a queue as long as its buffers (what comes on top is lost), are served in order, and are forgotten when the
-//! target dies. What it advertises, how it flushes, how often it errs and how slow it is are the script's.
+//! Requests wait in a queue as long as its buffers (what comes on top is lost), are served in order, and are
+//! forgotten when the target dies. What it advertises, how it flushes, how often it errs and how slow it is are the
+//! script's.
 
 use std::collections::VecDeque;
 
@@ -221,7 +223,8 @@ impl Target {
             if self.flips > 0.0 && rng.chance(self.flips) {
                 self.flipped += 1;
                 answer[DATA + CHECKSUM..][..2].fill(0);
-                // In the model, and several: the same damage twice in a row, or another disk's serial number, is not what is meant.
+                // In the model, and several: the same damage twice in a row, or another disk's serial number, is not
+                // what is meant.
                 answer[DATA + MODEL..][..8].iter_mut().for_each(|byte| *byte ^= 1 << rng.below(5));
             }
         }

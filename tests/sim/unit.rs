@@ -14,6 +14,10 @@ const SWEEPS_A_FRAME: u64 = 6;
 /// A timer that was due may show the same instant again this often.
 const REPEATS: u32 = 3;
 const SILENCE: u64 = 1_000_000;
+/// The engine's own rules are looked at after each of the first calls, which are all of a small scene, and then after
+/// one in so many: to look at everything takes longer than most calls.
+const CHECKED: u64 = 200;
+const CHECK_EVERY: u64 = 32;
 
 /// A netlink and the MAC that a frame went to.
 type Way = (NetId, Mac);
@@ -44,6 +48,8 @@ pub struct Unit {
     /// Ranges that it may hold in quarantine, and the most frames that ever were outstanding.
     pub quarantines: usize,
     most_frames: usize,
+    /// Calls into the device.
+    inspected: u64,
     heard: u64,
     /// There was silence, and no IDENTIFY was answered since.
     unconfirmed: bool,
@@ -78,6 +84,7 @@ impl Unit {
             strings: HashMap::new(),
             quarantines: 4096,
             most_frames: 0,
+            inspected: 0,
             heard: now.0,
             unconfirmed: false,
             tags: HashMap::new(),
@@ -207,7 +214,11 @@ impl Unit {
     }
 
     /// Invariants after each call.
-    pub fn inspect(&self, waits: bool) -> Option<String> {
+    pub fn inspect(&mut self, waits: bool) -> Option<String> {
+        self.inspected += 1;
+        if self.inspected <= CHECKED || self.inspected.is_multiple_of(CHECK_EVERY) {
+            self.device.check();
+        }
         // Without any way to the target there is nothing to wait for but the return of one.
         if waits && self.device.next_deadline().is_none() && self.device.paths().iter().any(|p| p.up) {
             let paths = self.device.paths();

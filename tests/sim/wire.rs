@@ -1,4 +1,5 @@
-//! Scenes from the wire: stale copies, black holes, silence, strangers. Names begin with the catalogue's id or the promise.
+//! Scenes from the wire: stale copies, black holes, silence, strangers. Names begin with the catalogue's id or the
+//! promise.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use aoefs::wire::{Addr, CONFIG_LEN, Command, Config, Header, MIN_FRAME, Mac, Ref
 
 const KIB4: usize = 4096;
 
-/// T10: the first copy of a write takes 0.9 s; the second is fast; a newer write of the same sectors waits for the stale copy.
+/// T10: the first copy of a write takes 0.9 s; the second is fast; a newer write of the same sectors waits for the
+/// stale copy.
 #[test]
 fn quarantine_stale_copy_cannot_undo_newer_write() {
     for nets in [1, 2] {
@@ -47,8 +49,8 @@ fn quarantine_stale_copy_cannot_undo_newer_write() {
     }
 }
 
-/// A full table of quarantines: what overlaps a stale copy waits, and nothing else does, however far away the others are. What is lost
-/// meanwhile is sent again as soon as there is room.
+/// A full table of quarantines: what overlaps a stale copy waits, and nothing else does, however far away the others
+/// are. What is lost meanwhile is sent again as soon as there is room.
 #[test]
 fn quarantine_a_full_table_holds_nobody_back_who_is_not_in_it() {
     const FEW: usize = 4;
@@ -392,7 +394,8 @@ fn s_strangers_and_guesses_change_nothing() {
     world.curtain();
 }
 
-/// An answer to a probe comes twice: that says nothing about the copies that were given up before, and the window stays halved.
+/// An answer to a probe comes twice: that says nothing about the copies that were given up before, and the window
+/// stays halved.
 #[test]
 fn window_a_repeated_answer_to_a_probe_forgives_nothing() {
     let mut world = Stage::default().set();
@@ -421,8 +424,8 @@ fn window_a_repeated_answer_to_a_probe_forgives_nothing() {
     world.curtain();
 }
 
-/// Forged announcements of MACs that say nothing hold all the places of unproven paths; the target's second port, which answers
-/// a query, becomes a path all the same. And they cost a real announcement no credit.
+/// Forged announcements of MACs that say nothing hold all the places of unproven paths; the target's second port,
+/// which answers a query, becomes a path all the same. And they cost a real announcement no credit.
 #[test]
 fn a_path_that_answers_beats_those_that_were_announced() {
     let mut world = Stage::default().set();
@@ -451,7 +454,8 @@ fn a_path_that_answers_beats_those_that_were_announced() {
     world.curtain();
 }
 
-/// The target answers another initiator behind the same MAC, as it answers the kernel's driver: that is no announcement.
+/// The target answers another initiator behind the same MAC, as it answers the kernel's driver: that is no
+/// announcement.
 #[test]
 fn an_answer_to_another_initiator_is_no_announcement() {
     let mut world = Stage::default().set();
@@ -467,7 +471,8 @@ fn an_answer_to_another_initiator_is_no_announcement() {
     let after = world.units[0].device.status().stats;
     assert_eq!(after.confirmations, before.confirmations);
     assert_eq!(after.unexpected, before.unexpected + 10);
-    // From a stranger it makes no candidate either; what goes to all is one, and so is what vblade sends to the hosts it knows.
+    // From a stranger it makes no candidate either; what goes to all is one, and so is what vblade sends to the hosts
+    // it knows.
     answer[16..19].copy_from_slice(&[0, 9, 9]);
     world.forge(0, answer.clone());
     world.pass(1);

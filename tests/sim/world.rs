@@ -1,7 +1,8 @@
 //! Time, frames and the engine: what the runtime does, on virtual time and under supervision.
 //!
-//! Every frame that leaves is checked (tag, address, size, window), every execution at a disk is checked for whom it was meant,
-//! and the timers are checked for loops and for sleep while there is work. A violation ends the run with its description.
+//! Every frame that leaves is checked (tag, address, size, window), every execution at a disk is checked for whom it
+//! was meant, and the timers are checked for loops and for sleep while there is work. A violation ends the run with
+//! its description.
 
 mod grow;
 mod hear;
@@ -24,7 +25,8 @@ use aoefs::engine::{
 };
 use aoefs::wire::{Addr, Command, Config, Header, Mac, SECTOR, Tag, cmd};
 
-/// Silence after which an initiator must ask before it writes, in µs; and how fast announcements may come to be believed.
+/// Silence after which an initiator must ask before it writes, in µs; and how fast announcements may come to be
+/// believed.
 const SILENCE: u64 = 1_000_000;
 const ALARMS: usize = 3;
 const ALARM_SPAN: u64 = 9_000_000;

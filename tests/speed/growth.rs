@@ -1,7 +1,7 @@
 //! The bookkeeping of many targets: an event costs the same among 100,000 as among a hundred.
 //!
-//! The figures are of one thread on a machine that others use, so they are medians, and the limits have room: they are there to
-//! find what grows with the number, as a search through all of them does.
+//! The figures are of one thread on a machine that others use, so they are medians, and the limits have room: they
+//! are there to find what grows with the number, as a search through all of them does.
 
 use crate::bookkeeping::{self, COLUMNS};
 

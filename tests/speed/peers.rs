@@ -1,5 +1,6 @@
-//! The speed that the mount must have beside the wire's own and beside what people would use instead. Only rows of one run of
-//! `benches/compare/run` are compared; since other work on the machine spoils runs, the best of a few counts.
+//! The speed that the mount must have beside the wire's own and beside what people would use instead. Only rows of
+//! one run of `benches/compare/run` are compared; since other work on the machine spoils runs, the best of a few
+//! counts.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,9 +14,9 @@ crate::tests![speed_beside_raw_frames_and_the_peers(3000, night)];
 const LIMIT: Duration = Duration::from_secs(700);
 /// Runs of which the best counts for each goal.
 const RUNS: usize = 4;
-/// Many 4 KiB requests at a time: 1.5 times the better peer is the goal, 1.48 and more was seen on a quiet machine. One at a time:
-/// 1.4 reading and 1.35 writing are the goals, 1.76 and 2.05 were seen; a netlink that never lingers has 1.07 and 1.13. The guard leaves
-/// room for noise.
+/// Many 4 KiB requests at a time: 1.5 times the better peer is the goal, 1.48 and more was seen on a quiet machine.
+/// One at a time: 1.4 reading and 1.35 writing are the goals, 1.76 and 2.05 were seen; a netlink that never lingers
+/// has 1.07 and 1.13. The guard leaves room for noise.
 const GUARD: f64 = 1.2;
 /// The jobs that are compared.
 const JOBS: &str = "^seq(read|write)(-1m-dio-qd4)?$|^rand(read|write)-4k-qd(1|32)$";
@@ -43,7 +44,7 @@ const GOALS: [Goal; 6] = [
     Goal { job: "randwrite-4k-qd1", by_rate: true, beside: ONE_WRITE, ratio: GUARD },
 ];
 
-/// MB/s and IOPS by who and job.
+/// MB/s and IOPS by program and job.
 type Rows = HashMap<(String, String), (f64, f64)>;
 
 fn run(script: &Path) -> Rows {

@@ -105,7 +105,8 @@ fn a_deputy_that_stays_away_keeps_nobody_waiting() {
     bed.end();
 }
 
-/// A deputy that finds the link down says so, and answers come when it is up again; one whose netlink is unbound is free.
+/// A deputy that finds the link down says so, and answers come when it is up again; one whose netlink is unbound is
+/// free.
 #[test]
 fn a_deputy_survives_its_netlink() {
     let bed = Bed::new(1500);
@@ -123,7 +124,7 @@ fn a_deputy_survives_its_netlink() {
         }
         bed.near.set_up(true);
         // As the watcher would.
-        bed.runtime.look_again("near").unwrap();
+        bed.runtime.refresh_netlink("near").unwrap();
         for _ in 0..8 {
             assert!(rx.recv_timeout(PATIENCE).expect("never answered").1.is_ok());
         }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use aoefs::engine::{Error, Io, Outcome, Output, PathStats, Request, WriteBuf};
 use aoefs::export::Export;
 use aoefs::export::server::Server;
-use aoefs::link::loopback::{LoopbackLink, pair, seeded};
+use aoefs::link::OutFrame;
+use aoefs::link::loopback::{Fate, Hook, LoopbackLink, pair};
 use aoefs::runtime::{Runtime, TARGETS_MAX, Unit};
 use aoefs::target::{MemoryImage, TargetConfig};
 use aoefs::wire::Addr;
@@ -22,6 +23,46 @@ mod target;
 /// Requests must not hang: everything here ends within this.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SECTORS: u64 = 16384;
+
+/// A hook that draws from `seed`: of a million frames, `drop` are lost, `duplicate` doubled and `delay` late by up
+/// to `late`. The same seed and the same frames give the same fates.
+fn seeded(seed: u64, drop: u32, duplicate: u32, delay: u32, late: Duration) -> Hook {
+    /// The drawn number is below this.
+    const MILLION: u64 = 1_000_000;
+    let mut state = seed;
+    let mut draw = move || {
+        // SplitMix64 (Steele, Lea, Flood 2014): every seed is good, zero included.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let (drop, duplicate, delay) = (u64::from(drop), u64::from(duplicate), u64::from(delay));
+    Box::new(move |_| match draw() % MILLION {
+        n if n < drop => Fate::Drop,
+        n if n < drop + duplicate => Fate::Duplicate,
+        n if n < drop + duplicate + delay => {
+            let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX).max(1);
+            Fate::Delay(Duration::from_micros(draw() % micros))
+        }
+        _ => Fate::Pass,
+    })
+}
+
+#[test]
+fn a_seeded_hook_repeats_itself_and_keeps_its_rates() {
+    let fates = |seed| {
+        let mut hook = seeded(seed, 100_000, 50_000, 50_000, Duration::from_millis(5));
+        (0..10_000).map(|_| hook(&OutFrame { head: &[0; 60], body: &[] })).collect::<Vec<_>>()
+    };
+    let first = fates(7);
+    assert_eq!(first, fates(7));
+    assert_ne!(first, fates(8));
+    let lost = first.iter().filter(|fate| **fate == Fate::Drop).count();
+    let twice = first.iter().filter(|fate| **fate == Fate::Duplicate).count();
+    assert!((850..1150).contains(&lost) && (400..600).contains(&twice), "{lost} {twice}");
+}
 
 struct Bed {
     runtime: Arc<Runtime>,
@@ -85,7 +126,7 @@ impl Bed {
 
     /// Every gauge at zero, every thread gone.
     fn end(self) {
-        self.runtime.look(&self.unit, |device| {
+        self.runtime.inspect(&self.unit, |device| {
             assert_eq!(device.requests(), 0, "requests left");
             assert_eq!(device.locked(), 0, "locks left");
             assert_eq!(device.status().nout, 0, "frames left in flight");
@@ -163,13 +204,13 @@ fn integrity_on_a_bad_link_with_eight_threads() {
     assert_eq!(answered.load(Ordering::Relaxed), 8 * 300);
     bed.near.set_hook(None);
     bed.far.set_hook(None);
-    let resent: u64 = bed.runtime.look(&bed.unit, |d| d.paths().iter().map(|p| p.stats.resent).sum());
+    let resent: u64 = bed.runtime.inspect(&bed.unit, |d| d.paths().iter().map(|p| p.stats.resent).sum());
     assert!(resent > 0, "the link was to be bad");
     Arc::into_inner(bed).unwrap().end();
 }
 
-/// Frames sent again by a fresh mount whose receiving thread is kept busy for 60 ms, three times the shortest time after which
-/// a frame is sent again, while the answers to 15 reads come.
+/// Frames sent again by a fresh mount whose receiving thread is kept busy for 60 ms, three times the shortest time
+/// after which a frame is sent again, while the answers to 15 reads come.
 fn resent_while_nobody_receives() -> u64 {
     let bed = Bed::new(9000);
     let (tx, rx) = mpsc::channel();
@@ -190,7 +231,8 @@ fn resent_while_nobody_receives() -> u64 {
         assert!(rx.recv_timeout(PATIENCE).expect("a request was never answered"));
     }
     let sum = |what: fn(&PathStats) -> u64| {
-        bed.runtime.look(&bed.unit, |device| device.paths().iter().map(|path| what(&path.stats)).sum::<u64>())
+        bed.runtime
+            .inspect(&bed.unit, |device| device.paths().iter().map(|path| what(&path.stats)).sum::<u64>())
     };
     assert!(sum(|stats| stats.sent) >= 16, "the reads went by no path");
     let resent = sum(|stats| stats.resent);
@@ -198,8 +240,8 @@ fn resent_while_nobody_receives() -> u64 {
     resent
 }
 
-/// COUNTERS: answers that have come and wait for a processor of ours are not missing, and what they answer is not sent again.
-/// That the target has no processor nobody here can see: one try of ten must be without that.
+/// COUNTERS: answers that have come and wait for a processor of ours are not missing, and what they answer is not
+/// sent again. That the target has no processor nobody here can see: one try of ten must be without that.
 #[test]
 fn counters_an_initiator_without_a_processor_sends_nothing_twice() {
     let resent: Vec<u64> =
@@ -265,9 +307,9 @@ fn deadline_holds_for_outstanding_and_queued() {
     bed.near.set_up(true);
     bed.far.set_up(true);
     // Nobody watches an in-process link, so the test says what rtnetlink would.
-    bed.runtime.look_again("near").unwrap();
+    bed.runtime.refresh_netlink("near").unwrap();
     let back = Instant::now();
-    while !bed.runtime.look(&bed.unit, |d| d.is_up()) {
+    while !bed.runtime.inspect(&bed.unit, |d| d.is_up()) {
         assert!(back.elapsed() < Duration::from_secs(5), "not back");
         std::thread::sleep(Duration::from_millis(5));
     }

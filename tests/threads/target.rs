@@ -1,7 +1,7 @@
 //! The target behind real threads: `Export` served on the links that connect in one process.
 //!
-//! What must hold: every request that arrives is answered once, whatever the other link does meanwhile; two hosts on two
-//! links see one disk; a wire that loses, repeats and delays frames never makes a write land elsewhere.
+//! What must hold: every request that arrives is answered once, whatever the other link does meanwhile; two hosts on
+//! two links see one disk; a wire that loses, repeats and delays frames never makes a write land elsewhere.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use aoefs::export::Export;
 use aoefs::export::server::Server;
-use aoefs::link::loopback::{LoopbackLink, pair, seeded};
+use aoefs::link::loopback::{LoopbackLink, pair};
+
+use crate::seeded;
 use aoefs::link::{Batch, Link, OutFrame, Received};
 use aoefs::target::{Image, MemoryImage, TargetConfig};
 use aoefs::wire::{

@@ -1,4 +1,5 @@
-//! A front end: the driver of the crate virtio-driver, with memory that it shares, and calls that wait for their answers.
+//! A front end: the driver of the crate virtio-driver, with memory that it shares, and calls that wait for their
+//! answers.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The fuzz targets without a fuzzer: every corpus file, and mutations of it drawn from a seed, through the same functions.
+//! The fuzz targets without a fuzzer: every corpus file, and mutations of it drawn from a seed, through the same
+//! functions.
 //!
 //! Bounded by a count, not by a clock, so that a failure comes back: `AOEFS_FUZZ_ROUNDS` (mutations a target) and
 //! `AOEFS_FUZZ_SEED` change what it does, and a failing input is printed.

@@ -1,7 +1,8 @@
 //! Golden frames: what vblade 25 sent as target 3.7 over MTU 1500, each with its exact meaning.
 //!
-//! Every frame parses to the meaning and is emitted from it byte for byte, into a buffer of dirt. Every prefix and every
-//! single-bit flip of it is parsed or refused, without a panic and without breaking what `fuzz/src/lib.rs` checks.
+//! Every frame parses to the meaning and is emitted from it byte for byte, into a buffer of dirt. Every prefix and
+//! every single-bit flip of it is parsed or refused, without a panic and without breaking what `fuzz/src/lib.rs`
+//! checks.
 
 use aoefs::wire::*;
 

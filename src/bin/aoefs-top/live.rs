@@ -1,7 +1,7 @@
-//! The live view: threads that wait, and one that draws.
+//! The live view: threads that wait for input, and one that draws.
 //!
-//! Promises: the terminal is as it was when the command ends, however it ends, and while it is stopped; nothing is drawn but
-//! after news, or once a second while a reading is overdue.
+//! Promises: when the command ends, for whatever reason, and while it is stopped, the terminal is as it was before; the
+//! screen is drawn only after news, or once a second while a reading is overdue.
 
 use std::io::{self, Stdout};
 use std::thread;
@@ -18,10 +18,10 @@ use ratatui::crossterm::{cursor, execute, terminal};
 use crate::screen::{App, Key};
 use crate::source::Source;
 
-/// How often the screen is drawn while nothing comes.
+/// How often the screen is drawn while there is no news.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What the drawing thread hears.
+/// A message to the drawing thread.
 enum News {
     Reading(Box<Result<Report, String>>),
     Key(KeyEvent),
@@ -31,7 +31,7 @@ enum News {
     End,
 }
 
-/// Runs until somebody ends it.
+/// Runs until a key or a signal ends it.
 pub fn run(source: Source, first: Report, interval: Duration, order: (Sort, bool)) -> Result<(), String> {
     // Before any thread, so that all of them leave the signals to the one that waits for them.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
@@ -113,7 +113,7 @@ fn show(
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        // All that is there, and then one picture: a held key must not make it lag.
+        // All messages that are there, and then one picture: a key that is held must not make it lag.
         while let Some(news) = next {
             match news {
                 News::End => return Ok(()),
@@ -130,7 +130,7 @@ fn show(
                     }
                     Some(Meaning::Key(key)) => {
                         app.key(key);
-                        // Full only while the reader is stuck; the newest wish is then told with the next key.
+                        // It is full only while the reader hangs; the next key then sends the newest interval.
                         let _ = pace.try_send(app.interval());
                     }
                     None => {}
@@ -203,8 +203,8 @@ impl Screen {
         self.again()
     }
 
-    /// The next picture is drawn whole. (`clear` would ask the terminal where its cursor is, and the thread that waits for
-    /// keys would get the answer.)
+    /// The next picture is drawn whole. (`clear` would ask the terminal where its cursor is, and the thread that waits
+    /// for keys would get the answer.)
     fn again(&mut self) -> io::Result<()> {
         let size = self.0.size()?;
         self.0.resize(size.into())

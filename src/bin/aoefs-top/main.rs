@@ -1,7 +1,8 @@
-//! The `aoefs-top` command: what the targets of a mount do, live, once, or as JSON; made of the files `metrics` and `log`.
+//! The `aoefs-top` command: shows the work of the targets of a mount, live, once, or as JSON. It reads the files
+//! `metrics` and `log`.
 //!
-//! A thread reads the files (`source`), one waits for keys and one for signals; the main thread draws (`live`, `screen`), so
-//! that a mount which does not answer cannot keep a key from being heard. All that is not a file or a terminal is in
+//! One thread reads the files (`source`), one waits for keys and one for signals; the main thread draws (`live`,
+//! `screen`). So keys work also while the mount does not answer. Everything but files and the terminal is in
 //! `aoefs::top`.
 
 mod live;
@@ -20,7 +21,7 @@ use clap::error::ErrorKind;
 
 use source::Source;
 
-/// Shortest and longest time between two readings, in seconds: below it the reading is the load, above it nobody waits.
+/// Shortest and longest time between two readings, in seconds. More frequent readings would be a load themselves.
 const INTERVALS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
 
 /// Lines of the log that --once and --json show.
@@ -97,7 +98,7 @@ fn done(result: Result<(), String>) -> ExitCode {
 fn run(cli: &Cli) -> Result<(), String> {
     // Absolute: the directory that it is relative to may go with the mount.
     let point = std::path::absolute(&cli.point).map_err(|e| format!("{}: {e}", cli.point.display()))?;
-    // Nor is it kept from being unmounted by somebody who watches from inside.
+    // Started inside of the mount, this process must not keep it from being unmounted.
     let _ = std::env::set_current_dir("/");
     let mut source = Source::new(point);
     let first = source.read()?;
@@ -123,7 +124,7 @@ fn text(report: &Report, json: bool) -> Result<String, String> {
     document.map(|text| text + "\n").map_err(|error| format!("cannot write JSON: {error}"))
 }
 
-/// Prints. Nobody listening any more (`| head`) is no failure.
+/// Prints. It is no failure if the reader has closed the pipe (`| head`).
 fn print(text: &str) -> Result<(), String> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot print: {error}")),

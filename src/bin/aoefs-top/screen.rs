@@ -1,7 +1,7 @@
-//! What is on the screen and what a key changes: no terminal, no file, no clock.
+//! The content of the screen and the effect of keys, without terminal, file or clock.
 //!
-//! Promises: every state has a word, so that colours are never needed; any size is drawn, a small one with less; 80×24 has
-//! everything but the disks' models and the rate of errors.
+//! Promises: every state has a word, so that colours are never needed; a screen of any size can be drawn, a small one
+//! with less on it; 80×24 has everything but the disks' models and the rate of errors.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,17 +15,18 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-/// Between two readings, in seconds: what + and - go through.
+/// The intervals between two readings that + and - choose from, in seconds.
 const INTERVALS: [f64; 8] = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0];
 
-/// Later than this after it was due, a reading is said to be late.
+/// How long after its time a reading is called late.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lines above the rows of the table (title, sums, netlinks, headings) and below them (keys).
 const ABOVE: u16 = 4;
 const BELOW: u16 = 1;
 
-/// The log has at most this share of the height, one in so many lines, and no place at all on a terminal lower than this.
+/// The log has at most this share of the height, one in so many lines, and no place at all on a terminal lower than
+/// this.
 const LOG_SHARE: u16 = 4;
 const LOG_FROM: u16 = 16;
 
@@ -50,7 +51,7 @@ Columns
   QUEUE requests not answered yet
   RETX  frames sent again      PATHS  paths that carry work, of how many";
 
-/// A key, by what it is here.
+/// A key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Key {
     Char(char),
@@ -120,7 +121,7 @@ impl App {
                     self.order();
                 }
             }
-            // What was last known stays.
+            // The last report stays.
             Err(why) => self.trouble = Some(one_line(&why)),
         }
     }
@@ -134,7 +135,7 @@ impl App {
         self.sort.apply(&mut self.report.targets, self.reverse);
     }
 
-    /// What a key does.
+    /// Does the work of a key.
     pub fn key(&mut self, key: Key) {
         if self.help {
             self.help = false;
@@ -224,7 +225,7 @@ impl App {
         ])
     }
 
-    /// What the targets do together; or why that is not known.
+    /// The sums over all targets; or why they are not known.
     fn sums(&self) -> Line<'static> {
         if let Some(why) = &self.trouble {
             return Line::styled(why.clone(), self.bold(Color::Red));

@@ -1,7 +1,7 @@
-//! Where the numbers come from: the files `metrics` and `log` of a mount point.
+//! The source of the numbers: the files `metrics` and `log` of a mount point.
 //!
-//! Promises: an error is one sentence with the way out; after an error the next reading starts afresh, so that rates never
-//! span a mount that was away; a log that was replaced or cut is read from its beginning.
+//! Promises: an error is one sentence that says what to do; after an error the next reading starts afresh, so that no
+//! rate is computed over a time without a mount; a log that was replaced or cut is read from its beginning.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -86,11 +86,11 @@ impl Source {
 /// Follows the log, without holding it: an open file would keep the mount from being unmounted.
 struct Log {
     path: PathBuf,
-    /// Device and inode of what was read last.
+    /// Device and inode of the file that was read last.
     id: (u64, u64),
     /// Where it ended.
     offset: u64,
-    /// What came after the last line end.
+    /// The text after the last line end.
     rest: String,
     lines: VecDeque<String>,
 }
@@ -111,8 +111,9 @@ impl Log {
         self.lines.iter().cloned().collect()
     }
 
-    /// Takes what is new; false if the log grew meanwhile. Its size is the bytes ever logged, while a read from before
-    /// the oldest one kept begins at that one: where a read ended is known only if the size was the same before and after.
+    /// Takes the new lines; false if the log grew meanwhile. The size of the log is the number of bytes ever logged,
+    /// but a read from before the oldest byte that is kept begins at that byte. So the end of a read is known only if
+    /// the size was the same before and after.
     fn follow(&mut self) -> io::Result<bool> {
         let there = std::fs::metadata(&self.path)?;
         let (id, size) = ((there.dev(), there.ino()), there.len());

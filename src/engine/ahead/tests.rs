@@ -99,7 +99,7 @@ fn a_large_read_that_comes_in_two_parts_has_the_next_one_on_its_way() {
     desk.read(S, 0, len);
     let mut begun = desk.read(S, len, rest).1;
     for i in 1..6 {
-        assert_eq!(begun.iter().map(|b| b.1.clone()).collect::<Vec<_>>(), [i * 1024 * K..(i + 1) * 1024 * K]);
+        assert_eq!((begun.len(), &begun[0].1), (1, &(i * 1024 * K..(i + 1) * 1024 * K)));
         assert!(desk.land(S, &begun[0]));
         let (found, more) = desk.read(S, i * 1024 * K, len);
         assert_eq!(bytes_of(found).len() as u64, len);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Device, Sink};
 use crate::engine::event::Event;
-use crate::engine::flight::{Copy, Work};
+use crate::engine::flight::{Attempt, Work};
 use crate::engine::ids::{FrameId, NetId, PathId};
 use crate::engine::request::{Error, Job, Output, Reservation};
 use crate::engine::time::Time;
@@ -20,7 +20,7 @@ impl<R> Device<R> {
         now: Time,
         net: NetId,
         id: FrameId,
-        copy: &Copy,
+        attempt: &Attempt,
         header: &Header,
         body: &[u8],
         sink: &mut Sink<R>,
@@ -32,8 +32,8 @@ impl<R> Device<R> {
                 else {
                     return false;
                 };
-                self.account(now, id, copy, work, sink);
-                self.flight.settle(id, Some(copy.tag), None, now);
+                self.account(now, id, attempt, work, sink);
+                self.flight.settle(id, Some(attempt.tag), None, now);
                 self.take_limits(path, &config);
                 return true;
             }
@@ -43,8 +43,8 @@ impl<R> Device<R> {
                 else {
                     return false;
                 };
-                self.account(now, id, copy, work, sink);
-                self.flight.settle(id, Some(copy.tag), None, now);
+                self.account(now, id, attempt, work, sink);
+                self.flight.settle(id, Some(attempt.tag), None, now);
                 sink.events.push(Event::Reserved(macs.collect()));
                 return true;
             }
@@ -63,8 +63,8 @@ impl<R> Device<R> {
         {
             sink.events.push(Event::Reserved(macs.collect()));
         }
-        self.account(now, id, copy, work, sink);
-        self.settle(id, Some(copy.tag), now);
+        self.account(now, id, attempt, work, sink);
+        self.settle(id, Some(attempt.tag), now);
         if let Ok(Output::Config(string)) = &outcome {
             self.disk.set_string(string);
             if let (Ok(config), Some(path)) = (Config::parse(body), self.paths.find(net, header.src)) {
@@ -131,7 +131,7 @@ fn reserve_answer(header: &Header, body: &[u8], what: &Reservation) -> Option<Re
         Some(Refusal::Reserved) => {
             let Ok((_, macs)) = Reserve::parse(body) else { return Some(Err(Error::Busy)) };
             let held: Vec<Mac> = macs.collect();
-            // An earlier copy made it so, its answer was lost, and we are not on the list that was asked for.
+            // An earlier attempt made it so, its answer was lost, and we are not on the list that was asked for.
             let done = matches!(what, Reservation::Set(wanted) if !wanted.is_empty() && *wanted == held);
             Some(if done { Ok(Output::Macs(held)) } else { Err(Error::Busy) })
         }

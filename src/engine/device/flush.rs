@@ -2,7 +2,7 @@
 
 use super::{Device, Sink};
 use crate::engine::event::{Cause, Event};
-use crate::engine::flight::{Copy, Work};
+use crate::engine::flight::{Attempt, Work};
 use crate::engine::flushing::{Next, Refused};
 use crate::engine::ids::{FrameId, ReqId};
 use crate::engine::request::{Error, Job};
@@ -16,12 +16,12 @@ impl<R> Device<R> {
         &mut self,
         now: Time,
         id: FrameId,
-        copy: &Copy,
+        attempt: &Attempt,
         req_id: ReqId,
         (ext, why, cause): (bool, Refused, Cause),
         sink: &mut Sink<R>,
     ) {
-        self.settle(id, Some(copy.tag), now);
+        self.settle(id, Some(attempt.tag), now);
         let known = self.disk.flushing.kind() == FlushKind::None;
         let mut flushing = self.disk.flushing;
         let next = flushing.refused(ext, why);

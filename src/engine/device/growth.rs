@@ -43,16 +43,22 @@ impl<R> Device<R> {
         true
     }
 
+    /// When the operator will have had as long as a request may take.
+    pub(super) fn growth_due(&self) -> Time {
+        match self.larger.filter(|larger| !larger.over && !self.settings.nofail) {
+            Some(larger) => larger.since + self.settings.deadline,
+            None => Time::NEVER,
+        }
+    }
+
     /// The operator had as long as a request may take.
     pub(super) fn sweep_growth(&mut self, now: Time, sink: &mut Sink<R>) {
-        let Some(larger) = self.larger.as_mut().filter(|larger| !larger.over && !self.settings.nofail) else {
-            return;
-        };
-        let due = larger.since + self.settings.deadline;
+        let due = self.growth_due();
         if due > now {
             self.arm(due);
             return;
         }
+        let Some(larger) = &mut self.larger else { return };
         larger.over = true;
         self.ask_after = now;
         self.ask(now, sink);

@@ -131,9 +131,9 @@ impl<R> Device<R> {
         }
         self.opening += 1;
         match self.confirming.and_then(|id| self.flight.get_mut(id)) {
-            // It was asked when nobody waited, and the next copy may be long in coming.
+            // It was asked when nobody waited, and the next attempt may be long in coming.
             Some(frame) => {
-                let next = frame.last().map_or(now, |copy| copy.sent + ASK_AGAIN);
+                let next = frame.last().map_or(now, |attempt| attempt.sent + ASK_AGAIN);
                 frame.due = frame.due.min(next);
                 self.arm(next);
             }
@@ -166,7 +166,7 @@ impl<R> Device<R> {
 
     /// Something says that a target that is down may be back or that it is another disk now, or somebody wants to know:
     /// it is asked, at most once a second. An IDENTIFY that is on its way may be in vain and have a long timeout by now:
-    /// another copy of it leaves.
+    /// another attempt of it leaves.
     pub fn revive(&mut self, now: Time, sink: &mut Sink<R>) {
         if now < self.identify_at {
             self.announced = true;
@@ -280,7 +280,7 @@ impl<R> Device<R> {
         false
     }
 
-    /// IDENTIFY was answered over `path`; that copy had left at `sent`.
+    /// IDENTIFY was answered over `path`; that attempt had left at `sent`.
     pub(super) fn identified(&mut self, now: Time, path: PathId, sent: Time, raw: &[u8], sink: &mut Sink<R>) {
         let proving = self.paths.get(path).is_some_and(|p| p.trust == Trust::Proving);
         let parsed = Identify::parse(raw);
@@ -438,7 +438,7 @@ impl<R> Device<R> {
         let older: Vec<FrameId> = self
             .flight
             .iter()
-            .filter(|(_, f)| f.work.request() == Some(id) && f.copies().any(|copy| copy.sent < asked))
+            .filter(|(_, f)| f.work.request() == Some(id) && f.attempts().any(|attempt| attempt.sent < asked))
             .map(|(frame, _)| frame)
             .collect();
         for frame in older {

@@ -16,7 +16,7 @@ use crate::wire::{
     RESERVE_LEN, Reserve, ReserveVerb, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, fill_trim,
 };
 
-/// Copies of a frame that expired before it leaves sector by sector. From [`SAME`] on it leaves in pieces of [`PLAIN`].
+/// Attempts of a frame that expired before it leaves sector by sector. From [`SAME`] on it leaves in pieces of [`PLAIN`].
 const SINGLE: u8 = SAME + 2;
 
 impl<R> Device<R> {
@@ -89,14 +89,14 @@ impl<R> Device<R> {
             };
             let (work, last, expiries) = (frame.work, frame.last().copied(), frame.expiries);
             if work.needs_trust() && last.is_some_and(|c| self.doubt.unheard_since(c.sent)) {
-                // Nothing was heard since that copy left: whoever is there now may not be who it was sent to.
+                // Nothing was heard since that attempt left: whoever is there now may not be who it was sent to.
                 // What is only a little late is not worth a line in the log.
                 let why = (expiries > 0).then_some("a write was not answered");
                 self.raise_doubt(now, why, sink);
                 return false;
             }
             if work.modifies() && last.is_some() && self.locks.full() {
-                // A second copy leaves a range to be held back, and there is no room to note it down.
+                // A second attempt leaves a range to be held back, and there is no room to note it down.
                 self.lanes.park_frame(lane);
                 self.stats.held_back += 1;
                 continue;
@@ -224,7 +224,7 @@ impl<R> Device<R> {
         }
     }
 
-    /// Sends one copy of a frame over a path.
+    /// Sends one attempt of a frame over a path.
     pub(super) fn launch(&mut self, id: FrameId, to: PathId, now: Time, sink: &mut Sink<R>) {
         let Some(frame) = self.flight.get(id) else { return };
         let (work, expiries) = (frame.work, frame.expiries);

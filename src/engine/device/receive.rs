@@ -2,7 +2,7 @@
 
 use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
-use crate::engine::flight::{Copy, Owner, Work};
+use crate::engine::flight::{Attempt, Owner, Work};
 use crate::engine::flushing::{Refused, is_echo};
 use crate::engine::ids::{FrameId, NetId, PathId, ReqId};
 use crate::engine::limits::{ASK_AGAIN, PLAIN, REDO_MAX};
@@ -14,7 +14,7 @@ use crate::wire::{
     Ata, Command, Header, IDENTIFY_LEN, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, error,
 };
 
-/// A stale copy lives at most this long in a network that was never seen slower, and longer in one that was.
+/// A stale attempt lives at most this long in a network that was never seen slower, and longer in one that was.
 const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(1);
 /// But no longer than this: one target that was stopped for a minute and then answered must not make every later overlap
 /// wait past its deadline. Four of the longest timeouts.
@@ -51,7 +51,7 @@ impl<R> Device<R> {
             return Verdict::Unknown;
         };
         let asked = match owner {
-            Owner::Frame(_, copy) => copy.path,
+            Owner::Frame(_, attempt) => attempt.path,
             Owner::Stray(stray) => stray.path,
         };
         if !self.paths.knows(header.src, asked) {
@@ -73,17 +73,17 @@ impl<R> Device<R> {
                     }
                 }
                 if let Some(quarantine) = stray.quarantine {
-                    self.locks.copy_settled(quarantine);
+                    self.locks.attempt_settled(quarantine);
                 }
                 Verdict::Taken
             }
-            Owner::Frame(id, copy) => {
+            Owner::Frame(id, attempt) => {
                 let Some(frame) = self.flight.get(id) else { return Verdict::Unknown };
                 let taken = match frame.work {
                     Work::Query { .. } | Work::Holders { .. } | Work::Command { .. } => {
-                        self.receive_command(now, net, id, &copy, header, body, sink)
+                        self.receive_command(now, net, id, &attempt, header, body, sink)
                     }
-                    _ => self.receive_ata(now, id, &copy, header, body, sink),
+                    _ => self.receive_ata(now, id, &attempt, header, body, sink),
                 };
                 if taken {
                     Verdict::Taken
@@ -107,7 +107,7 @@ impl<R> Device<R> {
         &mut self,
         now: Time,
         id: FrameId,
-        copy: &Copy,
+        attempt: &Attempt,
         header: &Header,
         body: &[u8],
         sink: &mut Sink<R>,
@@ -140,11 +140,11 @@ impl<R> Device<R> {
                 return false;
             }
         }
-        self.account(now, id, copy, work, sink);
+        self.account(now, id, attempt, work, sink);
         match work {
-            Work::Identify { path } => self.identify_answered(now, id, path, copy, &said, sink),
-            Work::Probe { path } => self.probe_answered(now, id, path, copy, &said, sink),
-            _ => self.data_answered(now, id, copy, work, &said, sink),
+            Work::Identify { path } => self.identify_answered(now, id, path, attempt, &said, sink),
+            Work::Probe { path } => self.probe_answered(now, id, path, attempt, &said, sink),
+            _ => self.data_answered(now, id, attempt, work, &said, sink),
         }
         true
     }
@@ -169,9 +169,16 @@ impl<R> Device<R> {
     }
 
     /// Books a valid answer to its path, and finds what it overtook.
-    pub(super) fn account(&mut self, now: Time, id: FrameId, copy: &Copy, work: Work, sink: &mut Sink<R>) {
+    pub(super) fn account(
+        &mut self,
+        now: Time,
+        id: FrameId,
+        attempt: &Attempt,
+        work: Work,
+        sink: &mut Sink<R>,
+    ) {
         // What a MAC says that has not proven itself is no sign of life of the disk that we know.
-        let proven = copy.path.and_then(|id| self.paths.get(id)).is_none_or(|p| p.trust != Trust::Proving);
+        let proven = attempt.path.and_then(|id| self.paths.get(id)).is_none_or(|p| p.trust != Trust::Proving);
         if proven {
             let silent = self.doubt.heard(now);
             if silent && !matches!(work, Work::Identify { .. }) {
@@ -180,34 +187,34 @@ impl<R> Device<R> {
             self.missed = 0;
         }
         let limit = self.limit();
-        if copy.flying {
+        if attempt.flying {
             self.flight.ground(id);
-            if let Some(path) = copy.path.and_then(|p| self.paths.get_mut(p)) {
-                path.arrive(copy.place, limit);
+            if let Some(path) = attempt.path.and_then(|p| self.paths.get_mut(p)) {
+                path.arrive(attempt.place, limit);
             }
         } else {
             self.stats.duplicates += 1;
             self.release_place(id);
-            if let Some(path) = copy.path.and_then(|p| self.paths.get_mut(p)) {
-                path.late(copy.place);
+            if let Some(path) = attempt.path.and_then(|p| self.paths.get_mut(p)) {
+                path.late(attempt.place);
             }
         }
         if work.slow() {
-            self.slow.sample(now, now.since(copy.sent));
+            self.slow.sample(now, now.since(attempt.sent));
         }
         let size = match work {
             Work::Read { .. } | Work::Write { .. } => self.flight.get(id).map_or(1, |f| f.count),
             _ => 1,
         };
-        let Some(path_id) = copy.path else { return };
+        let Some(path_id) = attempt.path else { return };
         let Some(path) = self.paths.get_mut(path_id) else { return };
         path.ladder.passed(size);
         if !work.slow() {
-            path.rtt.sample(now, now.since(copy.sent));
+            path.rtt.sample(now, now.since(attempt.sent));
         }
         path.stats.answered += 1;
         if let Some(op) = work.op() {
-            path.stats.trips[op as usize].record(now.since(copy.sent));
+            path.stats.trips[op as usize].record(now.since(attempt.sent));
         }
         let was = path.trust;
         path.heard(now);
@@ -220,7 +227,7 @@ impl<R> Device<R> {
         self.give_up_overtaken(path_id, now, sink);
     }
 
-    /// Copies that younger ones overtook are lost.
+    /// Attempts that younger ones overtook are lost.
     pub(super) fn give_up_overtaken(&mut self, path_id: PathId, now: Time, sink: &mut Sink<R>) {
         while let Some(old) = self.paths.get(path_id).and_then(|p| p.overtaken(now)) {
             if let Some(path) = self.paths.get_mut(path_id) {
@@ -231,7 +238,7 @@ impl<R> Device<R> {
         self.watch(path_id);
     }
 
-    /// Comes back when the path's oldest copy counts as overtaken, or its last ones as lost.
+    /// Comes back when the path's oldest attempt counts as overtaken, or its last ones as lost.
     pub(super) fn watch(&mut self, path_id: PathId) {
         let overtaken = self.paths.get(path_id).and_then(|p| p.overtaken_at());
         if let Some(at) = overtaken.or_else(|| self.tail(path_id).map(|tail| tail.1)) {
@@ -249,15 +256,15 @@ impl<R> Device<R> {
         Some((id, path.tail_at(tails)?))
     }
 
-    /// A frame's flying copy is lost: the path pays for it, and the frame waits to be sent again.
+    /// A frame's flying attempt is lost: the path pays for it, and the frame waits to be sent again.
     pub(super) fn lose(&mut self, id: FrameId, early: bool, now: Time, sink: &mut Sink<R>) {
-        let Some(copy) = self.flight.ground(id) else { return };
+        let Some(attempt) = self.flight.ground(id) else { return };
         let Some(frame) = self.flight.get(id) else { return };
         let (work, count, expiries) = (frame.work, frame.count, frame.expiries);
-        if let Some(path_id) = copy.path
+        if let Some(path_id) = attempt.path
             && let Some(path) = self.paths.get_mut(path_id)
         {
-            path.lose(copy.place, early);
+            path.lose(attempt.place, early);
             if matches!(work, Work::Read { .. } | Work::Write { .. }) {
                 if count > PLAIN {
                     sink.events.push(Event::LostJumbo(path.net, path.mac));
@@ -275,34 +282,34 @@ impl<R> Device<R> {
         self.line_up(id);
     }
 
-    /// The flying copy no longer holds a place in its path's window.
+    /// The flying attempt no longer holds a place in its path's window.
     pub(super) fn release_place(&mut self, id: FrameId) {
-        if let Some(copy) = self.flight.ground(id)
-            && copy.place != Place::Outside
-            && let Some(path_id) = copy.path
+        if let Some(attempt) = self.flight.ground(id)
+            && attempt.place != Place::Outside
+            && let Some(path_id) = attempt.path
             && let Some(path) = self.paths.get_mut(path_id)
         {
-            path.cancel(copy.place);
+            path.cancel(attempt.place);
             // Another frame is the oldest now, perhaps.
             self.watch(path_id);
         }
     }
 
-    /// Ends a frame. Where another copy of it could still change the disk, newer writes are held back.
+    /// Ends a frame. Where another attempt of it could still change the disk, newer writes are held back.
     pub(super) fn settle(&mut self, id: FrameId, answered: Option<Tag>, now: Time) {
         let Some(frame) = self.flight.get(id) else { return };
         let mut quarantine = None;
         if frame.work.modifies() || matches!(frame.work, Work::Command { .. }) {
-            let (copies, more) = self.flight.unanswered(id, answered);
+            let (attempts, more) = self.flight.unanswered(id, answered);
             let (start, end) = self.reach(id);
-            if (copies > 0 || more) && start < end {
+            if (attempts > 0 || more) && start < end {
                 let slowest = self.paths.slowest();
                 let mut until = now + QUARANTINE.max((slowest * 4).min(QUARANTINE_MAX));
                 // Under loss there are hundreds a second: they end together, not each by a wake-up of its own.
                 until.0 = until.0.next_multiple_of(TOGETHER);
                 self.arm(until);
-                let copies = if more { u32::MAX } else { copies };
-                quarantine = Some(self.locks.quarantine(start, end, copies, until));
+                let attempts = if more { u32::MAX } else { attempts };
+                quarantine = Some(self.locks.quarantine(start, end, attempts, until));
                 if self.locks.full() {
                     // What may not be sent a second time waits for the first of them, not for the last.
                     let next = self.locks.awaited_end();
@@ -341,7 +348,7 @@ impl<R> Device<R> {
         &mut self,
         now: Time,
         id: FrameId,
-        copy: &Copy,
+        attempt: &Attempt,
         work: Work,
         said: &Said<'_>,
         sink: &mut Sink<R>,
@@ -352,16 +359,16 @@ impl<R> Device<R> {
         let again = |req: &Req<R>| req.repeatable() && !(req.is_flush() && matches!(said, Said::Failed(_)));
         if self.doubt.suspect() && self.reqs.get(req).is_some_and(again) {
             // It will be asked for anew.
-            self.settle(id, Some(copy.tag), now);
+            self.settle(id, Some(attempt.tag), now);
             return;
         }
         match said {
             Said::Ok(ata, data) => {
-                self.settle(id, Some(copy.tag), now);
-                self.landed(req, answered, copy.path, ata, data, sink);
+                self.settle(id, Some(attempt.tag), now);
+                self.landed(req, answered, attempt.path, ata, data, sink);
             }
-            Said::Failed(ata) => self.refused_by_disk(now, id, copy, req, work, ata, sink),
-            Said::Refused(refusal) => self.refused_by_target(now, id, copy, req, work, *refusal, sink),
+            Said::Failed(ata) => self.refused_by_disk(now, id, attempt, req, work, ata, sink),
+            Said::Refused(refusal) => self.refused_by_target(now, id, attempt, req, work, *refusal, sink),
         }
     }
 
@@ -428,7 +435,7 @@ impl<R> Device<R> {
         &mut self,
         now: Time,
         id: FrameId,
-        copy: &Copy,
+        attempt: &Attempt,
         req_id: ReqId,
         work: Work,
         ata: &Ata,
@@ -438,7 +445,7 @@ impl<R> Device<R> {
         match work {
             Work::Raw { .. } => {
                 // The user wants the registers, whatever they say.
-                self.settle(id, Some(copy.tag), now);
+                self.settle(id, Some(attempt.tag), now);
                 if let Some(req) = self.reqs.get_mut(req_id)
                     && let Job::Ata(raw) = &mut req.job
                 {
@@ -447,18 +454,18 @@ impl<R> Device<R> {
                 self.check_complete(req_id, now, sink);
             }
             Work::Flush { ext, .. } if is_echo(ext, ata) => {
-                self.flush_refused(now, id, copy, req_id, (ext, Refused::Echoed, cause), sink);
+                self.flush_refused(now, id, attempt, req_id, (ext, Refused::Echoed, cause), sink);
             }
             Work::Flush { ext, .. } if ata.feature & error::ABRT != 0 => {
-                self.flush_refused(now, id, copy, req_id, (ext, Refused::Aborted, cause), sink);
+                self.flush_refused(now, id, attempt, req_id, (ext, Refused::Aborted, cause), sink);
             }
             Work::Trim { .. } if ata.feature & error::ABRT != 0 => {
                 self.disk.refused_trim();
-                self.settle(id, Some(copy.tag), now);
+                self.settle(id, Some(attempt.tag), now);
                 self.refused(req_id, Error::NotSupported, cause, now, sink);
             }
             _ => {
-                self.settle(id, Some(copy.tag), now);
+                self.settle(id, Some(attempt.tag), now);
                 self.refused(req_id, Error::Io, cause, now, sink);
                 if ata.feature & error::IDNF != 0 {
                     // The disk says that the sector is not there: it may be another, or smaller.
@@ -473,7 +480,7 @@ impl<R> Device<R> {
         &mut self,
         now: Time,
         id: FrameId,
-        copy: &Copy,
+        attempt: &Attempt,
         req_id: ReqId,
         work: Work,
         refusal: Refusal,
@@ -483,7 +490,7 @@ impl<R> Device<R> {
         match (work, refusal) {
             (Work::Read { .. } | Work::Write { .. }, Refusal::BadArgument) if count > 1 => {
                 // Larger than it takes, whatever it advertised: smaller frames, and ask for its limits.
-                if let Some(path_id) = copy.path {
+                if let Some(path_id) = attempt.path {
                     if let Some(path) = self.paths.get_mut(path_id) {
                         path.ladder.refused(count, now);
                     }
@@ -498,11 +505,11 @@ impl<R> Device<R> {
             }
             (Work::Flush { ext, .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
                 let cause = Cause::Aoe(refusal);
-                self.flush_refused(now, id, copy, req_id, (ext, Refused::Unknown, cause), sink);
+                self.flush_refused(now, id, attempt, req_id, (ext, Refused::Unknown, cause), sink);
             }
             (Work::Trim { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
                 self.disk.refused_trim();
-                self.settle(id, Some(copy.tag), now);
+                self.settle(id, Some(attempt.tag), now);
                 self.refused(req_id, Error::NotSupported, Cause::Aoe(refusal), now, sink);
             }
             _ => {
@@ -513,9 +520,9 @@ impl<R> Device<R> {
                     _ => Error::Io,
                 };
                 if error == Error::Busy {
-                    self.ask_holders(copy.path, now, sink);
+                    self.ask_holders(attempt.path, now, sink);
                 }
-                self.settle(id, Some(copy.tag), now);
+                self.settle(id, Some(attempt.tag), now);
                 self.refused(req_id, error, Cause::Aoe(refusal), now, sink);
             }
         }
@@ -526,17 +533,17 @@ impl<R> Device<R> {
         now: Time,
         id: FrameId,
         path: PathId,
-        copy: &Copy,
+        attempt: &Attempt,
         said: &Said<'_>,
         sink: &mut Sink<R>,
     ) {
-        self.flight.settle(id, Some(copy.tag), None, now);
+        self.flight.settle(id, Some(attempt.tag), None, now);
         if self.confirming == Some(id) {
             self.confirming = None;
         }
-        let path = copy.path.unwrap_or(path);
+        let path = attempt.path.unwrap_or(path);
         match said {
-            Said::Ok(_, data) => self.identified(now, path, copy.sent, &data[..IDENTIFY_LEN], sink),
+            Said::Ok(_, data) => self.identified(now, path, attempt.sent, &data[..IDENTIFY_LEN], sink),
             // A target that refuses IDENTIFY shows nothing; it will be asked again.
             Said::Failed(..) | Said::Refused(_)
                 if self.paths.get(path).is_some_and(|p| p.trust == Trust::Proving) =>
@@ -555,12 +562,12 @@ impl<R> Device<R> {
         now: Time,
         id: FrameId,
         path_id: PathId,
-        copy: &Copy,
+        attempt: &Attempt,
         said: &Said<'_>,
         sink: &mut Sink<R>,
     ) {
         let count = self.flight.get(id).map_or(1, |f| f.count);
-        self.flight.settle(id, Some(copy.tag), None, now);
+        self.flight.settle(id, Some(attempt.tag), None, now);
         if let Said::Refused(_) | Said::Failed(..) = said {
             return;
         }

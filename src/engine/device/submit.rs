@@ -339,7 +339,7 @@ impl<R> Device<R> {
         }
     }
 
-    /// May another copy of the frame be sent?
+    /// May another attempt of the frame be sent?
     fn may_leave(&self, id: FrameId) -> bool {
         let Some(frame) = self.flight.get(id) else { return false };
         let Work::Raw { req } = frame.work else { return true };
@@ -435,7 +435,7 @@ impl<R> Device<R> {
         }
     }
 
-    /// Settles every frame of a request that will not wait for them. Copies that may still do harm keep
+    /// Settles every frame of a request that will not wait for them. Attempts that may still do harm keep
     /// their range in quarantine.
     pub(super) fn abandon(&mut self, id: ReqId, now: Time) {
         let frames: Vec<FrameId> =

@@ -1,4 +1,4 @@
-//! What is due: copies that expired, requests out of time, quarantines that end, probes.
+//! What is due: attempts that expired, requests out of time, quarantines that end, probes.
 
 use super::{Device, Sink, State};
 use crate::engine::event::{Cause, Event, Reason};
@@ -65,7 +65,7 @@ impl<R> Device<R> {
             let heard = !self.doubt.unheard_since(req.submitted);
             if req.is_command() {
                 // A target that answers other things does not know the lists; one that says nothing may be away.
-                // It has said nothing about one that waited for a late copy of another.
+                // It has said nothing about one that waited for a late attempt of another.
                 let asked = heard && req.granted;
                 let unknown = asked && matches!(req.job, Job::Mask(_) | Job::Reserve(_));
                 self.abandon(id, now);
@@ -105,11 +105,11 @@ impl<R> Device<R> {
         frame.expiries = frame.expiries.saturating_add(1);
         frame.due = Time::NEVER;
         let (work, expiries) = (frame.work, frame.expiries);
-        let copy = frame.flying().copied();
+        let attempt = frame.flying().copied();
         match work {
             Work::Identify { .. } => {
                 self.flight.ground(id);
-                self.blame(copy.and_then(|c| c.path), now, sink);
+                self.blame(attempt.and_then(|c| c.path), now, sink);
                 self.identify_expired(id, now, sink);
             }
             Work::Query { .. } | Work::Holders { .. } => {
@@ -119,7 +119,7 @@ impl<R> Device<R> {
             Work::Command { req } => {
                 let list =
                     self.reqs.get(req).is_some_and(|r| matches!(r.job, Job::Mask(_) | Job::Reserve(_)));
-                if list && copy.is_some_and(|c| self.doubt.unheard_since(c.sent)) {
+                if list && attempt.is_some_and(|c| self.doubt.unheard_since(c.sent)) {
                     // Is it away, or does it not know the command?
                     self.ask(now, sink);
                 }
@@ -127,24 +127,24 @@ impl<R> Device<R> {
                 self.dispatch_outside(id, now, sink);
             }
             _ => {
-                if let Some(copy) = copy {
-                    if self.doubt.unheard_since(copy.sent) && !work.slow() {
+                if let Some(attempt) = attempt {
+                    if self.doubt.unheard_since(attempt.sent) && !work.slow() {
                         // Nothing since it left: not this frame alone is lost.
                         self.raise_doubt(now, Some("it does not answer"), sink);
                     }
                     if !work.slow()
-                        && let Some(path) = copy.path.and_then(|id| self.paths.get_mut(id))
+                        && let Some(path) = attempt.path.and_then(|id| self.paths.get_mut(id))
                     {
-                        path.in_vain(expiries);
+                        path.unanswered(expiries);
                     }
-                    self.blame(copy.path, now, sink);
+                    self.blame(attempt.path, now, sink);
                 }
                 self.lose(id, false, now, sink);
             }
         }
     }
 
-    /// A copy expired on this path. If the path is silent and others are not, its work moves.
+    /// An attempt expired on this path. If the path is silent and others are not, its work moves.
     fn blame(&mut self, path_id: Option<PathId>, now: Time, sink: &mut Sink<R>) {
         let Some(path_id) = path_id else { return };
         let others = self.paths.iter().any(|(id, p)| id != path_id && p.usable());

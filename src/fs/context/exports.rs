@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::mpsc;
 
 use super::Context;
-use crate::fs::tree::Changes;
+use crate::fs::tree::Differences;
 use crate::runtime::{Unit, UnitId};
 use crate::vhost::{END, Exports, server};
 
@@ -28,7 +28,7 @@ impl Context {
     }
 
     /// The disks of a target are other ones: front ends learn their sizes, and sockets go with their names.
-    pub(super) fn settle_exports(&self, unit: &Unit, changes: &Changes) {
+    pub(super) fn settle_exports(&self, unit: &Unit, changes: &Differences) {
         for disk in &changes.resized {
             self.exports.resized(|(id, name)| *id == unit.id && *name == disk.name);
         }

@@ -70,7 +70,7 @@ impl Context {
     /// The time that is left until the deadline of an operation that began at `since`. None: it has no deadline, under
     /// `nofail`.
     pub fn time_left(&self, unit: &Unit, since: Time) -> Option<Duration> {
-        let allowed = self.runtime.look(unit, |device| (!device.nofail()).then(|| device.deadline()))?;
+        let allowed = self.runtime.inspect(unit, |device| (!device.nofail()).then(|| device.deadline()))?;
         Some((since + allowed).since(self.runtime.now()))
     }
 

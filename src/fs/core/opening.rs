@@ -118,7 +118,7 @@ impl Core {
 
     /// The target is up: the opens that wait for it are done.
     pub(super) fn open_waiting(&self, unit: &Unit) {
-        if !self.context.runtime.look(unit, |device| device.is_up()) {
+        if !self.context.runtime.inspect(unit, |device| device.is_up()) {
             return;
         }
         let waiters = self.openings.0.lock().remove(&unit.id).unwrap_or_default();

@@ -47,7 +47,7 @@ fn cut(context: &Context, unit: &Unit, size: u64) -> Result<Vec<u8>, Errno> {
 
 /// The string as the target said it last.
 fn last_string(context: &Context, unit: &Unit) -> Vec<u8> {
-    context.runtime.look(unit, |device| device.config().to_vec())
+    context.runtime.inspect(unit, |device| device.config().to_vec())
 }
 
 fn ask(
@@ -68,7 +68,7 @@ fn ask(
 impl OpenConfig {
     /// Opens it under that number: ENXIO while the target is down.
     pub fn open(context: &Arc<Context>, unit: Arc<Unit>, fh: u64) -> Result<Arc<Self>, Errno> {
-        match context.runtime.look(&unit, |device| device.is_up()) {
+        match context.runtime.inspect(&unit, |device| device.is_up()) {
             true => Ok(Arc::new(Self { context: context.clone(), unit, fh, text: KeptText::default() })),
             false => Err(Errno::ENXIO),
         }

@@ -108,7 +108,8 @@ impl OpenDisk {
         }
     }
 
-    fn fresh(&self) -> Result<(), Errno> {
+    /// ESTALE, if another disk stands in its place now.
+    fn current(&self) -> Result<(), Errno> {
         if self.disk.is_stale() { Err(Errno::ESTALE) } else { Ok(()) }
     }
 
@@ -248,7 +249,7 @@ impl Verbs for OpenDisk {
     }
 
     fn read(self: &Arc<Self>, offset: u64, len: usize, reader: Reader, answer: impl DataAnswer) {
-        if let Err(errno) = self.fresh() {
+        if let Err(errno) = self.current() {
             return answer(Err(errno));
         }
         let read_only = self.context.settings.read_only;
@@ -276,7 +277,7 @@ impl Verbs for OpenDisk {
     }
 
     fn sync(self: &Arc<Self>, answer: impl Answer<()>) {
-        if let Err(errno) = self.fresh() {
+        if let Err(errno) = self.current() {
             return answer(Err(errno));
         }
         let mut held = Some(((), answer));
@@ -285,7 +286,7 @@ impl Verbs for OpenDisk {
         let (Admit::Go, Some(((), answer))) = (admit, held) else { return };
         let nonblock = self.mode.nonblock;
         // With O_NONBLOCK and a target that is down no flush was tried, so no data was lost.
-        let tried = !nonblock || self.context.runtime.look(&self.unit, |device| device.is_up());
+        let tried = !nonblock || self.context.runtime.inspect(&self.unit, |device| device.is_up());
         let file = self.clone();
         self.context.submit(&self.unit, self.disk.place, nonblock, Io::Flush, move |outcome| {
             let done = success(outcome);

@@ -41,7 +41,7 @@ impl OpenList {
 
     /// The addresses by which this machine reaches the target. A list that does not name them shuts this machine out.
     fn own_macs(&self) -> Vec<Mac> {
-        let paths = self.context.runtime.look(&self.unit, |device| device.paths());
+        let paths = self.context.runtime.inspect(&self.unit, |device| device.paths());
         let nets = self.context.runtime.netlinks();
         let mut macs: Vec<Mac> =
             nets.iter().filter(|n| paths.iter().any(|p| p.net == n.id)).map(|n| n.mac).collect();
@@ -57,7 +57,7 @@ impl OpenList {
     fn edit_mask(self: &Arc<Self>, edit: MaskEdit, ended: Ended) {
         let file = self.clone();
         self.ask(Io::Mask(Vec::new()), move |outcome| {
-            let firmware = file.context.runtime.look(&file.unit, |device| device.status().fw);
+            let firmware = file.context.runtime.inspect(&file.unit, |device| device.status().fw);
             let planned =
                 macs(outcome).and_then(|list| plan::plan_mask(edit, &file.own_macs(), &list, firmware));
             let directives = match planned {

@@ -32,7 +32,7 @@ pub enum Content {
 impl Content {
     /// A target's `ident`: ENXIO while the target is down.
     pub fn ident(context: &Context, unit: Arc<Unit>) -> Result<Self, Errno> {
-        match context.runtime.look(&unit, |device| device.is_up()) {
+        match context.runtime.inspect(&unit, |device| device.is_up()) {
             true => Ok(Self::Ident(unit)),
             false => Err(Errno::ENXIO),
         }
@@ -41,7 +41,7 @@ impl Content {
     fn render(&self, context: &Context) -> Result<Vec<u8>, Errno> {
         let runtime = &context.runtime;
         Ok(match self {
-            Self::Ident(unit) => runtime.look(unit, |device| device.ident().to_vec()),
+            Self::Ident(unit) => runtime.inspect(unit, |device| device.ident().to_vec()),
             Self::Stats(unit) => StatsPage::take(runtime, unit).to_string().into_bytes(),
             Self::Devlink(unit, n) => status::devlink(runtime, unit, *n).ok_or(Errno::ESTALE)?.into_bytes(),
             Self::Metrics => {

@@ -33,7 +33,7 @@ pub struct OpenRaw {
 impl OpenRaw {
     /// Opens a target's `raw`, for one program at a time: ENXIO while the target is down.
     pub fn open(context: &Arc<Context>, unit: Arc<Unit>, mode: Mode) -> Result<Arc<Self>, Errno> {
-        let (up, disk) = context.runtime.look(&unit, |device| (device.is_up(), device.handle(None)));
+        let (up, disk) = context.runtime.inspect(&unit, |device| (device.is_up(), device.handle(None)));
         if !up {
             return Err(Errno::ENXIO);
         }
@@ -45,7 +45,7 @@ impl OpenRaw {
     }
 
     fn facts(&self) -> Facts {
-        self.context.runtime.look(&self.unit, |device| Facts {
+        self.context.runtime.inspect(&self.unit, |device| Facts {
             identify: *device.info(),
             sectors: device.size() / SECTOR as u64,
             frame: u8::try_from(device.status().maxbcnt / SECTOR).unwrap_or(u8::MAX),

@@ -142,20 +142,6 @@ fn the_hook_decides() {
 }
 
 #[test]
-fn a_seeded_hook_repeats_itself_and_keeps_its_rates() {
-    let fates = |seed| {
-        let mut hook = seeded(seed, 100_000, 50_000, 50_000, Duration::from_millis(5));
-        (0..10_000).map(|_| hook(&OutFrame { head: &[0; 60], body: &[] })).collect::<Vec<_>>()
-    };
-    let first = fates(7);
-    assert_eq!(first, fates(7));
-    assert_ne!(first, fates(8));
-    let lost = first.iter().filter(|fate| **fate == Fate::Drop).count();
-    let twice = first.iter().filter(|fate| **fate == Fate::Duplicate).count();
-    assert!((850..1150).contains(&lost) && (400..600).contains(&twice), "{lost} {twice}");
-}
-
-#[test]
 fn under_load_every_frame_arrives_or_is_counted() {
     let (a, b) = pair("a", "b", 1500);
     const SENT: u32 = 20_000;

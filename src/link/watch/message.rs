@@ -1,4 +1,4 @@
-//! rtnetlink messages: a request for all interfaces, and what comes back.
+//! rtnetlink messages: a request for all interfaces, and the answers.
 //!
 //! Promises: any bytes are read without a panic; a message that is not about an interface as a whole is `Other`.
 
@@ -90,7 +90,7 @@ fn one(kind: u16, body: &[u8]) -> Message {
 }
 
 fn link(body: &[u8], gone: bool) -> Option<LinkEvent> {
-    // Other families speak of an aspect: AF_BRIDGE's DELLINK means that a port left its bridge.
+    // Other families report one aspect of an interface: AF_BRIDGE's DELLINK means that a port left its bridge.
     if i32::from(*body.first()?) != libc::AF_UNSPEC {
         return None;
     }
@@ -118,7 +118,7 @@ fn link(body: &[u8], gone: bool) -> Option<LinkEvent> {
             _ => {}
         }
     }
-    // Events about wireless come as links without a name.
+    // Events about wireless properties come as links without a name.
     (!link.name.is_empty()).then_some(link)
 }
 

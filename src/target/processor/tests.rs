@@ -101,8 +101,8 @@ impl<I: Image> Bed<I> {
     }
 }
 
-/// A conversation: command, argument in hexadecimal, and the answer from the flags on (address and tag left out), padding
-/// included only as far as it is given; the rest must be zeros. `-` is silence.
+/// A conversation: command, argument in hexadecimal, and the answer from the flags on (address and tag left out),
+/// padding included only as far as it is given; the rest must be zeros. `-` is silence.
 fn converse(bed: &mut Bed<impl Image>, lines: &str) {
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let mut words = line.split_whitespace();
@@ -306,7 +306,7 @@ fn a_wildcard_may_ask_but_not_change() {
              force     03 02_01_020000000002                       1c02:02_00",
         );
     }
-    assert!(bed.target.mask().is_empty() && bed.target.holders().is_empty());
+    assert!(bed.target.mask.is_empty() && bed.target.holders.is_empty());
     assert!(bed.target.string().is_empty());
     assert_eq!(bed.ask(1, &hex("000000000014000161")), Err(Silence::Wildcard));
 }

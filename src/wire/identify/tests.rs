@@ -51,7 +51,7 @@ fn vblade_is_understood() {
             ..Identify::default()
         }
     );
-    assert_eq!(id.bytes(), 1 << 30);
+    assert_eq!(id.sectors, 1 << 21);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A small fsx: random operations on files that show the same bytes, each compared with a model in memory.
 //!
-//! Promises: a wrong byte is found by the read that sees it or at the latest by the comparison at the end, and the message has the
-//! seed, the number of the operation and the place.
+//! Promises: a wrong byte is found by the read that sees it or at the latest by the comparison at the end, and the
+//! message has the seed, the number of the operation and the place.
 
 use crate::bed::Rng;
 use std::fs::File;
@@ -29,8 +29,8 @@ pub struct Also {
     pub zero: bool,
 }
 
-/// `ops` random operations over the views of one disk whose content is `model` now. Only bytes in `range` are written: several
-/// runs may share a disk. Returns the first difference.
+/// `ops` random operations over the views of one disk whose content is `model` now. Only bytes in `range` are
+/// written: several runs may share a disk. Returns the first difference.
 pub fn run(
     views: &[View],
     model: &mut [u8],
@@ -142,7 +142,8 @@ fn map(file: &File, offset: u64, model: &mut [u8], byte: u8) -> Result<(), Strin
     let len = skip + model.len();
     let error = || std::io::Error::last_os_error().to_string();
     let start = (offset - offset % PAGE).cast_signed();
-    // SAFETY: a new mapping where the kernel likes it, of a file that is as long as the range; checked for failure below.
+    // SAFETY: a new mapping where the kernel likes it, of a file that is as long as the range; checked for failure
+    // below.
     let address = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
@@ -156,7 +157,8 @@ fn map(file: &File, offset: u64, model: &mut [u8], byte: u8) -> Result<(), Strin
     if address == libc::MAP_FAILED {
         return Err(error());
     }
-    // SAFETY: the mapping is `len` bytes long, nobody else has it, and it is unmapped only after the last use of the slice.
+    // SAFETY: the mapping is `len` bytes long, nobody else has it, and it is unmapped only after the last use of the
+    // slice.
     let bytes = &mut unsafe { std::slice::from_raw_parts_mut(address.cast::<u8>(), len) }[skip..];
     let compared = same(bytes, model, offset);
     for place in (0..model.len()).step_by(97) {

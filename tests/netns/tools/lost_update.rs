@@ -1,7 +1,8 @@
 //! Lost updates: threads that write neighbouring pieces of the same sectors, each checking that nobody undid its own.
 //!
-//! A sub-sector write is a read, a change and a write of the whole sector. Two of them at once on one sector lose one update
-//! unless something orders them. Here every thread owns 64 bytes of each sector, so 8 threads share every sector.
+//! A sub-sector write is a read, a change and a write of the whole sector. Two of them at once on one sector lose one
+//! update unless something orders them. Here every thread owns 64 bytes of each sector, so 8 threads share every
+//! sector.
 
 use crate::bed::Rng;
 use std::fs::File;
@@ -12,14 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub const OWNED: usize = 64;
 const SECTOR: u64 = 512;
 
-/// One thread's way to the sectors: a file and where they begin in it. Different names of the same disk are the interesting case.
+/// One thread's way to the sectors: a file and where they begin in it. Different names of the same disk are the
+/// interesting case.
 pub struct View {
     pub file: File,
     pub start: u64,
 }
 
-/// Each view's thread writes its own 64 bytes of random sectors (of `sectors`) `writes` times and now and then reads them back.
-/// At the end every thread's bytes must be its last ones. Returns the first update found lost.
+/// Each view's thread writes its own 64 bytes of random sectors (of `sectors`) `writes` times and now and then reads
+/// them back. At the end every thread's bytes must be its last ones. Returns the first update found lost.
 pub fn run(views: Vec<View>, sectors: u64, writes: u64, seed: u64) -> Result<(), String> {
     assert!(views.len() <= SECTOR as usize / OWNED);
     let stop = AtomicBool::new(false);

@@ -1,6 +1,8 @@
-//! Speed and latency as a program sees them: readers on threads of the test itself, so that a measurement starts and ends at once.
+//! Speed and latency as a program sees them: readers on threads of the test itself, so that a measurement starts and
+//! ends at once.
 //!
-//! Figures of a machine that does other things at the same time are only good beside each other: measure in turns, compare medians.
+//! Figures of a machine that does other things at the same time are only good beside each other: measure in turns,
+//! compare medians.
 
 use super::fsx::Aligned;
 use std::fs::File;
@@ -72,8 +74,9 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values[(values.len() - 1) / 2]
 }
 
-/// The share of their speed that windows under a disturbance keep beside windows without it, measured in turns: by the medians or by
-/// the best ones, whichever is larger. Other work on the machine spoils either; what is really slower is so in both.
+/// The share of their speed that windows under a disturbance keep beside windows without it, measured in turns: by
+/// the medians or by the best ones, whichever is larger. Other work on the machine spoils either; what is really
+/// slower is so in both.
 pub fn kept(before: &[f64], during: &[f64]) -> f64 {
     let best = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
     (median(during.to_vec()) / median(before.to_vec())).max(best(during) / best(before))

@@ -1,10 +1,10 @@
 //! Registers: every sector is one, and a reader may see only its last acknowledged value or one that is being written.
 //!
-//! A sector holds (register, writer's count, check sum over all of it). Writers each own a share of the registers and note before
-//! and after a write how far they are; readers note it before and after a read: the count read must lie between the
-//! last one acknowledged before the read began and the last one begun before the read ended. A torn sector fails its
-//! check sum, another sector's data its register number. Files with concurrent readers must be O_DIRECT: a page cache itself
-//! shows torn sectors.
+//! A sector holds (register, writer's count, check sum over all of it). Writers each own a share of the registers and
+//! note before and after a write how far they are; readers note it before and after a read: the count read must lie
+//! between the last one acknowledged before the read began and the last one begun before the read ended. A torn
+//! sector fails its check sum, another sector's data its register number. Files with concurrent readers must be
+//! O_DIRECT: a page cache itself shows torn sectors.
 
 use crate::bed::Rng;
 use std::fs::File;

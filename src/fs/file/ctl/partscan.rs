@@ -31,7 +31,7 @@ struct Run {
 
 /// Reads the table of the disk and declares its partitions.
 pub fn scan(context: &Arc<Context>, unit: &Arc<Unit>, answer: impl Answer<(), CtlError>) {
-    let (place, size) = context.runtime.look(unit, |device| (device.handle(None), device.size()));
+    let (place, size) = context.runtime.inspect(unit, |device| (device.handle(None), device.size()));
     let late = CtlError::new(Errno::ETIMEDOUT, "no answer within 10 s");
     let waiting = Pending::new(&context.runtime, Some(PATIENCE), answer, late);
     let run = Arc::new(Run { context: context.clone(), unit: unit.clone(), place, waiting });

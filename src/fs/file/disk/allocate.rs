@@ -60,7 +60,7 @@ impl OpenDisk {
 
     /// Makes bytes read as zeros.
     fn make_zero(self: &Arc<Self>, zeroing: Zeroing, answer: impl Answer<()>) {
-        if zeroing.trim && !self.context.runtime.look(&self.unit, |device| device.can_trim()) {
+        if zeroing.trim && !self.context.runtime.inspect(&self.unit, |device| device.can_trim()) {
             return answer(Err(Errno::EOPNOTSUPP));
         }
         self.used();

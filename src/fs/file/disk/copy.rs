@@ -28,7 +28,7 @@ impl OpenDisk {
         if self.unit.id != sink.unit.id {
             return answer(Err(Errno::EOPNOTSUPP));
         }
-        if let Err(errno) = self.fresh().and_then(|()| self.context.writable(&sink.disk)) {
+        if let Err(errno) = self.current().and_then(|()| self.context.writable(&sink.disk)) {
             return answer(Err(errno));
         }
         let len = len.min(self.disk.size().saturating_sub(from));

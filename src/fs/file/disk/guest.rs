@@ -76,7 +76,7 @@ fn nothing(done: Done) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
 impl Disk for GuestDisk {
     fn facts(&self) -> Facts {
         let OpenDisk { context, unit, disk, .. } = &*self.0;
-        context.runtime.look(unit, |device| Facts {
+        context.runtime.inspect(unit, |device| Facts {
             size: disk.size(),
             read_only: context.settings.read_only,
             physical_log2: device.info().physical_log2,

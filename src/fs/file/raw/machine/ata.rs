@@ -148,7 +148,7 @@ pub(super) fn parse(facts: &Facts, bytes: &[u8]) -> Option<Command> {
         protocol::OUT => Phase::Out(None),
         _ => return None,
     };
-    match Move::of(fis[fis::COMMAND]) {
+    match Move::from_code(fis[fis::COMMAND]) {
         Some(moves) => parse_move(facts, fis, moves, phase),
         None => parse_other(facts, fis, protocol & protocol::SHORT != 0, phase),
     }

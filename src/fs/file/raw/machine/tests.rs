@@ -169,7 +169,7 @@ fn commands_that_are_refused() {
         match phase {
             Phase::None => {}
             Phase::In(_) => assert_eq!(bed.get(4096), b"", "{name}"),
-            // Nothing was written: that is an error to who writes, too.
+            // Nothing was written: that is an error for the writer, too.
             Phase::Out(_) => assert_eq!(error(&bed.write(&[1; 24])), Error::Io, "{name}"),
         }
         assert_eq!(bed.status(), "2\n", "{name}");

@@ -1,4 +1,4 @@
-//! Runtime, target and core, and calls that wait for their answers.
+//! A host: runtime and core of its own over a link to the target, and calls that wait for their answers.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ impl Kernel for Fake {
     }
 }
 
-pub struct Bed {
+pub struct Host {
     pub runtime: Arc<Runtime>,
     pub core: Arc<Core>,
     pub target: Arc<Target>,
@@ -112,23 +112,23 @@ pub fn settings() -> Settings {
     }
 }
 
-impl Bed {
-    pub fn new() -> Bed {
+impl Host {
+    pub fn new() -> Host {
         Self::with(|_| ())
     }
 
-    pub fn with(change: impl FnOnce(&mut Settings)) -> Bed {
+    pub fn with(change: impl FnOnce(&mut Settings)) -> Host {
         let processor = processor("one", SECTORS).into();
         let no = || AtomicBool::new(false);
         Self::at(Arc::new(Target { processor, silent: no(), unflushed: no() }), change)
     }
 
     /// Another host with the same target.
-    pub fn beside(&self) -> Bed {
+    pub fn beside(&self) -> Host {
         Self::at(self.target.clone(), |_| ())
     }
 
-    fn at(target: Arc<Target>, change: impl FnOnce(&mut Settings)) -> Bed {
+    fn at(target: Arc<Target>, change: impl FnOnce(&mut Settings)) -> Host {
         let (near, far) = pair("near", "far", 9000);
         let server = Server::start(far, target.clone()).unwrap();
         let runtime = Runtime::new(TARGETS_MAX);
@@ -139,9 +139,9 @@ impl Bed {
         core.connect(Fake(told.clone()));
         runtime.start(false, false).unwrap();
         runtime.attach(near).unwrap();
-        let bed = Bed { runtime, core, target, server, told };
-        bed.eventually(|| bed.look_up(ROOT, "1.0").is_ok());
-        bed
+        let host = Host { runtime, core, target, server, told };
+        host.eventually(|| host.look_up(ROOT, "1.0").is_ok());
+        host
     }
 
     pub fn eventually(&self, what: impl Fn() -> bool) {
@@ -309,11 +309,11 @@ impl Bed {
         self.server.announce();
     }
 
-    /// Ends the bed: gauges at zero, threads gone.
+    /// Ends the host: gauges at zero, threads gone.
     pub fn end(self) {
         assert_eq!(self.core.open_handles(), 0, "handles left");
         for unit in self.runtime.units() {
-            self.runtime.look(&unit, |device| {
+            self.runtime.inspect(&unit, |device| {
                 assert_eq!(device.requests(), 0, "requests left");
                 assert_eq!(device.opened(), 0, "opens left");
             });
