@@ -1,10 +1,11 @@
-//! What is read ahead of readers that read in sequence: who they are, what was fetched for them, what they may be given.
+//! What is read ahead of programs that read in sequence: which readers there are, what was fetched for each, and
+//! what each may be given.
 //!
 //! Pure bookkeeping; how the device fetches is in `device/ahead.rs`. A *stream* is one reader, a *piece* is a run of
 //! sectors that is being fetched for it or is here. A piece is given to its own stream only.
 //!
-//! What makes a piece safe is that it is never older than [`AGE`], counted from when it was asked for, and that nothing
-//! changed its sectors since: whoever submits something that may change them throws it away first.
+//! A piece is safe because it is never older than [`AGE`], counted from when it was asked for, and because nothing
+//! changed its sectors since: before a request that may change them is begun, the piece is thrown away.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,24 +17,26 @@ use super::ids::{ReqId, Stream};
 use super::time::Time;
 use crate::wire::SECTOR;
 
-/// The oldest that fetched bytes may be when a reader gets them, from when they were asked for: what another host writes shows
-/// within this time.
+/// The oldest that fetched bytes may be when a reader gets them, counted from when they were asked for. What another
+/// host writes shows within this time.
 pub const AGE: Duration = Duration::from_secs(1);
 /// How far ahead of one stream is read unless the operator says otherwise, in bytes.
 pub const WINDOW: u64 = 1 << 20;
-/// The least that is fetched at a time, in bytes: with frames of 1 KiB it takes a busy target 128 of them, more than a window.
+/// The least that is fetched at a time, in bytes. With frames of 1 KiB that is 128 frames, more than a window holds.
 const CHUNK: u64 = 128 << 10;
-/// Readers with larger buffers keep the wire busy by themselves, in bytes.
+/// Of readers whose reads are larger than this, in bytes, nothing is read ahead: they keep the wire busy by
+/// themselves.
 const LONGEST: u64 = 1 << 20;
 /// Reads of one stream may arrive in another order than they were asked in, by so many bytes.
 const NEAR: u64 = 1 << 20;
-/// A read whose buffer begins within a page comes in two parts, where it needs more pages than a request of the kernel has. The
-/// second has fewer bytes than this page, and what is to follow both must be on its way when the first is there.
+/// A read whose buffer begins within a page comes in two parts, where it needs more pages than a request of the kernel
+/// has. The second has fewer bytes than this page, and what is to follow both must be on its way when the first is
+/// there.
 const SPLIT: u64 = 4096;
-/// A target that takes longer than [`AGE`] for a fetch is not asked for another of the same reader for so long: it would be too
-/// old as well, and hold up what the reader asks for.
+/// A target that takes longer than [`AGE`] for a fetch is not asked for another one of the same reader for this
+/// long: that one would be too old as well, and would hold up what the reader asks for itself.
 const REST: Duration = Duration::from_secs(10);
-/// Streams that are remembered at once. Beyond that the ones that were silent the longest are forgotten.
+/// Streams that are remembered at once. Beyond that, the streams that were silent the longest are forgotten.
 const STREAMS_MAX: usize = 1024;
 
 /// How one reader reads.
@@ -41,13 +44,14 @@ const STREAMS_MAX: usize = 1024;
 struct Flow {
     /// Where its last read ended.
     last: u64,
-    /// Where it goes on, as far as one can tell: reads may arrive in another order than they were asked in.
+    /// Where it goes on, as far as that is known: reads may arrive in another order than they were asked in.
     next: u64,
-    /// A read began where another had ended, and none was far away since.
+    /// A read began where another one had ended, and no read was far away since.
     sequential: bool,
-    /// Bytes of its largest read since it was last found elsewhere.
+    /// Bytes of its largest read since it last went to another place.
     longest: u64,
-    /// How far ahead it is worth to read, in bytes: grows while it keeps pace, shrinks when it does not.
+    /// How far it is worth reading ahead, in bytes: this grows while the reader keeps pace, and shrinks when it does
+    /// not.
     reach: u64,
     /// When it last read.
     used: Time,
@@ -103,7 +107,7 @@ pub(super) struct Ahead {
     flows: HashMap<Stream, Flow>,
     pieces: Vec<Piece>,
     waiters: Vec<Waiter>,
-    /// Bytes that were fetched and that nobody got.
+    /// Bytes that were fetched and that no reader got.
     wasted: u64,
 }
 
@@ -138,7 +142,7 @@ impl Ahead {
         self.pieces.is_empty() && self.waiters.is_empty()
     }
 
-    /// Notes that a stream reads these bytes. One that went elsewhere loses what was fetched for it.
+    /// Notes that a stream reads these bytes. A stream that went elsewhere loses what was fetched for it.
     pub fn note(&mut self, stream: Stream, bytes: &Range<u64>, now: Time, cut: impl FnMut(ReqId)) {
         let len = bytes.end - bytes.start;
         let fresh = Flow {
@@ -234,7 +238,8 @@ impl Ahead {
         let flow = self.flows.get_mut(&stream);
         let mut quick = false;
         self.pieces.retain(|p| {
-            // Not earlier: a large read whose buffer begins within a page comes in two parts, the second of a few bytes.
+            // Not earlier: a large read whose buffer begins within a page comes in two parts, the second of a few
+            // bytes.
             let over = p.stream == stream && p.served >= p.len() && matches!(p.state, State::Here(..));
             quick |= over && now.since(p.begun) < AGE / 4;
             !over
@@ -244,7 +249,7 @@ impl Ahead {
         }
     }
 
-    /// The next bytes that are worth fetching for a stream whose file ends at byte `end` of the disk: whole sectors.
+    /// The next bytes that are worth fetching for a stream: whole sectors. Its file ends at byte `end` of the disk.
     pub fn plan(&mut self, stream: Stream, end: u64, now: Time) -> Option<Range<u64>> {
         let window = self.window;
         let flow = self.flows.get_mut(&stream)?;
@@ -284,7 +289,7 @@ impl Ahead {
         self.pieces.push(Piece { stream, start, end, begun: now, served, state: State::Coming(req) });
     }
 
-    /// The fetch ended, with its bytes or without. False: nobody wants them any more.
+    /// The fetch ended, with its bytes or without. False if they were thrown away meanwhile.
     pub fn ended(&mut self, stream: Stream, req: ReqId, bytes: Option<(Arc<Buf>, Lease)>, now: Time) -> bool {
         let coming = |p: &Piece| matches!(p.state, State::Coming(id) if id == req);
         let Some(index) = self.pieces.iter().position(coming) else { return false };
@@ -324,8 +329,8 @@ impl Ahead {
         self.waiters.retain(|w| w.req != req);
     }
 
-    /// A read that need not wait any more, taken off the list: what it wanted is here, or has to be asked for. `usable`:
-    /// may anybody be given what is here?
+    /// Takes a read off the list that need not wait any more: what it wants is here, or has to be asked for.
+    /// `usable`: may a reader be given what is here?
     pub fn next_ripe(&mut self, now: Time, usable: bool, pool: &Pool) -> Option<(ReqId, Found)> {
         for index in 0..self.waiters.len() {
             let Waiter { req, stream, start, end } = self.waiters[index];
@@ -351,7 +356,8 @@ impl Ahead {
         });
     }
 
-    /// Sectors may change: what overlaps them is thrown away, and `cut` is told of the fetches that nobody wants any more.
+    /// Sectors may change: the pieces that overlap them are thrown away. `cut` gets the fetches that are no longer
+    /// wanted.
     pub fn throw_sectors(&mut self, sectors: &Range<u64>, cut: impl FnMut(ReqId)) {
         let sector = SECTOR as u64;
         let bytes = sectors.start.saturating_mul(sector)..sectors.end.saturating_mul(sector);
@@ -369,8 +375,8 @@ impl Ahead {
         self.throw(|p| p.stream == stream, cut);
     }
 
-    /// Throws away what is too old. A reader that did not keep pace is read ahead of less;
-    /// where the target did not, it is not read ahead of for a while.
+    /// Throws away what is too old. A reader that did not keep pace is read ahead of less; where the target did not
+    /// keep pace, the reader is not read ahead of for a while.
     pub fn throw_old(&mut self, now: Time, cut: impl FnMut(ReqId)) {
         for p in self.pieces.iter().filter(|p| !p.fresh(now)) {
             if let Some(flow) = self.flows.get_mut(&p.stream) {

@@ -11,11 +11,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::wire::SECTOR;
 
-/// Sizes of the pools, in bytes, and how many buffers each keeps: together at most 24 MiB.
+/// Sizes of the buffers in each pool, in bytes, and how many buffers each pool keeps: together at most 24 MiB.
 const CLASSES: [(usize, usize); 3] = [(8 << 10, 512), (128 << 10 | 1024, 32), (1 << 20 | 1024, 16)];
 
-/// Where in a sector's length of memory a buffer begins: a cache line. At byte 16 of a page, where malloc's large blocks begin,
-/// 1 MiB writes took 9 % more processor time (benches/compare/README.md).
+/// Where in a sector's length of memory a buffer begins: at a cache line. Byte 16 of a page, where malloc's large
+/// blocks begin, was slower (benches/compare/README.md).
 const BEGIN: usize = 64;
 
 struct Class {
@@ -47,14 +47,14 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// A buffer of exactly `len` bytes with whatever its last user left in it: the caller must fill all of it.
+    /// A buffer of exactly `len` bytes, which still has the bytes of its last use: the caller must fill all of it.
     pub fn take(&self, len: usize) -> Buf {
         let class = self.0.classes.iter().position(|c| len <= c.size);
         let mut bytes = match class.map(|i| &self.0.classes[i]) {
             Some(class) => class.get.try_recv().unwrap_or_else(|_| Vec::with_capacity(class.size + SECTOR)),
             None => Vec::with_capacity(len + SECTOR),
         };
-        // With the room for one more sector, neither this nor the resizing moves the bytes.
+        // There is room for one more sector, so neither this nor the resizing moves the bytes.
         let start = (BEGIN + SECTOR - bytes.as_ptr().addr() % SECTOR) % SECTOR;
         bytes.resize(start + len, 0);
         Buf { bytes, start, home: class.map(|i| (self.clone(), i)) }
@@ -70,7 +70,7 @@ impl Pool {
         Pool(Arc::new(Inner { classes, ahead, writes, writes_max: most }))
     }
 
-    /// Bytes that the writes of one target may hold: half of what those of all may.
+    /// Bytes that the writes of one target may hold: half of what those of all targets may hold.
     pub(super) fn writes_of_one(&self) -> usize {
         self.0.writes_max / 2
     }
@@ -82,7 +82,7 @@ impl Pool {
         }
     }
 
-    /// Leave to hold `len` bytes; none if as many are held for the same use as may be.
+    /// Leave to hold `len` bytes; none if as many are held for the same purpose as may be.
     pub(super) fn lease(&self, purpose: Purpose, len: usize) -> Option<Lease> {
         let (held, most) = self.account(purpose);
         let more = |held: usize| held.checked_add(len).filter(|held| *held <= most);
@@ -182,7 +182,7 @@ impl std::fmt::Debug for Buf {
     }
 }
 
-/// Whose memory the bytes of a read are in.
+/// Which buffer the bytes of a read are in.
 #[derive(Debug)]
 enum Source {
     Own(Buf),
@@ -208,7 +208,7 @@ impl Data {
         Data { source: Source::Own(buf), start, len }
     }
 
-    /// Bytes `start..start + len` of a buffer that others look at, too.
+    /// Bytes `start..start + len` of a buffer that other reads use, too.
     pub(super) fn shared(buf: Arc<Buf>, start: usize, len: usize) -> Data {
         debug_assert!(start + len <= buf.len());
         Data { source: Source::Shared(buf), start, len }

@@ -1,9 +1,9 @@
 //! One target: the state machine that turns requests into frames and answers into replies.
 //!
-//! The methods come in four kinds. *Getters* look. *Events* (`receive`, `announced`, `solicited`, `sweep`, `net_*`)
-//! tell what the network or the clock did. *Commands* (`submit`, `identify`, `fail_all`, `set_*` …) come from
-//! the operator. After events and commands call [`Device::work`] once: it lets everything leave that may leave. Then
-//! [`Device::next_deadline`] says when `sweep` must be called next.
+//! The methods come in four kinds. *Getters* change nothing. *Events* (`receive`, `announced`, `solicited`, `sweep`,
+//! `net_*`) say what the network or the clock did. *Commands* (`submit`, `identify`, `fail_all`, `set_*` …) come
+//! from the operator. After events and commands call [`Device::work`] once: it lets everything leave that may leave.
+//! Then [`Device::next_deadline`] says when `sweep` must be called next.
 //!
 //! Effects are put into a [`Sink`]: frames to send, requests that ended, events for the log. The caller carries them
 //! out after it has let go of whatever protects the device.
@@ -81,7 +81,7 @@ pub enum Verdict {
     Taken,
     /// Its tag is not one of this device's.
     Unknown,
-    /// Its tag is, but it does not fit what was asked; ignored.
+    /// Its tag is ours, but it does not fit what was asked; ignored.
     Mismatched,
 }
 
@@ -127,7 +127,7 @@ pub struct Device<R> {
     state: State,
     doubt: Doubt,
     disk: Disk,
-    /// Whoever serves is about to end: nothing is accepted any more.
+    /// The daemon is about to end: nothing is accepted any more.
     retired: bool,
 
     paths: Paths,
@@ -135,7 +135,7 @@ pub struct Device<R> {
     slow: Rtt,
     /// How long this machine had slept when something was last done here.
     slept: u64,
-    /// An IDENTIFY that was refused or made no sense is not followed by the next one before this.
+    /// No IDENTIFY leaves before this time, after one that was refused or made no sense.
     ask_after: Time,
 
     reqs: Slab<Req<R>>,
@@ -145,16 +145,16 @@ pub struct Device<R> {
     held: Vec<ReqId>,
     locks: Locks,
     ahead: Ahead,
-    /// Something speaks against what was read ahead: it is thrown away before anything else is done.
+    /// What was read ahead may be wrong: it is thrown away before anything else is done.
     ahead_doubted: bool,
 
     /// The IDENTIFY that confirms the disk.
     confirming: Option<FrameId>,
     /// When the next IDENTIFY may be sent because of an announcement or a request for a target that is down.
     identify_at: Time,
-    /// When the target may be asked again who holds it.
+    /// When the target may be asked again which hosts hold it.
     holders_at: Time,
-    /// It announced itself before that time: IDENTIFY is owed to it, whether anybody waits or not.
+    /// It announced itself before that time: IDENTIFY is still to be sent, whether a request waits or not.
     announced: bool,
     /// The operator said `identify`, and the disk is being asked: a larger size is taken over.
     grow: bool,
@@ -164,7 +164,7 @@ pub struct Device<R> {
     missed: u32,
 
     nopen: u32,
-    /// Files that somebody wants to open, who waits for the target's return.
+    /// Opens that wait for the target's return.
     opening: u32,
     settings: Settings,
     stats: Stats,

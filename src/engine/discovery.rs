@@ -1,11 +1,11 @@
 //! From an address that answered to a device: broadcast queries, candidates, their first IDENTIFY.
 //!
-//! Anybody on the segment can announce 65,536 shelves. A candidate costs little, there are at most
+//! Any host on the segment can announce 65,536 shelves. A candidate costs little, there are at most
 //! [`CANDIDATES_MAX`], few of them are asked at a time, and one that does not answer IDENTIFY is forgotten.
 //!
-//! An answer to a query of ours beats an announcement: it takes the address over from an announcement of another MAC, is asked
-//! before those that only announced themselves, and has room of its own in the table. A MAC that answers nothing keeps no other
-//! away from its address: the next one that spoke for it is asked.
+//! An answer to a query of ours beats an announcement: it takes the address over from an announcement of another
+//! MAC, is asked before the addresses that were only announced, and has room of its own in the table. A MAC that
+//! answers nothing keeps no other one away from its address: the next MAC that spoke for the address is asked.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -19,11 +19,12 @@ use crate::wire::{Addr, Ata, CONFIG_LEN, Command, Config, Header, IDENTIFY_LEN, 
 
 /// Addresses that only announced themselves and are not devices: as many as there may be targets.
 pub const ANNOUNCED_MAX: usize = 4096;
-/// Addresses that have answered or announced themselves and are not devices: announcements leave room for as many answers.
+/// Addresses that have answered or announced themselves and are not devices: announcements leave room for as many
+/// answers.
 pub const CANDIDATES_MAX: usize = 2 * ANNOUNCED_MAX;
-/// Questions outstanding on one netlink (docs/design.md#discovery): more would overflow somebody's buffers.
+/// Questions outstanding on one netlink (docs/design.md#discovery): more would overflow a buffer on the way.
 const ASKING_MAX: usize = 64;
-/// How many of them may be to addresses that only announced themselves: forged ones answer none, and each takes 8 s.
+/// How many of them may go to addresses that only announced themselves: a forged one does not answer, and takes 8 s.
 const ASKING_ANNOUNCED: usize = 48;
 /// Ways to one candidate that are remembered besides the first.
 const MORE_MAX: usize = 8;
@@ -47,9 +48,10 @@ pub struct Found {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// It only announced itself: its limits are asked for first, since an announcement's are anybody's word.
+    /// It only announced itself: its limits are asked for first, since any host can have written those of an
+    /// announcement.
     Limits,
-    /// Its limits are known; who is it?
+    /// Its limits are known; IDENTIFY asks which disk it is.
     Identity,
     /// It did not answer.
     Quiet,
@@ -112,7 +114,7 @@ impl Turns {
         self.answered.asking.iter().chain(&self.announced.asking)
     }
 
-    /// Whose turn it is, if anybody may be asked now.
+    /// The candidate whose turn it is, if one may be asked now.
     fn next(&mut self) -> Option<Addr> {
         if self.answered.asking.len() + self.announced.asking.len() >= ASKING_MAX {
             return None;
@@ -131,8 +133,8 @@ pub struct Discovery {
     candidates: HashMap<Addr, Candidate>,
     /// How many of them only announced themselves.
     announced: usize,
-    /// Those that wait for their turn to be asked and those that are being asked, by netlink: so that what happens to one
-    /// costs the same however many there are.
+    /// The candidates that wait for their turn to be asked and those that are being asked, by netlink: so that an
+    /// answer costs the same however many there are.
     turns: BTreeMap<NetId, Turns>,
     queries: VecDeque<(Tag, NetId, Time)>,
     space: TagSpace,
@@ -144,7 +146,7 @@ pub struct Discovery {
     timer: Time,
 }
 
-/// When a candidate of now is forgotten: with all others of its second.
+/// When a candidate that comes now is forgotten: together with all others of its second.
 fn forgotten_at(now: Time) -> Time {
     Time((now + FORGET).0.next_multiple_of(1_000_000))
 }
@@ -198,7 +200,7 @@ impl Discovery {
         });
     }
 
-    /// Did we ask for this config reply, by a query to all?
+    /// Is this config reply the answer to a query of ours that went to all?
     pub fn solicited(&self, now: Time, net: NetId, tag: Tag) -> bool {
         self.queries.iter().any(|q| q.0 == tag && q.1 == net && q.2 > now)
     }
@@ -227,36 +229,8 @@ impl Discovery {
             // The answer to another initiator of this host.
             return;
         }
-        let way = (net, mac, mtu, config.sectors);
-        let room = self.has_room(asked);
-        match self.candidates.get_mut(&addr) {
-            None if !room => {
-                self.refused += 1;
-                return;
-            }
-            None => self.add(now, addr, way, asked),
-            Some(c) => {
-                let same = c.way() == (net, mac);
-                match c.stage {
-                    Stage::Quiet => {}
-                    _ if !asked => return,
-                    Stage::Limits if same || !c.answered => {}
-                    _ if same => return,
-                    _ => {
-                        if c.more.len() < MORE_MAX && !c.more.iter().any(|m| (m.0, m.1) == (net, mac)) {
-                            c.more.push(way);
-                        }
-                        return;
-                    }
-                }
-                let answered = asked || (same && c.answered);
-                if !answered && c.answered && self.announced >= ANNOUNCED_MAX {
-                    self.refused += 1;
-                    return;
-                }
-                self.stop_asking(addr);
-                self.turn_to(addr, way, answered);
-            }
+        if !self.note(now, addr, (net, mac, mtu, config.sectors), asked) {
+            return;
         }
         let Some(c) = self.candidates.get_mut(&addr) else { return };
         if asked {
@@ -272,6 +246,41 @@ impl Discovery {
         self.timer = self.timer.min(at);
         self.line_up(addr);
         self.ask_more(now, net, frames);
+    }
+
+    /// Notes a way to an address. True: the candidate is asked anew, by this way.
+    fn note(&mut self, now: Time, addr: Addr, way: (NetId, Mac, usize, u8), asked: bool) -> bool {
+        let room = self.has_room(asked);
+        match self.candidates.get_mut(&addr) {
+            None if !room => {
+                self.refused += 1;
+                return false;
+            }
+            None => self.add(now, addr, way, asked),
+            Some(c) => {
+                let same = c.way() == (way.0, way.1);
+                match c.stage {
+                    Stage::Quiet => {}
+                    _ if !asked => return false,
+                    Stage::Limits if same || !c.answered => {}
+                    _ if same => return false,
+                    _ => {
+                        if c.more.len() < MORE_MAX && !c.more.iter().any(|m| (m.0, m.1) == (way.0, way.1)) {
+                            c.more.push(way);
+                        }
+                        return false;
+                    }
+                }
+                let answered = asked || (same && c.answered);
+                if !answered && c.answered && self.announced >= ANNOUNCED_MAX {
+                    self.refused += 1;
+                    return false;
+                }
+                self.stop_asking(addr);
+                self.turn_to(addr, way, answered);
+            }
+        }
+        true
     }
 
     fn has_room(&self, answered: bool) -> bool {
@@ -300,7 +309,7 @@ impl Discovery {
         self.candidates.insert(addr, candidate);
     }
 
-    /// A candidate that is not being asked is spoken to by this way from now on. `answered`: it answered there.
+    /// A candidate that is not being asked is asked by this way from now on. `answered`: it answered there.
     fn turn_to(&mut self, addr: Addr, way: (NetId, Mac, usize, u8), answered: bool) {
         let Some(c) = self.candidates.get_mut(&addr) else { return };
         self.announced += usize::from(c.answered);
@@ -334,7 +343,8 @@ impl Discovery {
         }
     }
 
-    /// It does not answer, or not with what it should: the next that answered for this address is asked, if there is one.
+    /// It does not answer, or not with what it should: the next MAC that answered for this address is asked, if
+    /// there is one.
     fn give_up(&mut self, now: Time, addr: Addr, frames: &mut Vec<Transmit>) {
         self.stop_asking(addr);
         let Some(c) = self.candidates.get_mut(&addr) else { return };
@@ -346,7 +356,7 @@ impl Discovery {
         self.ask_more(now, next.0, frames);
     }
 
-    /// Asks those that wait for a netlink, as far as there is room.
+    /// Asks candidates that wait for their turn on a netlink, as far as there is room.
     fn ask_more(&mut self, now: Time, net: NetId, frames: &mut Vec<Transmit>) {
         while let Some(turns) = self.turns.get_mut(&net)
             && let Some(addr) = turns.next()
@@ -437,12 +447,13 @@ impl Discovery {
         Some(c)
     }
 
-    /// Repeats what was not answered and forgets who said nothing more.
+    /// Repeats what was not answered, and forgets candidates that said nothing more.
     pub fn sweep(&mut self, now: Time, frames: &mut Vec<Transmit>) {
         if now < self.timer {
             return;
         }
-        // Only those that are being asked have something due; those that are forgotten go once a second, all of a second together.
+        // Only candidates that are being asked have something due. Candidates that are forgotten go once a second,
+        // all of one second together.
         let due = |addr: &Addr| self.candidates.get(addr).is_some_and(|c| c.asked > 0 && c.due <= now);
         let asking = self.turns.values().flat_map(Turns::asking);
         let due: Vec<Addr> = asking.copied().filter(|addr| due(addr)).collect();

@@ -1,5 +1,6 @@
-//! The disk behind one address: who it is, what it can do, what of it is shown, and which generation it is. A new disk
-//! at the address takes the place of the one that was there; handles of the earlier one are stale from then on.
+//! The disk behind one address: which one it is, what it can do, what of it is shown, and which generation it is. A
+//! new disk at the address takes the place of the one that was there; handles of the earlier one are stale from then
+//! on.
 
 use super::flushing::Flushing;
 use super::ids::Identity;
@@ -59,7 +60,7 @@ impl Disk {
         self.generation
     }
 
-    /// Who it is.
+    /// Which disk it is.
     pub fn identity(&self) -> Identity {
         self.identity
     }

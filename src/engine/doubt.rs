@@ -6,12 +6,12 @@ use super::lanes::Lane;
 use super::limits::{REDO_MAX, SILENCE};
 use super::time::Time;
 
-/// Announcements that are believed at once; anybody on the segment can forge them.
+/// Announcements that are believed at once. Any host on the segment can forge them.
 const ALARMS: u32 = 3;
 /// How often one more is believed.
 const ALARM_EVERY: Duration = Duration::from_secs(3);
-/// How often what was answered before the disk was asked who it is is asked for again. A target with one buffer loses
-/// IDENTIFY to a write each time: it must not answer for ever.
+/// Answers that came before the IDENTIFY left are asked for again this often. A target with one buffer loses the
+/// IDENTIFY to a write each time: it must not have to answer for ever.
 const ASKED_MAX: u8 = 16;
 
 /// Is the disk still the disk?
@@ -39,7 +39,7 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// The disk has just shown who it is.
+    /// The disk has just shown its identity.
     pub fn new(now: Time) -> Doubt {
         Doubt {
             confidence: Confidence::Confirmed,
@@ -76,9 +76,10 @@ impl Doubt {
     /// | silent     | yes             | no                   | no     |
     /// | suspect    | no              | no                   | no     |
     ///
-    /// Nothing is answered before the disk is confirmed, so after mere silence reads may leave together with IDENTIFY;
-    /// but of several paths another one may lead to another disk than the one that will show its identity. What leaves
-    /// together with IDENTIFY for a suspect may be answered by a disk that is gone again when IDENTIFY arrives.
+    /// Nothing is answered before the disk is confirmed, so after mere silence reads may leave together with
+    /// IDENTIFY; but of several paths another one may lead to another disk than the one that will show its identity.
+    /// What leaves together with IDENTIFY for a suspect may be answered by a disk that is gone again when IDENTIFY
+    /// arrives.
     pub fn may_leave(&self, lane: Lane, several: bool) -> bool {
         match (self.confidence, lane) {
             (Confidence::Confirmed, _) => true,
@@ -123,9 +124,9 @@ impl Doubt {
         self.last_heard = now;
     }
 
-    /// Must what was answered at `came`, and asked for again `redone` times already, be asked for once more? The disk
-    /// was asked who it is at `asked`, and is confirmed now: but what was answered earlier, in this doubt or before
-    /// silence, may have been said by another disk that was here meanwhile.
+    /// The disk is confirmed by an IDENTIFY that left at `asked`. Must an answer of the time `came`, which was asked
+    /// for again `redone` times already, be asked for once more? An earlier answer, of this doubt or from before a
+    /// silence, may have come from another disk that was here meanwhile.
     pub fn outdates(&self, came: Time, redone: u8, asked: Time) -> bool {
         if came < asked {
             redone < ASKED_MAX

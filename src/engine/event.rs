@@ -1,4 +1,4 @@
-//! What happens to a target, in the words of the log. Whoever drives the engine adds the time and the target's name.
+//! What happens to a target, in the words of the log. The runtime adds the time and the target's name.
 
 use std::fmt;
 
@@ -109,7 +109,7 @@ pub enum Event {
     Confirmed,
     /// An answer to `identify`, asked for by the operator.
     Identified(Identity),
-    /// The operator's `identify` got no answer that says who the disk is: it is asked no more.
+    /// The operator's `identify` got no answer that says which disk is there: it is asked no more.
     Unidentified,
     /// A new path carries work.
     PathFound(NetId, Mac),
@@ -138,7 +138,7 @@ pub enum Event {
     NoFlush,
     /// The target answered the `flush` command.
     Flushed,
-    /// It is reserved, for these; who asked was not among them.
+    /// It is reserved for these hosts; this host is not among them.
     Reserved(Vec<Mac>),
 }
 
@@ -159,7 +159,7 @@ impl Event {
         }
     }
 
-    /// Of interest only to who wants to see everything.
+    /// Of interest only to readers that want to see everything.
     pub fn is_chatty(&self) -> bool {
         matches!(self, Event::Doubted(_) | Event::Confirmed | Event::LostJumbo(..))
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use slab::Slab;
@@ -20,8 +21,9 @@ use crate::wire::{Sector, Tag};
 
 /// Attempts that a frame remembers, the newest ones. With the timeout doubling, six cover more than ten seconds.
 const REMEMBERED: usize = 6;
-/// Tags that left so lately that one which is known no more was answered, not forged: no network keeps an answer for longer.
-/// One in 512 of all, so that a stranger's meets them by chance only.
+/// Of an unknown tag that is one of the last so many, the answer has come before: it was not forged. No network
+/// keeps an answer for longer than these tags last. They are one in 512 of all, so that a foreign tag is among them
+/// only by chance.
 const LATELY: u32 = 1 << 16;
 /// Strays that are remembered at once, and how long: twice the longest timeout.
 const STRAYS_MAX: usize = 4096;
@@ -42,13 +44,13 @@ pub enum Work {
     Flush { req: ReqId, ext: bool },
     /// Any ATA command of the raw file.
     Raw { req: ReqId },
-    /// Config, mask or reserve, for somebody who waits.
+    /// Config, mask or reserve, for a request.
     Command { req: ReqId },
     /// IDENTIFY over one path: confirms the disk, or proves the path.
     Identify { path: PathId },
     /// A config query over one path, for its limits.
     Query { path: PathId },
-    /// Who holds the target, for the log.
+    /// Which hosts hold the target, for the log.
     Holders { path: PathId },
     /// A full-size read whose request is padded to the same size: both directions of one path.
     Probe { path: PathId },
@@ -69,7 +71,7 @@ impl Work {
         }
     }
 
-    /// As what its round trip is counted; IDENTIFY, queries and what the raw file sends are not.
+    /// The kind of request that its round trip is counted for; none for IDENTIFY, queries and raw commands.
     pub fn op(self) -> Option<Op> {
         match self {
             Work::Read { .. } | Work::Gather { .. } => Some(Op::Read),
@@ -84,8 +86,8 @@ impl Work {
         matches!(self, Work::Write { .. } | Work::Trim { .. } | Work::Raw { .. })
     }
 
-    /// Must the disk be confirmed before it leaves? Reads are answered only after the confirmation, so after mere silence they
-    /// may leave; the edges of a write may not, since they will be written.
+    /// Must the disk be confirmed before it leaves? Reads are answered only after the confirmation, so after mere
+    /// silence they may leave. The edges of a write may not, since they will be written.
     pub fn needs_trust(self) -> bool {
         self.modifies() || matches!(self, Work::Flush { .. } | Work::Gather { .. })
     }
@@ -100,7 +102,7 @@ impl Work {
         !self.asks() && !matches!(self, Work::Identify { .. } | Work::Probe { .. } | Work::Command { .. })
     }
 
-    /// Is it a question of ours that does not matter if it is lost?
+    /// Is it a question of ours whose loss does not matter?
     pub fn asks(self) -> bool {
         matches!(self, Work::Query { .. } | Work::Holders { .. })
     }
@@ -137,7 +139,7 @@ pub struct Frame {
     pub count: u8,
     /// Attempts that expired; the timeout doubles with each.
     pub expiries: u8,
-    /// How often its sectors were asked for again because of who may have answered.
+    /// How often its sectors were asked for again because another disk may have answered.
     pub redone: u8,
     /// Attempts given up before the timer because nothing at all was answered.
     pub tails: u8,
@@ -198,13 +200,13 @@ impl Hasher for TagHasher {
     }
 }
 
-/// Bits of a tag that count; the others say whose it is.
+/// Bits of a tag that count; the others say which daemon it belongs to.
 const COUNTER_BITS: u32 = 25;
 
 /// The tags of one daemon: bit 31, which of 64 daemons in this network namespace, and a counter.
 ///
-/// Two daemons on one interface have one MAC, and each sees the answers to the other. If their tags could meet, one would
-/// take the other's data for its own.
+/// Two daemons on one interface have one MAC, and each sees the answers to the other. If their tags could meet, one
+/// would take the other's data for its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TagSpace(u32);
 
@@ -243,7 +245,7 @@ type TagMap<V> = HashMap<u32, V, BuildHasherDefault<TagHasher>>;
 pub enum Owner {
     /// A frame that waits for it, and the attempt.
     Frame(FrameId, Attempt),
-    /// An attempt that nobody waits for any more.
+    /// An attempt that no frame waits for any more.
     Stray(Stray),
 }
 
@@ -259,8 +261,24 @@ pub struct Flight {
     counter: u32,
 }
 
+impl Index<FrameId> for Flight {
+    type Output = Frame;
+
+    /// A frame that is known to be there: the caller has just found or created it, and has not settled it since.
+    fn index(&self, id: FrameId) -> &Frame {
+        &self.frames[id.0 as usize]
+    }
+}
+
+impl IndexMut<FrameId> for Flight {
+    fn index_mut(&mut self, id: FrameId) -> &mut Frame {
+        &mut self.frames[id.0 as usize]
+    }
+}
+
 impl Flight {
-    /// `seed` makes the first tag of the space; a restarted daemon must not take its predecessor's late answers for its own.
+    /// `seed` makes the first tag of the space; a restarted daemon must not take late answers to its predecessor for
+    /// its own.
     pub fn new(space: TagSpace, seed: u32) -> Flight {
         Flight {
             frames: Slab::new(),
@@ -321,8 +339,7 @@ impl Flight {
     }
 
     /// Notes that an attempt leaves now; the caller has settled an earlier flying attempt. Returns its tag.
-    pub fn depart(&mut self, id: FrameId, path: PathId, place: Place, now: Time, due: Time) -> Option<Tag> {
-        self.frames.get(id.0 as usize)?;
+    pub fn depart(&mut self, id: FrameId, path: PathId, place: Place, now: Time, due: Time) -> Tag {
         let tag = self.fresh_tag();
         let attempt = Attempt { tag, path: Some(path), place, sent: now, flying: true };
         let frame = &mut self.frames[id.0 as usize];
@@ -343,10 +360,10 @@ impl Flight {
         };
         frame.attempts[free] = Some(attempt);
         self.tags.insert(tag.0, id);
-        Some(tag)
+        tag
     }
 
-    /// Whose answer carries `tag`?
+    /// What does an answer with this tag belong to?
     pub fn owner(&self, tag: Tag) -> Option<Owner> {
         if let Some(&id) = self.tags.get(&tag.0) {
             let attempt = self.get(id)?.attempts().find(|c| c.tag == tag)?;
@@ -355,7 +372,7 @@ impl Flight {
         self.strays.get(&tag.0).map(|s| Owner::Stray(*s))
     }
 
-    /// Is it a tag that left lately? If nobody owns it, its frame was answered.
+    /// Is it a tag that left lately? If it belongs to nothing now, its frame was answered.
     pub fn left_lately(&self, tag: Tag) -> bool {
         let left = self.counter.wrapping_sub(self.first).min(LATELY);
         self.space.contains(tag) && self.space.age(tag, self.counter) < left
@@ -374,9 +391,10 @@ impl Flight {
         self.strays.remove(&tag.0);
     }
 
-    /// Attempts of this frame that could still arrive, `answered` aside: how many, and whether there are more than that.
+    /// Attempts of this frame that could still arrive, `answered` aside: how many, and whether there are more than
+    /// that.
     pub fn unanswered(&self, id: FrameId, answered: Option<Tag>) -> (u32, bool) {
-        let Some(frame) = self.get(id) else { return (0, false) };
+        let frame = &self[id];
         let known = frame.attempts().filter(|c| Some(c.tag) != answered).count() as u32;
         (known, frame.forgotten)
     }
@@ -441,7 +459,7 @@ mod tests {
         let mut seen = Vec::new();
         for i in 0..20 {
             f.ground(id);
-            let tag = f.depart(id, P, Place::Outside, Time(i), Time(i + 1)).unwrap();
+            let tag = f.depart(id, P, Place::Outside, Time(i), Time(i + 1));
             assert!(tag.is_ours() && tag.0 != u32::MAX);
             assert!(!seen.contains(&tag));
             seen.push(tag);
@@ -473,7 +491,7 @@ mod tests {
             assert!(!f.left_lately(space.tag(seed)), "the predecessor's, perhaps");
             let leave = |f: &mut Flight| {
                 let id = f.create(Work::Flush { req: 0, ext: true }, Sector(0), 0);
-                let tag = f.depart(id, P, Place::Outside, Time(0), Time(1)).unwrap();
+                let tag = f.depart(id, P, Place::Outside, Time(0), Time(1));
                 f.settle(id, Some(tag), None, Time(0));
                 tag
             };

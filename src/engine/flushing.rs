@@ -1,8 +1,9 @@
 //! Which command flushes a disk's cache, and what its refusals mean.
 //!
-//! A disk that promises a flush, or has ever done one, and does not do it now has failed, whatever its error register says: data may be
-//! lost, and whoever asked must hear of it. The next flush is asked for all the same. Only what was never done and
-//! is refused by the AoE layer, or answered with the request's own registers (ggaoed 1.1), is no flush at all.
+//! A disk that promises a flush, or has ever done one, and does not do it now has failed, whatever its error
+//! register says: data may be lost, and the program that asked must hear of it. The next flush is asked for all the
+//! same. A disk has no flush at all only if it never did one and the AoE layer refuses it, or the answer has the
+//! request's own registers (ggaoed 1.1).
 
 use crate::wire::{Ata, FlushKind};
 
@@ -20,7 +21,8 @@ pub enum Refused {
 /// What follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// The old opcode is tried for the same request. `failed`: which fails all the same, for this one has worked before.
+    /// The old opcode is tried for the same request. `failed`: the request fails all the same, for the first opcode
+    /// has worked before.
     Old { failed: bool },
     /// The request fails.
     Fail,
@@ -49,7 +51,7 @@ impl Flushing {
         self.kind
     }
 
-    /// What IDENTIFY says now. With `again`, what was found out is found out again.
+    /// What IDENTIFY says now. With `again`, it is found out again which opcode works.
     pub fn promise(&mut self, promised: FlushKind, again: bool) {
         if again || promised != self.promised {
             (self.promised, self.kind) = (promised, promised);
@@ -82,8 +84,8 @@ impl Flushing {
     }
 }
 
-/// Are these registers a flush itself, as a target sends it back that does not know it? As a status that one would be "busy", which no
-/// disk answers with.
+/// Are these registers a flush command, as a target sends it back that does not know it? Read as a status, its
+/// opcode means "busy", with which no disk answers.
 pub fn is_echo(ext: bool, ata: &Ata) -> bool {
     ata.command == Ata::flush(ext).command && ata.feature == 0
 }
@@ -101,7 +103,7 @@ mod tests {
             assert_eq!(f.kind(), FlushKind::FlushExt, "the next one is asked for all the same");
         }
         f.done(true);
-        // Now it is known to work: that the old one does does not bring back what this one lost.
+        // Now the first opcode is known to work. That the old one works does not bring back what the first one lost.
         assert_eq!(f.refused(true, Refused::Aborted), Next::Old { failed: true });
         f.done(false);
         assert_eq!(f.kind(), FlushKind::FlushExt);

@@ -1,5 +1,5 @@
-//! The names that one part of the engine has for what another part keeps, and who a disk is. Nothing here knows of
-//! the rest of the engine: a file that only passes a name on need not know what it stands for.
+//! The names that one part of the engine has for what another part keeps, and the identity of a disk. Nothing here
+//! knows of the rest of the engine: a file that only passes a name on need not know what it stands for.
 
 use std::fmt;
 
@@ -20,11 +20,12 @@ pub struct FrameId(pub(super) u32);
 /// A request's place in its device.
 pub type ReqId = usize;
 
-/// A reader that may be read ahead of: one open file. The number is never another's.
+/// A reader that may be read ahead of: one open file. The number never belongs to another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Stream(pub u64);
 
-/// Who a disk is: its serial, its model and its size. Firmware may change under a disk that stays the same.
+/// The identity of a disk: its serial number, its model and its size. Firmware may change under a disk that stays
+/// the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// Serial number.

@@ -1,8 +1,8 @@
 //! The frame size of one path, in sectors, as loss teaches it.
 //!
 //! A path may lose large frames and carry small ones (a switch without jumbo frames, an MTU that lies). The ladder
-//! steps down when frames of some size and above are lost while smaller ones pass, and steps up only after a probe came
-//! back: user data never finds out whether a size works.
+//! steps down when frames of some size and above are lost while smaller ones pass, and steps up only after a probe
+//! came back: user data never finds out whether a size works.
 
 use std::time::Duration;
 
@@ -11,11 +11,13 @@ use super::time::Time;
 
 /// Attempts lost in a row before their size is doubted.
 const LOST: u32 = 8;
-/// Attempts of one frame that expired: as telling as [`LOST`] different ones, and with few frames outstanding much sooner there.
+/// Expired attempts of one frame that say as much as [`LOST`] lost ones of different frames. Where few frames are
+/// outstanding, they come much sooner.
 pub const SAME: u8 = 4;
 /// Smaller frames that must have passed meanwhile: without them the whole path is silent, not its large frames.
 const PASSED: u32 = 3;
-/// First and last distance of the probes for the next size up. The first comes soon: bad luck may look like a black hole.
+/// First and last distance of the probes for the next size up. The first comes soon, since chance losses may look
+/// like a path that drops large frames.
 const CLIMB_FIRST: Duration = Duration::from_secs(1);
 const CLIMB_LAST: Duration = Duration::from_secs(40);
 
@@ -76,7 +78,7 @@ impl Ladder {
         self.climb_at = now + self.interval;
     }
 
-    /// A frame of `sectors` came back whole. What carries no sectors counts as one.
+    /// A frame of `sectors` came back whole. A frame without sectors counts as one.
     pub fn passed(&mut self, sectors: u8) {
         if sectors >= self.lost_size {
             self.trust();
@@ -85,7 +87,8 @@ impl Ladder {
         }
     }
 
-    /// An attempt of `sectors` was lost; `expiries` attempts of that frame expired so far. True if the size steps down by this.
+    /// An attempt of `sectors` was lost; `expiries` attempts of that frame expired so far. True if the size steps
+    /// down by this.
     pub fn lost(&mut self, sectors: u8, expiries: u8, now: Time) -> bool {
         if sectors <= 1 || sectors > self.cap {
             return false;
@@ -124,7 +127,7 @@ impl Ladder {
         Some(size)
     }
 
-    /// A probe for more leaves; the next one waits longer.
+    /// A probe for a larger size leaves; the next one waits longer.
     pub fn climbing(&mut self, now: Time) {
         self.interval = (self.interval * 2).min(CLIMB_LAST);
         self.climb_at = now + self.interval;

@@ -1,9 +1,9 @@
 //! Where work waits until it may leave: two lanes, so that neither reads nor writes starve, and a third one for what
-//! is read ahead, which nobody waits for.
+//! is read ahead, which no program waits for.
 //!
-//! A lane may name a frame or a request that does not wait any more: whoever takes the first of a lane checks that it
-//! is still meant ([`Frame::queued`](super::flight::Frame::queued) and its like). To look for it in the lane whenever
-//! one ends would cost more.
+//! A lane may name a frame or a request that does not wait any more: the caller checks whether the first of a lane
+//! still does ([`Frame::queued`](super::flight::Frame::queued) and its like). To search the lane whenever one ends
+//! would cost more.
 
 use std::collections::VecDeque;
 
@@ -146,7 +146,7 @@ impl Lanes {
 mod tests {
     use super::*;
 
-    /// Issues `frames` frames of endless requests, and says whose they were.
+    /// Issues `frames` frames of endless requests, and returns the request of each.
     fn issue(lanes: &mut Lanes, lane: Lane, frames: usize) -> Vec<ReqId> {
         let one = |_| {
             let request = lanes.first_request(lane).unwrap();

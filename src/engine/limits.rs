@@ -1,4 +1,4 @@
-//! Limits that more than one file of the engine keeps to. What only one file needs stands there.
+//! Limits that more than one file of the engine keeps to. A limit that only one file needs stands there.
 
 use std::time::Duration;
 
@@ -7,16 +7,17 @@ use std::time::Duration;
 pub const DEADLINE: Duration = Duration::from_secs(180);
 /// What a command that asks the target (config, mask, reserve) may take.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
-/// Without a valid frame from a target for this long it may have been replaced behind our back: IDENTIFY goes
-/// before any write. A machine needs longer than this to restart, and a busy target is never silent so long.
+/// Without a valid frame from a target for this long its disk may have been exchanged: IDENTIFY goes before any
+/// write. A machine needs longer than this to restart, and a busy target is never silent so long.
 pub const SILENCE: Duration = Duration::from_secs(1);
-/// While somebody waits, a target that does not answer is asked this often: it is back within a second of its return.
+/// While a request waits, a target that does not answer is asked this often: it is back within a second of its
+/// return.
 pub const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How often answers that came in doubt are asked for again. With more, a request to a target that takes seconds
 /// for each answer would never end.
 pub const REDO_MAX: u8 = 3;
 /// Requests of one target that may wait at a time: some of the work looks at each of them, and each takes memory.
-/// More than the users of a mount that works ever have.
+/// The users of a mount that works never have so many.
 pub const REQUESTS_MAX: usize = 16_384;
 /// Frames outstanding at most, over one path and over all, whatever the target advertises: the limit of devaoe and
 /// of the kernel's driver (docs/design.md#paths-and-windows).

@@ -1,22 +1,25 @@
-//! Who may write where: range locks over sectors, first come first served among overlaps, and the ranges that a
-//! stale attempt of an older write could still reach.
+//! Which request may write where: range locks over sectors, first come first served among overlaps, and the ranges
+//! that a late attempt of an older write could still reach.
 //!
-//! A write takes its range whole and at once. An entry waits for every earlier entry that overlaps it, granted or not, so
-//! nobody starves. A *quarantine* is a range whose write is answered or given up while attempts of it may still be
-//! on their way: newer writes wait until every attempt was answered or the time in which it could arrive has passed.
+//! A write takes its range whole and at once. An entry waits for every earlier entry that overlaps it, granted or
+//! not, so none starves. A *quarantine* is a range whose write is answered or given up while attempts of it may
+//! still be on their way: newer writes wait until every attempt was answered or the time in which it could arrive
+//! has passed.
 
 use std::collections::VecDeque;
 
 use super::time::Time;
 
-/// Ranges that may be in quarantine at once, unless the owner says otherwise. At so many, a new range that touches one is added
-/// to it, and the owner sends no write a second time, so that few more come ([`Locks::full`]); at twice as many it sends no
-/// write at all ([`Locks::crowded`]). So memory is bounded by twice as many and by the frames that are in flight, no sector is
-/// held back that no attempt can reach, and writes elsewhere do not notice unless everything fails at once.
+/// Ranges that may be in quarantine at once, unless the owner says otherwise. At so many, a new range that touches
+/// one is added to it, and the owner sends no write a second time, so that few more come ([`Locks::full`]); at twice
+/// as many it sends no write at all ([`Locks::crowded`]). So memory is bounded by twice as many and by the frames
+/// that are in flight, no sector is held back that no attempt can reach, and other writes do not notice unless
+/// everything fails at once.
 pub const QUARANTINES_MAX: usize = 4096;
 
-/// Where the sectors of a disk end: 48 bits address them. Beyond lie the places of what a target keeps besides: its config string, its
-/// mask list and its reservation list, whose writers are held apart as those of a sector are.
+/// Where the sectors of a disk end: 48 bits address them. The places behind them stand for what else a target keeps:
+/// its config string, its mask list and its reservation list. Commands that change one of these are kept apart as
+/// writes of one sector are.
 pub const SECTORS_END: u64 = 1 << 48;
 /// See [`SECTORS_END`].
 pub const CONFIG: u64 = SECTORS_END;
@@ -32,13 +35,13 @@ pub struct LockId(u64);
 /// What a lock means to others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// A write: waits for earlier overlaps, later overlaps wait for it.
+    /// A write: it waits for earlier overlaps, and later overlaps wait for it.
     Write,
-    /// A raw command that may write: as a write, but reads do not wait for what may take the disk minutes.
+    /// A raw command that may write: as a write, but reads do not wait for it, since it may take the disk minutes.
     Raw,
-    /// A read: waits for earlier writes that it overlaps, nobody waits for it.
+    /// A read: it waits for earlier writes that it overlaps, and nothing waits for it.
     Read,
-    /// A flush: waits for every earlier write, nobody waits for it.
+    /// A flush: it waits for every earlier write, and nothing waits for it.
     Barrier,
     /// Attempts of a finished write may still arrive.
     Quarantine { attempts: u32, until: Time },
@@ -52,7 +55,7 @@ struct Entry {
     kind: Kind,
     /// Earlier entries that this one waits for.
     blockers: u32,
-    /// Whose lock it is, in the caller's terms.
+    /// The request that the lock belongs to, in the caller's terms.
     owner: usize,
 }
 
@@ -106,7 +109,8 @@ impl Locks {
         self.quarantines_max = ranges;
     }
 
-    /// Are there as many ranges in quarantine as there may be? What is sent a second time would need one more.
+    /// Are there as many ranges in quarantine as there may be? A frame that is sent a second time would need one
+    /// more.
     pub fn full(&self) -> bool {
         self.quarantines >= self.quarantines_max
     }
@@ -150,16 +154,17 @@ impl Locks {
         self.take(start, end.min(SECTORS_END), Kind::Raw, owner)
     }
 
-    /// Asks to read `[start, end)`. None: nothing is in the way, and there is nothing to give back. Else it waits, for the answer
-    /// would be older than a write that may be answered first, and the kernel would keep it in its page cache.
+    /// Asks to read `[start, end)`. None: nothing is in the way, and there is nothing to give back. Otherwise the
+    /// read waits: its answer would be older than a write that may be answered first, and the kernel would keep it
+    /// in its page cache.
     pub fn read(&mut self, start: u64, end: u64, owner: usize) -> Option<LockId> {
         let newcomer = Entry { id: LockId(0), start, end, kind: Kind::Read, blockers: 0, owner };
         let blocked = self.entries.iter().any(|e| e.blocks(&newcomer));
         blocked.then(|| self.take(start, end, Kind::Read, owner).0)
     }
 
-    /// May anything change `[start, end)` that is known now? A raw command may, which reads do not wait for; and what is in
-    /// quarantine, which they may read over.
+    /// May anything change `[start, end)` that is known now? That includes a raw command, which reads do not wait
+    /// for, and a range in quarantine, which reads may read.
     pub fn busy(&self, start: u64, end: u64) -> bool {
         let changes = |e: &Entry| !matches!(e.kind, Kind::Read | Kind::Barrier);
         self.entries.iter().any(|e| changes(e) && e.overlaps(start, end))
@@ -202,8 +207,8 @@ impl Locks {
         self.granted.pop()
     }
 
-    /// Holds new writes back from `[start, end)` until `attempts` answers came in (see [`Locks::attempt_settled`]) or `until`
-    /// has passed. Writes that hold their lock already are not touched: the caller's own is one of them.
+    /// Holds new writes back from `[start, end)` until `attempts` answers came in (see [`Locks::attempt_settled`])
+    /// or `until` has passed. Writes that hold their lock already are not touched: the caller's own is one of them.
     pub fn quarantine(&mut self, start: u64, end: u64, attempts: u32, until: Time) -> LockId {
         let near = |e: &Entry| e.is_quarantine() && e.start <= end && start <= e.end;
         if self.full()
@@ -222,13 +227,14 @@ impl Locks {
         id
     }
 
-    /// Adds a range to one that it touches. Nobody is granted anything, and those who wait for the new part wait for it.
+    /// Adds a range to one that it touches. No lock is granted by that, and locks that wait for the new part wait
+    /// for it.
     fn widen(&mut self, at: usize, start: u64, end: u64, until: Time) -> LockId {
         let was = self.entries[at];
         let wide = &mut self.entries[at];
         (wide.start, wide.end) = (start.min(was.start), end.max(was.end));
         if let Kind::Quarantine { until: before, .. } = was.kind {
-            // Never to be ended by counting: it stands for attempts of several writes now.
+            // It is never ended by counting: it stands for attempts of several writes now.
             wide.kind = Kind::Quarantine { attempts: u32::MAX, until: until.max(before) };
         }
         let is = *wide;
@@ -253,8 +259,8 @@ impl Locks {
         }
     }
 
-    /// Ends the quarantines whose time has passed. Returns when to look again: when the next one ends if somebody may wait
-    /// for it, else when all have.
+    /// Ends the quarantines whose time has passed. Returns when to look again: when the next one ends if a lock may
+    /// wait for it, else when all have ended.
     pub fn expire(&mut self, now: Time) -> Time {
         if self.quarantines == 0 {
             return Time::NEVER;
@@ -303,12 +309,12 @@ impl Locks {
         }
     }
 
-    /// May somebody wait for the end of a quarantine? Where there is no room for more, even without a lock.
+    /// May a request wait for the end of a quarantine? Where there is no room for more, even one without a lock.
     fn is_awaited(&self) -> bool {
         self.waiting > 0 || self.full()
     }
 
-    /// When the first quarantine ends, if somebody may wait for that.
+    /// When the first quarantine ends, if a request may wait for that.
     pub fn awaited_end(&self) -> Time {
         let ends = self.entries.iter().filter_map(|e| match e.kind {
             Kind::Quarantine { until, .. } => Some(until),

@@ -1,8 +1,8 @@
 //! The initiator as pure state machines: `now` is an argument, effects come back in a sink that the caller owns.
 //!
-//! No clock, no socket, no thread, no lock. [`Device`] is one target: its paths, the frames in flight, the requests that
-//! wait, who may write where, and whether the disk is still the disk. [`Discovery`] turns addresses that
-//! answered a broadcast into devices.
+//! No clock, no socket, no thread, no lock. [`Device`] is one target: its paths, the frames in flight, the requests
+//! that wait, which of them may write where, and whether the disk is still the disk. [`Discovery`] turns addresses
+//! that answered a broadcast into devices.
 
 mod ahead;
 pub mod buffer;

@@ -11,13 +11,13 @@ pub struct PartId(pub u32);
 pub struct Partition {
     /// Never reused.
     pub id: PartId,
-    /// The file's name; its form is checked by whoever parsed it.
+    /// The file's name. The caller has checked its form.
     pub name: String,
     /// First sector.
     pub start: u64,
     /// One past the last sector.
     pub end: u64,
-    /// It was read from the disk's own table, which it follows; else somebody declared it.
+    /// It was read from the disk's own table, which it follows; else the operator declared it.
     pub scanned: bool,
 }
 
@@ -97,9 +97,9 @@ impl Partitions {
         id
     }
 
-    /// Makes those that came from the disk's table what the table says now: what is gone goes, what has another range is
-    /// another partition, what is new comes. All of it or nothing: one that is in use and would go, or one whose name somebody
-    /// has declared for another range, refuses the whole.
+    /// Makes the partitions that came from the disk's table what the table says now: one that is gone goes, one with
+    /// another range is another partition, a new one comes. It is done in full or not at all: a partition that is in
+    /// use and would go refuses it, and so does a name that the operator has declared for another range.
     pub fn follow(
         &mut self,
         table: &[Scanned],

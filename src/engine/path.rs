@@ -19,21 +19,22 @@ use crate::wire::{Mac, Unusable};
 const OVERTAKEN: u32 = 3;
 /// How much later still an attempt must be that fewer have overtaken: with few frames outstanding there are no three.
 const FEW: Duration = Duration::from_micros(500);
-/// How much later than the mean round trip an overtaken attempt must be, in quarters of it, at first and at most. Threads of our
-/// own that send at the same time reorder, and so do targets; four round trips are still far less than a timeout.
+/// How much later than the mean round trip an overtaken attempt must be, in quarters of it, at first and at most.
+/// Threads of our own that send at the same time change the order, and so do targets. Four round trips are still far
+/// less than a timeout.
 const TOLERANCE_FIRST: u32 = 1;
 const TOLERANCE_LAST: u32 = 12;
 /// Losses by overtaking, none of them wrong, after which the tolerance shrinks again (RFC 8985's persistence).
 const JUDGED_WELL: u32 = 16;
-/// How much longer than two round trips and four deviations nothing may be answered before one attempt is sent again, and how
-/// often it is, each time after twice as long. The sweeper wakes this often while frames fly, so it is so short only
-/// for a while after a loss.
+/// How much longer than two round trips and four deviations nothing may be answered before one attempt is sent
+/// again, and how often it is, each time after twice as long. The sweeper wakes this often while frames fly, so it
+/// is so short only for a while after a loss.
 const TAIL: Duration = Duration::from_millis(1);
 const TAIL_CALM: Duration = Duration::from_millis(5);
 const LOSSY: Duration = Duration::from_secs(1);
 pub const TAILS: u8 = 3;
-/// The longest timeout that a frame gets because others expired: whatever was tried in vain, one frame asks this often whether its path
-/// carries data again.
+/// The longest timeout that a frame gets because others expired: however many did, one frame asks this often whether
+/// its path carries data again.
 const HINT_MAX: Duration = Duration::from_secs(1);
 /// Expiries without an answer in between after which a path is silent, where another could carry its work.
 const SILENT: u32 = 2;
@@ -69,8 +70,9 @@ pub struct PathStats {
     pub late: u64,
     /// Bytes of data read and written over it.
     pub bytes: u64,
-    /// Round trips of frames that read, wrote and flushed, in the order of `Op::ALL`: from the departure of an attempt to
-    /// the first answer to it. A request's latency also has the waiting here; the difference is the queue.
+    /// Round trips of frames that read, wrote and flushed, in the order of `Op::ALL`: from the departure of an
+    /// attempt to the first answer to it. A request's latency also has the waiting here; the difference is the
+    /// queue.
     pub trips: [Histogram; 3],
 }
 
@@ -146,7 +148,8 @@ pub struct Path {
     tailed_at: Time,
     /// When an attempt was lost here last.
     lost_at: Option<Time>,
-    /// How much later than the mean an overtaken attempt may be, in quarters of the mean; what proved wrong raises it.
+    /// How much later than the mean an overtaken attempt may be, in quarters of the mean; what proved wrong raises
+    /// it.
     tolerance: u32,
     /// Losses by overtaking since the tolerance proved too small.
     well_judged: u32,
@@ -264,7 +267,7 @@ impl Path {
 
     /// The flying attempt at `place` was answered; `limit` is what the target's buffers allow.
     pub fn arrive(&mut self, place: Place, limit: u32) {
-        // Not whatever it says: a target that answers IDENTIFY and no reads would be asked for its tail for ever.
+        // Only for data: a target that answers IDENTIFY and no reads would be asked for its last frames for ever.
         if place != Place::Outside {
             self.tails = 0;
             self.worst_expiries = 0;
@@ -274,13 +277,14 @@ impl Path {
         }
     }
 
-    /// How long an attempt of a frame that expired so often may stay unanswered. While no frame is answered, none begins with the shortest
-    /// timeout: cut in pieces, or one after the other, they would be more and more attempts to a target that answers nothing.
+    /// How long an attempt of a frame that expired so often may stay unanswered. While no frame is answered, none
+    /// begins with the shortest timeout: pieces of one frame, or one frame after the other, would be more and more
+    /// attempts to a target that answers nothing.
     pub fn patience(&self, expiries: u8) -> Duration {
         self.rtt.backed_off(expiries).max(self.rtt.backed_off(self.worst_expiries).min(HINT_MAX))
     }
 
-    /// A frame that waits for data or takes it expired here, `expiries` times in all.
+    /// A frame that brings data or takes it expired here, `expiries` times in all.
     pub fn unanswered(&mut self, expiries: u8) {
         self.worst_expiries = self.worst_expiries.max(expiries);
     }
@@ -331,8 +335,8 @@ impl Path {
         self.order.front().map(|oldest| oldest.frame)
     }
 
-    /// When one attempt is sent again because nothing at all was answered for longer than it should take: of the last frames
-    /// out no younger ones can tell that they are lost, and the timer is a hundred round trips away on a LAN.
+    /// When one attempt is sent again because nothing at all was answered for longer than it should take. No younger
+    /// frames can show that the last frames out are lost, and the timer is a hundred round trips away on a LAN.
     /// `tails`: how often that happened to the oldest frame, which is the one.
     pub fn tail_at(&self, tails: u8) -> Option<Time> {
         let tails = tails.max(self.tails);
@@ -369,8 +373,8 @@ impl Path {
         }
     }
 
-    /// An attempt that had been given up was answered: it was only late, and the window paid for nothing, unless the attempt was
-    /// outside of it.
+    /// An attempt that had been given up was answered: it was only late. The window was halved for nothing, unless
+    /// the attempt was outside of it.
     pub fn late(&mut self, place: Place) {
         self.stats.late += 1;
         if place == Place::Outside {

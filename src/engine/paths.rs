@@ -62,7 +62,7 @@ impl Paths {
         self.all().next().is_none()
     }
 
-    /// Could another path lead to another disk than this one does?
+    /// Is there more than one place for a path? Then another path may lead to another disk than this one does.
     pub fn several(&self) -> bool {
         self.places.len() > 1
     }
@@ -189,8 +189,8 @@ impl Paths {
             .map(|(id, _)| id)
     }
 
-    /// The best path for a frame that does not wait for room, another one than `avoid` if there is one. `unproven`: where
-    /// no path is left that is known to lead to the disk, one that may lead there will do.
+    /// The best path for a frame that does not wait for room, another one than `avoid` if there is one. `unproven`:
+    /// where no path is left that is known to lead to the disk, one that may lead there will do.
     pub fn choose_outside(&self, avoid: Option<PathId>, unproven: bool) -> Option<PathId> {
         self.iter()
             .filter(|(_, p)| p.up && (unproven || p.trust != Trust::Proving))

@@ -51,10 +51,10 @@ pub enum Io {
         /// Bytes, a multiple of 512.
         len: u64,
     },
-    /// One ATA command as it is, in one frame: what does not fit into one over some path is invalid. The answer
+    /// One ATA command as it is, in one frame: one that does not fit into a frame of any path is invalid. The answer
     /// carries the registers, whether the command failed or not. A command that is not known to be the same when it
-    /// is done twice ([`crate::wire::Effect`]) leaves once: if it or its answer is lost, it fails by the deadline and
-    /// nobody knows whether it was done. It has a deadline under nofail, too.
+    /// is done twice ([`crate::wire::Effect`]) leaves once: if it or its answer is lost, it fails by the deadline,
+    /// and it is unknown whether it was done. It has a deadline under nofail, too.
     Ata {
         /// The registers. The flag that says whether data follows is set here.
         ata: Ata,
@@ -79,11 +79,11 @@ pub enum Io {
 /// What to do with the reservation list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reservation {
-    /// Who holds it?
+    /// Which hosts hold it?
     Read,
-    /// Reserve for these, if nobody else holds it; for nobody: release.
+    /// Reserve for these, if no other host holds it; for none: release.
     Set(Vec<Mac>),
-    /// Reserve for these whoever holds it.
+    /// Reserve for these even if another host holds it.
     Force(Vec<Mac>),
 }
 
@@ -96,7 +96,7 @@ pub struct Request<R> {
     pub handle: Handle,
     /// Fail at once rather than wait for a target that is away, even under nofail.
     pub nonblock: bool,
-    /// Who reads, if reading ahead of it is wanted. Nothing but a read looks at it.
+    /// The reader, if reading ahead of it is wanted. Only a read looks at it.
     pub stream: Option<Stream>,
     /// Comes back exactly once, with the outcome.
     pub reply: R,
@@ -157,7 +157,7 @@ pub enum Error {
 /// How a request ended.
 pub type Outcome = Result<Output, Error>;
 
-/// The data of a write: being completed from the disk around its edges, or final and shared with its frames.
+/// The data of a write: while its edges are read from the disk, or final and shared with its frames.
 #[derive(Debug)]
 pub(super) enum Bytes {
     Edges { data: WriteBuf, missing: u8 },
@@ -220,7 +220,7 @@ pub(super) enum Job {
         span: Span,
         lock: LockId,
     },
-    /// `failed`: how the first opcode did, where the second one does not make that good.
+    /// `failed`: why the first opcode failed, if the success of the second one does not make that good.
     Flush {
         lock: LockId,
         left: bool,
@@ -261,10 +261,10 @@ pub(super) struct Raw {
     pub answer: Option<(Ata, Vec<u8>)>,
 }
 
-/// Who a request is for.
+/// What a request is for.
 #[derive(Debug)]
 pub(super) enum For<R> {
-    /// Somebody who is owed an answer.
+    /// A caller that must get an answer.
     User(R),
     /// A reader that may want it soon.
     Ahead(Stream, Lease),
@@ -285,15 +285,15 @@ pub(super) struct Req<R> {
     pub queued: bool,
     /// It waits for bytes that are being read ahead, and has no lock and no frames yet.
     pub waits: bool,
-    /// Nobody waits for it yet: everything else goes first.
+    /// Nothing waits for it yet: everything else goes first.
     pub behind: bool,
     /// The memory of a write.
     pub memory: Option<Lease>,
     /// All answers are in; it waits for the disk's identity to be confirmed.
     pub held: bool,
-    /// Why it failed, if it did while the disk was in doubt: another disk's errors are not this one's.
+    /// Why it failed, if that was while the disk was in doubt: errors of another disk are not errors of this one.
     pub failed: Option<(Error, Cause)>,
-    /// When its failure came, or the first answer that is not one of many, while the disk was in doubt.
+    /// When it failed, or when its first answer came (of a request with one answer), while the disk was in doubt.
     pub unsure: Option<Time>,
     /// Sectors that were answered for while the disk was in doubt.
     pub doubted: Vec<Answered>,
@@ -338,7 +338,7 @@ impl<R> Req<R> {
         }
     }
 
-    /// The place of what a command changes, if it is none of the disk's sectors.
+    /// The place that stands for what a command changes, if that is none of the disk's sectors.
     pub(super) fn place(&self) -> Option<u64> {
         match &self.job {
             Job::Config { verb: Verb::Set | Verb::Force, .. } => Some(locks::CONFIG),
@@ -357,12 +357,13 @@ impl<R> Req<R> {
         }
     }
 
-    /// Was it not a user who asked, but the reading ahead?
+    /// Does it come from the reading ahead, and not from a user?
     pub(super) fn is_ahead(&self) -> bool {
         matches!(self.owner, For::Ahead(..))
     }
 
-    /// Issues no more frames of a read that nobody wants any more. True if none of those that are on their way is left.
+    /// Issues no more frames of a read that is not wanted any more. True if none of those that have left is
+    /// unanswered.
     pub(super) fn cut(&mut self) -> bool {
         if let Job::Read { span, len, .. } = &mut self.job {
             span.sectors = span.issued;
@@ -382,7 +383,7 @@ impl<R> Req<R> {
         matches!(self.job, Job::Ata(_))
     }
 
-    /// Sectors that its frame must have room for, since nobody can split it.
+    /// Sectors that its frame must have room for, since it cannot be split.
     pub(super) fn whole(&self) -> u8 {
         match &self.job {
             Job::Ata(raw) => raw.sectors,
@@ -441,8 +442,8 @@ impl<R> Req<R> {
         }
     }
 
-    /// Can all of it be asked for twice without harm? Not a flush that failed: Linux and others say only once that data could
-    /// not be written, drops them, and calls the next flush a success.
+    /// Can all of it be asked for twice without harm? Not a flush that failed: Linux and others say only once that
+    /// data could not be written, drop the data, and call the next flush a success.
     pub(super) fn repeatable(&self) -> bool {
         match &self.job {
             Job::Read { .. } | Job::Write { .. } | Job::Trim { .. } => true,
@@ -455,7 +456,7 @@ impl<R> Req<R> {
         }
     }
 
-    /// A flush, whoever made it.
+    /// Is it a flush, of the file system or of the raw file?
     pub(super) fn is_flush(&self) -> bool {
         match &self.job {
             Job::Flush { .. } => true,
@@ -464,7 +465,8 @@ impl<R> Req<R> {
         }
     }
 
-    /// Forgets what was issued and answered, to be started anew. False for what cannot be asked twice without harm.
+    /// Forgets what was issued and answered, so that it can be started anew. False if it cannot be asked twice
+    /// without harm.
     pub(super) fn rewind(&mut self) -> bool {
         if !self.repeatable() {
             return false;

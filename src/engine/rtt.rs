@@ -15,11 +15,11 @@ const FIRST: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_millis(20);
 /// The most a frame waits between two attempts, backed off or not.
 pub const RTO_MAX: Duration = Duration::from_secs(8);
-/// What a path took before so much silence says little about it: a storm long past must not make the next lost frame cost
-/// [`RTO_MAX`].
+/// After so long a silence, what a path took before says little about it: a storm long past must not make the next
+/// lost frame cost [`RTO_MAX`].
 const FRESH: Duration = Duration::from_secs(10);
-/// The largest round trip is forgotten after this long, or after twice as long: one slow minute must not hold back what is
-/// written for the rest of the day.
+/// The largest round trip is forgotten after this long, or after twice as long: one slow minute must not hold back
+/// writes for the rest of the day.
 const MEMORY: Duration = Duration::from_secs(300);
 
 /// Smoothed round-trip time of one path, in microseconds.

@@ -10,7 +10,7 @@ use crate::wire::{most_sectors, sectors_per_frame, whole_blocks};
 pub struct Settings {
     /// I/O never fails because the target does not answer.
     pub nofail: bool,
-    /// Files that are opened from now on are not cached; none: nobody has said anything.
+    /// Files that are opened from now on are not cached; none if it was never said.
     pub uncached: Option<bool>,
     /// Frames may carry more than [`PLAIN`] sectors.
     pub jumbo: bool,

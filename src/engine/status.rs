@@ -44,7 +44,7 @@ pub struct Status {
     pub jumbo: bool,
     /// I/O never fails for lost contact.
     pub nofail: bool,
-    /// Files that are opened are not cached; none: nobody said so of this target.
+    /// Files that are opened are not cached; none if it was never said of this target.
     pub uncached: Option<bool>,
     /// How long a request may take.
     pub deadline: Duration,

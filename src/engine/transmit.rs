@@ -28,7 +28,7 @@ pub enum Payload {
     },
     /// That many zeros.
     Zeros(usize),
-    /// The argument of a command other than ATA, padded by whoever made it.
+    /// The argument of a command other than ATA, padded already.
     Bytes(Vec<u8>),
 }
 

@@ -7,8 +7,8 @@ use super::limits::FRAMES_MAX;
 /// Frames a path starts with. An advertised buffer count is a hope (vblade's 16 are 15 at MTU 4132), so a new path
 /// starts below the smallest that is common and doubles a round trip.
 const FIRST: u32 = 8;
-/// Loss that is noticed by younger answers does not halve the window below this: with fewer frames outstanding the next loss
-/// would be noticed by the timer only, which costs a hundred round trips on a LAN.
+/// Loss that is noticed by younger answers does not halve the window below this: with fewer frames outstanding the
+/// next loss would be noticed by the timer only, which costs a hundred round trips on a LAN.
 const LEAST_EARLY: u32 = 6;
 
 /// The congestion window of one path, in frames.
@@ -52,7 +52,8 @@ impl Window {
         self.inflight += 1;
     }
 
-    /// An attempt is settled without saying anything about the path: its request ended, or another attempt was answered.
+    /// An attempt is settled without saying anything about the path: its request ended, or another attempt was
+    /// answered.
     pub fn released(&mut self) {
         debug_assert!(self.inflight > 0);
         self.inflight = self.inflight.saturating_sub(1);
@@ -60,7 +61,7 @@ impl Window {
 
     /// An attempt was answered; `limit` is what the target's buffers allow.
     pub fn answered(&mut self, limit: u32) {
-        // A window that nobody fills says nothing about what the path could carry.
+        // A window that is not filled says nothing about what the path could carry.
         let filled = 2 * self.inflight >= self.size;
         self.released();
         if !filled || self.size >= limit.min(FRAMES_MAX) {
@@ -77,8 +78,8 @@ impl Window {
         }
     }
 
-    /// The attempt with sequence number `seq` is lost; `next` is the number the next attempt will get. Halves once a round trip.
-    /// `early`: younger attempts were answered, so that only this one is lost.
+    /// The attempt with sequence number `seq` is lost; `next` is the number the next attempt will get. Halves once a
+    /// round trip. `early`: younger attempts were answered, so that only this one is lost.
     pub fn lost(&mut self, seq: u64, next: u64, early: bool) {
         self.released();
         if seq >= self.recovered_at {
@@ -91,7 +92,7 @@ impl Window {
         }
     }
 
-    /// What the last halving was for had only been late (RFC 4015): it is undone.
+    /// The loss that the last halving was for had only been a delay (RFC 4015): the halving is undone.
     pub fn forgive(&mut self) {
         if let Some((size, threshold)) = self.before.take() {
             self.size = self.size.max(size);

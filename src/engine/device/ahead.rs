@@ -1,10 +1,10 @@
 //! Reading ahead: when it is done, and what it must never do.
 //!
-//! A fetch is a read like any other, under the same doubts and retransmissions, but nobody waits for it: it has a lane of its own
-//! from which frames leave when nothing else can, its failure is silent, and it never makes a target go down. It
-//! begins only where nothing that is known may change its sectors, and is cut short as soon as something is submitted that may.
-//! So what it brings is what the disk held at some moment between its beginning and now, and no write was
-//! acknowledged since, nor begun.
+//! A fetch is a read like any other, under the same doubts and retransmissions, but no program waits for it. It has
+//! a lane of its own, from which frames leave when nothing else can; its failure is silent; and it never makes a
+//! target go down. It begins only where no request that is known may change its sectors, and it is cut short as soon
+//! as such a request comes. So what it brings is what the disk held at some moment between its beginning and now,
+//! and no write was answered since, nor begun.
 
 use std::ops::Range;
 
@@ -36,7 +36,7 @@ impl<R> Device<R> {
         self.state == State::Up && self.doubt.confirmed() && !self.ahead_doubted && !self.retired
     }
 
-    /// A read of somebody who may be read ahead of.
+    /// A read of a reader that may be read ahead of.
     pub(super) fn read_stream(
         &mut self,
         now: Time,
@@ -83,7 +83,7 @@ impl<R> Device<R> {
         self.stats.ahead_served += bytes;
     }
 
-    /// Somebody waits for these fetches now: they take their turn among the reads.
+    /// A read waits for these fetches now: they take their turn among the reads.
     fn hurry(&mut self, stream: Stream, bytes: &Range<u64>) {
         for id in self.ahead.fetches(stream, bytes) {
             if let Some(req) = self.reqs.get_mut(id).filter(|r| r.behind) {
@@ -97,7 +97,8 @@ impl<R> Device<R> {
 
     /// Begins what is worth fetching for a stream.
     fn fetch(&mut self, stream: Stream, handle: Handle, now: Time, sink: &mut Sink<R>) {
-        // After silence the reader's own read asks who the disk is. What goes along with that would be thrown away.
+        // After silence the reader's own read causes an IDENTIFY. What is fetched together with that would be thrown
+        // away.
         if self.doubt.silent(now) {
             return;
         }
@@ -143,7 +144,7 @@ impl<R> Device<R> {
         }
     }
 
-    /// Reads that waited for what is here now are answered; those that waited for what will not come ask for it.
+    /// Reads whose bytes are here now are answered; reads whose bytes will not come ask for them.
     fn wake_readers(&mut self, now: Time, sink: &mut Sink<R>) {
         let usable = self.ahead_usable();
         while let Some((id, found)) = self.ahead.next_ripe(now, usable, &sink.pool) {
@@ -159,8 +160,8 @@ impl<R> Device<R> {
         self.stats.ahead_wasted += self.ahead.take_wasted();
     }
 
-    /// Fetches that nobody wants any more: no further frame of them leaves. Those that did come home, for a path would take
-    /// it for loss if they did not.
+    /// Fetches that are not wanted any more: no further frame of them leaves. Frames that have left are still
+    /// awaited, for the path would take their absence for loss.
     fn cut_short(&mut self, cut: Vec<ReqId>, now: Time, sink: &mut Sink<R>) {
         for id in cut {
             let Some(req) = self.reqs.get_mut(id) else { continue };
@@ -171,7 +172,7 @@ impl<R> Device<R> {
         self.wake_readers(now, sink);
     }
 
-    /// A request may change sectors: nothing that was read of them before is given to anybody from now on.
+    /// A request may change sectors: nothing that was read of them before is given to a reader from now on.
     pub(super) fn throw_ahead_of(&mut self, job: &Job, now: Time, sink: &mut Sink<R>) {
         if self.ahead.is_empty() {
             return;
@@ -186,7 +187,8 @@ impl<R> Device<R> {
         self.cut_short(cut, now, sink);
     }
 
-    /// The disk may be another, or is away: all of it goes, with what is on its way.
+    /// The disk may be another one, or is away: everything that was read ahead goes, with the fetches that are on
+    /// their way.
     pub(super) fn throw_ahead(&mut self, now: Time, sink: &mut Sink<R>) {
         self.ahead_doubted = false;
         self.ahead.throw_all(|_| {});

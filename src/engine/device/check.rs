@@ -1,4 +1,4 @@
-//! What holds of a target after every call, stated once. A simulator calls it after every step.
+//! The rules that hold for a target after every call, stated once. A simulator calls this after its steps.
 
 use super::Device;
 use crate::engine::flight::{Frame, Work};
@@ -9,8 +9,8 @@ use crate::engine::request::{Job, Req};
 use crate::engine::time::Time;
 
 impl<R> Device<R> {
-    /// Panics if the engine has broken a rule of its own; call it after [`Device::work`]. It looks at everything there
-    /// is, so it does nothing in a build without debug assertions.
+    /// Panics if the engine has broken a rule of its own; call it after [`Device::work`]. It looks at everything
+    /// there is, so it does nothing in a build without debug assertions.
     pub fn check(&self) {
         if !cfg!(debug_assertions) {
             return;
@@ -72,7 +72,7 @@ impl<R> Device<R> {
         assert_eq!(req.waits, self.ahead.is_waiting(id), "request {id} waits for what is read ahead, or not");
         let granted = req.lock().is_none_or(|lock| self.locks.is_granted(lock));
         assert_eq!(req.granted, granted, "request {id} has its lock, or not: {:?}", req.lock());
-        // What was answered by a suspect is asked for anew when the disk has shown who it is.
+        // What a suspect answered is asked for anew when the disk has shown its identity.
         let later = !req.granted || req.held || req.waits || self.doubt.suspect();
         let served = req.queued || busy.binary_search(&id).is_ok();
         assert!(served || later, "request {id} waits for nothing: {:?}", req.job);

@@ -1,38 +1,36 @@
-//! Answers to the commands that are not ATA: config, mask, reserve. And who holds a target that is reserved.
+//! Answers to the commands that are not ATA: config, mask, reserve. And which hosts hold a target that is reserved.
 
 use std::time::Duration;
 
+use super::receive::Arrival;
 use super::{Device, Sink};
 use crate::engine::event::Event;
-use crate::engine::flight::{Attempt, Work};
-use crate::engine::ids::{FrameId, NetId, PathId};
+use crate::engine::flight::Work;
+use crate::engine::ids::{NetId, PathId};
 use crate::engine::request::{Error, Job, Output, Reservation};
 use crate::engine::time::Time;
 use crate::wire::{Command, Config, Header, Mac, Mask, MaskError, MaskVerb, Refusal, Reserve, Sector, Verb};
 
-/// How often at most the target is asked who holds it, however many requests it refuses.
+/// How often at most the target is asked which hosts hold it, however many requests it refuses.
 const HOLDERS_EVERY: Duration = Duration::from_secs(1);
 
 impl<R> Device<R> {
-    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
     pub(super) fn receive_command(
         &mut self,
-        now: Time,
+        arrival: Arrival,
         net: NetId,
-        id: FrameId,
-        attempt: &Attempt,
         header: &Header,
         body: &[u8],
         sink: &mut Sink<R>,
     ) -> bool {
-        let Some(work) = self.flight.get(id).map(|f| f.work) else { return false };
+        let Arrival { now, id, attempt, work } = arrival;
         match work {
             Work::Query { path } => {
                 let (Command::Config, None, Ok(config)) = (header.command, header.error, Config::parse(body))
                 else {
                     return false;
                 };
-                self.account(now, id, attempt, work, sink);
+                self.account(arrival, sink);
                 self.flight.settle(id, Some(attempt.tag), None, now);
                 self.take_limits(path, &config);
                 return true;
@@ -43,7 +41,7 @@ impl<R> Device<R> {
                 else {
                     return false;
                 };
-                self.account(now, id, attempt, work, sink);
+                self.account(arrival, sink);
                 self.flight.settle(id, Some(attempt.tag), None, now);
                 sink.events.push(Event::Reserved(macs.collect()));
                 return true;
@@ -51,19 +49,18 @@ impl<R> Device<R> {
             _ => {}
         }
         let Some(req_id) = work.request() else { return false };
-        let Some(req) = self.reqs.get(req_id) else { return false };
-        let answer = match &req.job {
+        let job = &self.reqs[req_id].job;
+        let answer = match job {
             Job::Config { verb, .. } => config_answer(header, body, *verb),
             Job::Mask(_) => mask_answer(header, body),
             Job::Reserve(what) => reserve_answer(header, body, what),
             _ => None,
         };
         let Some(outcome) = answer else { return false };
-        if let (Job::Reserve(_), Err(Error::Busy), Ok((_, macs))) = (&req.job, &outcome, Reserve::parse(body))
-        {
+        if let (Job::Reserve(_), Err(Error::Busy), Ok((_, macs))) = (job, &outcome, Reserve::parse(body)) {
             sink.events.push(Event::Reserved(macs.collect()));
         }
-        self.account(now, id, attempt, work, sink);
+        self.account(arrival, sink);
         self.settle(id, Some(attempt.tag), now);
         if let Ok(Output::Config(string)) = &outcome {
             self.disk.set_string(string);
@@ -75,7 +72,7 @@ impl<R> Device<R> {
         true
     }
 
-    /// The target says that somebody else holds it. The log is to say who.
+    /// The target says that another host holds it. The log is to say which.
     pub(super) fn ask_holders(&mut self, path: Option<PathId>, now: Time, sink: &mut Sink<R>) {
         let Some(path) = path.filter(|id| self.paths.get(*id).is_some_and(|p| p.up)) else { return };
         if now >= self.holders_at {
@@ -131,7 +128,8 @@ fn reserve_answer(header: &Header, body: &[u8], what: &Reservation) -> Option<Re
         Some(Refusal::Reserved) => {
             let Ok((_, macs)) = Reserve::parse(body) else { return Some(Err(Error::Busy)) };
             let held: Vec<Mac> = macs.collect();
-            // An earlier attempt made it so, its answer was lost, and we are not on the list that was asked for.
+            // An earlier attempt reserved it and its answer was lost; this host itself is not on the list that was
+            // asked for.
             let done = matches!(what, Reservation::Set(wanted) if !wanted.is_empty() && *wanted == held);
             Some(if done { Ok(Output::Macs(held)) } else { Err(Error::Busy) })
         }

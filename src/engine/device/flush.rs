@@ -1,26 +1,25 @@
-//! What a flush that the target does not do comes to.
+//! What follows if the target does not do a flush.
 
+use super::receive::Arrival;
 use super::{Device, Sink};
 use crate::engine::event::{Cause, Event};
-use crate::engine::flight::{Attempt, Work};
+use crate::engine::flight::Work;
 use crate::engine::flushing::{Next, Refused};
-use crate::engine::ids::{FrameId, ReqId};
+use crate::engine::ids::ReqId;
 use crate::engine::request::{Error, Job};
-use crate::engine::time::Time;
 use crate::wire::{FlushKind, Sector};
 
 impl<R> Device<R> {
-    /// The target did not flush: the other opcode is tried, or the request fails, or the target has none. Another flush may have
-    /// found that out already.
+    /// The target did not flush: the other opcode is tried, or the request fails, or the target has no flush.
+    /// Another request may have found that out already.
     pub(super) fn flush_refused(
         &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
+        arrival: Arrival,
         req_id: ReqId,
         (ext, why, cause): (bool, Refused, Cause),
         sink: &mut Sink<R>,
     ) {
+        let Arrival { now, id, attempt, .. } = arrival;
         self.settle(id, Some(attempt.tag), now);
         let known = self.disk.flushing.kind() == FlushKind::None;
         let mut flushing = self.disk.flushing;
@@ -29,7 +28,7 @@ impl<R> Device<R> {
         if !doubtful {
             self.disk.flushing = flushing;
         }
-        let Some(Job::Flush { done, failed, .. }) = self.reqs.get_mut(req_id).map(|req| &mut req.job) else {
+        let Job::Flush { done, failed, .. } = &mut self.reqs[req_id].job else {
             return;
         };
         match next {
@@ -43,11 +42,10 @@ impl<R> Device<R> {
             Next::Fail => self.refused(req_id, Error::Io, cause, now, sink),
             Next::None => {
                 *done = true;
-                // Another disk may have said it: this request is asked again where that is possible, and the next one in any case.
+                // Another disk may have said it: this request is asked again where that is possible, and the next
+                // one in any case.
                 if doubtful {
-                    if let Some(req) = self.reqs.get_mut(req_id) {
-                        req.unsure.get_or_insert(now);
-                    }
+                    self.reqs[req_id].unsure.get_or_insert(now);
                 } else if !known {
                     sink.events.push(Event::NoFlush);
                 }

@@ -1,8 +1,7 @@
 //! Is the disk still the disk? Doubt, IDENTIFY, and what follows from its answer.
 //!
 //! After silence, after an announcement, and before a write is repeated to a target that has not been heard since,
-//! the disk must show its identity. Until it has, no write leaves and nothing is answered; where there is more than silence
-//! against it, no read leaves either, and all that was asked before is asked anew.
+//! the disk must show its identity. What may leave until it has is a table in `engine/doubt.rs`.
 
 use std::time::Duration;
 
@@ -19,24 +18,26 @@ use crate::wire::{Identify, Mac, Sector, Unusable};
 
 /// How often at most IDENTIFY goes out because of announcements.
 const IDENTIFY_EVERY: Duration = Duration::from_secs(1);
-/// A path that says something new again within this time is fickle: longer than it is left alone for, so that it stays so.
+/// A path that says something new again within this time is fickle. It is longer than the pause before the path is
+/// asked again, so that a fickle path stays fickle.
 const FICKLE: Duration = Duration::from_secs(1);
-/// IDENTIFYs that nobody waits for: after so many the target or the path is left alone.
+/// IDENTIFYs that no request waits for: after so many the target or the path is left alone.
 const ATTEMPTS: u8 = 5;
 
-/// IDENTIFYs in vain after which another disk is believed that answers at another MAC.
+/// After so many unanswered IDENTIFYs another disk that answers at another MAC is believed.
 const UNANSWERED: u8 = 3;
 
 impl<R> Device<R> {
-    /// It was silent, and the disk may be another from here on. `why` goes to the log; an idle pause is not worth a line.
+    /// It was silent, and the disk may be another one from here on. `why` goes to the log; an idle pause is not
+    /// worth a line.
     pub(super) fn raise_doubt(&mut self, now: Time, why: Option<&'static str>, sink: &mut Sink<R>) {
         if self.doubt.confirmed() {
             self.lose_confidence(Confidence::Silent(now), why, sink);
         }
     }
 
-    /// Something happened that another disk would explain. Even if it is in doubt already: what an IDENTIFY said that left
-    /// before this proves nothing.
+    /// Something happened that another disk would explain. This counts even if the disk is in doubt already: an
+    /// IDENTIFY that left before this proves nothing.
     pub(super) fn distrust(&mut self, now: Time, why: &'static str, sink: &mut Sink<R>) {
         self.lose_confidence(Confidence::Suspect(now), Some(why), sink);
     }
@@ -59,7 +60,8 @@ impl<R> Device<R> {
         }
     }
 
-    /// The target announced itself: it may have restarted, perhaps as another disk. Not authenticated.
+    /// The target announced itself: it may have restarted, perhaps as another disk. Announcements are not
+    /// authenticated.
     pub fn announced(
         &mut self,
         now: Time,
@@ -73,7 +75,8 @@ impl<R> Device<R> {
             self.propose(now, (net, mac, mtu, advertised), false, sink);
             return;
         }
-        // A MAC that has not proven itself has nothing to say of the disk that we know, and costs the others no credit.
+        // A MAC that has not proven itself says nothing about the disk that we know, and is not counted as one of
+        // its announcements.
         let proving = |p: &Path| p.trust == Trust::Proving;
         if self.paths.find(net, mac).and_then(|id| self.paths.get(id)).is_some_and(proving) {
             return;
@@ -103,7 +106,8 @@ impl<R> Device<R> {
         }
     }
 
-    /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down, and somebody waits; or the operator asked.
+    /// Keeps IDENTIFY going while it is needed: the disk is in doubt or down and a request waits, or the operator
+    /// asked.
     pub(super) fn keep_asking(&mut self, now: Time, sink: &mut Sink<R>) {
         let needed = !self.doubt.confirmed() || self.state != State::Up || self.grow;
         if !needed || self.confirming.is_some() {
@@ -118,20 +122,20 @@ impl<R> Device<R> {
         }
     }
 
-    /// Is it down while somebody has it open, or wants to open it?
+    /// Is it down while a file of it is open, or is to be opened?
     fn missed_by_users(&self) -> bool {
         self.state != State::Up && (self.nopen > 0 || self.opening > 0)
     }
 
-    /// Somebody wants to open a file of the target and waits for its return, until [`Device::opening_over`]: it is asked now, and
-    /// again as for any request. False if there is nothing to wait for.
+    /// A program opens a file of the target and waits for its return, until [`Device::opening_over`]. The target is
+    /// asked now, and again as for any request. False if there is nothing to wait for.
     pub fn await_return(&mut self, now: Time, sink: &mut Sink<R>) -> bool {
         if self.state == State::Up || self.retired {
             return false;
         }
         self.opening += 1;
         match self.confirming.and_then(|id| self.flight.get_mut(id)) {
-            // It was asked when nobody waited, and the next attempt may be long in coming.
+            // It was asked when no request waited, and the next attempt may be long in coming.
             Some(frame) => {
                 let next = frame.last().map_or(now, |attempt| attempt.sent + ASK_AGAIN);
                 frame.due = frame.due.min(next);
@@ -143,7 +147,7 @@ impl<R> Device<R> {
         true
     }
 
-    /// It was opened, or nobody waits any longer.
+    /// The file was opened, or the open waits no longer.
     pub fn opening_over(&mut self) {
         debug_assert!(self.opening > 0);
         self.opening = self.opening.saturating_sub(1);
@@ -164,9 +168,9 @@ impl<R> Device<R> {
         }
     }
 
-    /// Something says that a target that is down may be back or that it is another disk now, or somebody wants to know:
-    /// it is asked, at most once a second. An IDENTIFY that is on its way may be in vain and have a long timeout by now:
-    /// another attempt of it leaves.
+    /// A target that is down may be back, or may be another disk now, or a program wants to know: it is asked, at
+    /// most once a second. An IDENTIFY that is on its way may be lost and have a long timeout by now, so another
+    /// attempt of it leaves.
     pub fn revive(&mut self, now: Time, sink: &mut Sink<R>) {
         if now < self.identify_at {
             self.announced = true;
@@ -195,20 +199,20 @@ impl<R> Device<R> {
         }
     }
 
-    /// The operator's `identify` got no answer, or none that says who the disk is: it means nothing for what answers later.
+    /// The operator's `identify` got no answer that says which disk is there: it means nothing for later answers.
     pub(super) fn disarm(&mut self, sink: &mut Sink<R>) {
         if std::mem::take(&mut self.grow) {
             sink.events.push(Event::Unidentified);
         }
     }
 
-    /// What flies on a path that has to prove itself again goes by others.
+    /// Frames that fly on a path that has to prove itself again go by other paths.
     fn reprove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) {
         self.ground_path(path, now, sink);
         self.prove(path, now, sink);
     }
 
-    /// IDENTIFY over one path, to prove that the same disk is behind it.
+    /// Sends IDENTIFY over one path, to prove that the same disk is behind it.
     pub(super) fn prove(&mut self, path: PathId, now: Time, sink: &mut Sink<R>) -> FrameId {
         let id = self.flight.create(Work::Identify { path }, Sector(0), 1);
         self.launch(id, path, now, sink);
@@ -218,9 +222,9 @@ impl<R> Device<R> {
         id
     }
 
-    /// An IDENTIFY expired: asks again, or gives up. True if it was sent again.
+    /// An IDENTIFY expired: asks again, or gives up.
     pub(super) fn identify_expired(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
-        let Some(frame) = self.flight.get_mut(id) else { return };
+        let frame = &self.flight[id];
         let expiries = frame.expiries;
         let Work::Identify { path } = frame.work else { return };
         if self.confirming == Some(id) {
@@ -245,9 +249,9 @@ impl<R> Device<R> {
         }
     }
 
-    /// Is this the disk that we know, or has the path said the same thing twice, one time behind the other? If not, it is asked again.
-    /// AoE has no checksum, and neither has IDENTIFY of many targets: one flipped bit makes another serial number, and must not
-    /// cost everybody who has the disk open.
+    /// Is this the disk that we know, or has the path said the same thing twice in a row? If neither, it is asked
+    /// again. AoE has no checksum, and neither has IDENTIFY of many targets: one flipped bit makes another serial
+    /// number, and must not make every open file of the disk stale.
     fn believed(
         &mut self,
         now: Time,
@@ -261,7 +265,8 @@ impl<R> Device<R> {
         if known || before.is_some_and(|(before, _)| before == said) {
             return true;
         }
-        // What says something new each time is not asked as fast as it answers. What it said long ago is not each time.
+        // A path that says something new each time is not asked as fast as it answers. What it said long ago does
+        // not count.
         let fickle = before.is_some_and(|(_, at)| now.since(at) < FICKLE);
         if p.trust == Trust::Proving {
             if fickle {
@@ -280,7 +285,7 @@ impl<R> Device<R> {
         false
     }
 
-    /// IDENTIFY was answered over `path`; that attempt had left at `sent`.
+    /// IDENTIFY was answered over `path`; the attempt that was answered had left at `sent`.
     pub(super) fn identified(&mut self, now: Time, path: PathId, sent: Time, raw: &[u8], sink: &mut Sink<R>) {
         let proving = self.paths.get(path).is_some_and(|p| p.trust == Trust::Proving);
         let parsed = Identify::parse(raw);
@@ -305,7 +310,7 @@ impl<R> Device<R> {
         let larger = self.disk.may_have_grown_to(&who);
         let grown = self.grow && larger;
         if !same && !grown && !self.gone() && self.paths.others_known(path) {
-            // Somebody else under the same address, while the disk that we know may well be there.
+            // Another disk has the same address, while the disk that we know may well be there.
             self.refuse_path(path, now, sink);
             return;
         }
@@ -323,7 +328,7 @@ impl<R> Device<R> {
         }
     }
 
-    /// Has the disk that we know been asked in vain for long enough to believe in another one under its address?
+    /// Has the disk that we know failed to answer so often that another one under its address is believed?
     fn gone(&self) -> bool {
         let expiries = self.confirming.and_then(|id| self.flight.get(id)).map_or(0, |f| f.expiries);
         self.state != State::Up || expiries >= UNANSWERED
@@ -378,7 +383,8 @@ impl<R> Device<R> {
         self.resend_older_than(doubted);
     }
 
-    /// What was asked before a suspect showed its identity may have been answered by another disk, or may yet be: none of it counts.
+    /// What was asked before a suspect showed its identity may have been answered by another disk, or may yet be:
+    /// none of these answers counts.
     fn ask_all_anew(&mut self, now: Time) {
         let all: Vec<ReqId> =
             self.reqs.iter().filter(|(_, r)| r.granted && !r.waits).map(|(id, _)| id).collect();
@@ -400,8 +406,8 @@ impl<R> Device<R> {
         }
     }
 
-    /// Answers that came before the disk was asked who it is, which was in this doubt, or before silence, may have been another
-    /// disk's that was here meanwhile: they are asked for again.
+    /// Answers that came before the IDENTIFY of this doubt left, or before a silence, may have come from another
+    /// disk that was here meanwhile: they are asked for again.
     fn redo_old_answers(&mut self, now: Time, asked: Time) {
         let unsure: Vec<ReqId> = self
             .reqs
@@ -426,8 +432,9 @@ impl<R> Device<R> {
         }
     }
 
-    /// Asks for some sectors of a request again, and not for all of them: a large write to a slow target would be begun anew
-    /// for each doubt that it lives to see. What left before the disk was asked is on its way to whoever answered these.
+    /// Asks for some sectors of a request again, and not for all of them: a large write to a slow target would be
+    /// begun anew for each doubt that comes up while it lasts. Frames that left before the disk was asked are on
+    /// their way to the same disk that gave these answers.
     fn redo_parts(&mut self, id: ReqId, mut parts: Vec<Answered>, asked: Time, now: Time) {
         for part in &mut parts {
             part.redone += 1;
@@ -442,21 +449,19 @@ impl<R> Device<R> {
             .map(|(frame, _)| frame)
             .collect();
         for frame in older {
-            let Some(f) = self.flight.get(frame) else { continue };
+            let f = &self.flight[frame];
             parts.push(Answered { work: f.work, at: f.at, count: f.count, redone: f.redone, came: now });
             self.release_place(frame);
             self.settle(frame, None, now);
         }
         for part in parts {
             let frame = self.flight.create(part.work, part.at, part.count);
-            if let Some(f) = self.flight.get_mut(frame) {
-                f.redone = part.redone;
-            }
+            self.flight[frame].redone = part.redone;
             self.line_up(frame);
         }
     }
 
-    /// The target is back: what left before the doubt is sent again now, and old delays mean nothing.
+    /// The target is back: frames that left before the doubt are sent again now, and old delays mean nothing.
     fn resend_older_than(&mut self, doubted: Time) {
         let old: Vec<FrameId> = self
             .flight
@@ -470,9 +475,7 @@ impl<R> Device<R> {
         }
         for id in old {
             self.release_place(id);
-            if let Some(f) = self.flight.get_mut(id) {
-                f.expiries = 0;
-            }
+            self.flight[id].expiries = 0;
             self.line_up(id);
         }
         self.paths.restart();
@@ -510,7 +513,7 @@ impl<R> Device<R> {
         self.query(path, now, sink);
     }
 
-    /// Everything fails from now on: whoever serves is about to end.
+    /// Everything fails from now on: the daemon is about to end.
     pub fn retire(&mut self, now: Time, sink: &mut Sink<R>) {
         self.retired = true;
         self.fail_all(now, sink);

@@ -16,7 +16,8 @@ use crate::wire::{
     RESERVE_LEN, Reserve, ReserveVerb, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, Verb, fill_trim,
 };
 
-/// Attempts of a frame that expired before it leaves sector by sector. From [`SAME`] on it leaves in pieces of [`PLAIN`].
+/// Expired attempts of a frame after which it leaves sector by sector. From [`SAME`] on it leaves in pieces of
+/// [`PLAIN`].
 const SINGLE: u8 = SAME + 2;
 
 impl<R> Device<R> {
@@ -50,7 +51,7 @@ impl<R> Device<R> {
             issued = true;
         }
         if issued {
-            // After the work: a target with one buffer must not lose it to a question.
+            // This comes after the work: a target with one buffer must not lose a write to a question.
             self.refresh_paths(now, sink);
         }
         self.keep_asking(now, sink);
@@ -81,7 +82,8 @@ impl<R> Device<R> {
 
     fn issue_again(&mut self, lane: Lane, now: Time, sink: &mut Sink<R>) -> bool {
         while let Some(id) = self.lanes.first_frame(lane) {
-            // A place in the lane may outlive its frame, and the frame's number may be another's by now, of the other lane.
+            // A place in the lane may outlive its frame, and the frame's number may belong to another frame by now,
+            // of the other lane.
             let here = |f: &&Frame| f.queued && f.work.lane() == lane;
             let Some(frame) = self.flight.get(id).filter(here) else {
                 self.lanes.pop_frame(lane);
@@ -89,8 +91,8 @@ impl<R> Device<R> {
             };
             let (work, last, expiries) = (frame.work, frame.last().copied(), frame.expiries);
             if work.needs_trust() && last.is_some_and(|c| self.doubt.unheard_since(c.sent)) {
-                // Nothing was heard since that attempt left: whoever is there now may not be who it was sent to.
-                // What is only a little late is not worth a line in the log.
+                // Nothing was heard since that attempt left: the disk that is there now may be another than the one
+                // it was sent to. What is only a little late is not worth a line in the log.
                 let why = (expiries > 0).then_some("a write was not answered");
                 self.raise_doubt(now, why, sink);
                 return false;
@@ -124,7 +126,7 @@ impl<R> Device<R> {
                 self.lanes.pop_request(lane);
                 continue;
             }
-            let whole = self.reqs.get(id).map_or(0, Req::whole);
+            let whole = self.reqs[id].whole();
             if !self.paths.carries(whole, &self.settings) {
                 self.too_large(Some(id), now, sink);
                 continue;
@@ -132,7 +134,7 @@ impl<R> Device<R> {
             let Some(path) = self.paths.choose(now, None, whole, &self.settings) else { return false };
             let most = self.paths.get(path).map_or(1, |p| p.sectors(&self.settings));
             let ext = self.disk.flushing.kind() == FlushKind::FlushExt;
-            let Some(req) = self.reqs.get_mut(id) else { return false };
+            let req = &mut self.reqs[id];
             let work = req.next_work(id, most, ext);
             let over = req.all_issued() || work.is_none();
             req.queued = !over;
@@ -149,22 +151,23 @@ impl<R> Device<R> {
         false
     }
 
-    /// Sectors that this work's frame must have room for, since nobody can split it.
+    /// Sectors that this work's frame must have room for, since it cannot be split.
     fn whole(&self, work: Work) -> u8 {
         match work {
-            Work::Raw { req } => self.reqs.get(req).map_or(0, Req::whole),
+            Work::Raw { req } => self.reqs[req].whole(),
             _ => 0,
         }
     }
 
-    /// What the raw command needs, no path carries any more.
+    /// No path carries any more what the raw command needs.
     fn too_large(&mut self, req: Option<ReqId>, now: Time, sink: &mut Sink<R>) {
         if let Some(req) = req {
             self.fail(req, Error::Invalid, Cause::TooLarge, now, sink);
         }
     }
 
-    /// Where there are several paths, those that were silent show that the disk is still behind them before they carry work.
+    /// Where there are several paths, a path that was silent shows that the disk is still behind it before it
+    /// carries work.
     fn refresh_paths(&mut self, now: Time, sink: &mut Sink<R>) {
         if !self.paths.several() {
             return;
@@ -186,7 +189,7 @@ impl<R> Device<R> {
     /// Sends a frame, or what it consists of if the path carries less than it holds.
     fn launch_in_pieces(&mut self, id: FrameId, path: PathId, now: Time, sink: &mut Sink<R>) {
         let mut most = self.paths.get(path).map_or(1, |p| p.sectors(&self.settings));
-        let Some(frame) = self.flight.get(id) else { return };
+        let frame = &self.flight[id];
         let (work, at, count, expiries, redone) =
             (frame.work, frame.at, frame.count, frame.expiries, frame.redone);
         // Every path learns by itself what it carries; this frame must not wait until the last one has.
@@ -211,10 +214,8 @@ impl<R> Device<R> {
                 other => other,
             };
             let piece = self.flight.create(work, Sector(at.0 + u64::from(done)), n);
-            if let Some(f) = self.flight.get_mut(piece) {
-                f.expiries = expiries;
-                f.redone = redone;
-            }
+            let f = &mut self.flight[piece];
+            (f.expiries, f.redone) = (expiries, redone);
             if done == 0 {
                 self.launch(piece, path, now, sink);
             } else {
@@ -226,7 +227,7 @@ impl<R> Device<R> {
 
     /// Sends one attempt of a frame over a path.
     pub(super) fn launch(&mut self, id: FrameId, to: PathId, now: Time, sink: &mut Sink<R>) {
-        let Some(frame) = self.flight.get(id) else { return };
+        let frame = &self.flight[id];
         let (work, expiries) = (frame.work, frame.expiries);
         let again = frame.last().is_some();
         let waited_for = matches!(work, Work::Identify { .. })
@@ -239,7 +240,7 @@ impl<R> Device<R> {
         if work.slow() {
             patience = patience.max(slow);
         } else if matches!(work, Work::Identify { .. }) && waited_for {
-            // Somebody waits for the target to return: ask at least once a second.
+            // A request waits for the target to return: ask at least once a second.
             patience = patience.min(ASK_AGAIN);
         }
         path.stats.sent += 1;
@@ -249,7 +250,7 @@ impl<R> Device<R> {
         if let Place::Ordered(_) = place {
             self.watch(to);
         }
-        let Some(tag) = self.flight.depart(id, to, place, now, due) else { return };
+        let tag = self.flight.depart(id, to, place, now, due);
         if let Some(transmit) = self.describe(id, to, tag) {
             sink.frames.push(transmit);
         }
@@ -257,24 +258,23 @@ impl<R> Device<R> {
 
     /// Sends a frame that does not wait for room: by the best path that is up at all.
     pub(super) fn dispatch_outside(&mut self, id: FrameId, now: Time, sink: &mut Sink<R>) {
-        let avoid = self.flight.get(id).and_then(|f| f.last()).and_then(|c| c.path);
+        let frame = &mut self.flight[id];
+        let avoid = frame.last().and_then(|c| c.path);
         // Where no way is left that is known to lead to the disk, IDENTIFY goes by one that may.
-        let identify = self.flight.get(id).is_some_and(|f| matches!(f.work, Work::Identify { .. }));
+        let identify = matches!(frame.work, Work::Identify { .. });
         match self.paths.choose_outside(avoid, identify) {
             Some(path) => self.launch(id, path, now, sink),
             None => {
                 // Try again when a path comes back, or give up with the request.
                 let due = now + ASK_AGAIN;
-                if let Some(f) = self.flight.get_mut(id) {
-                    f.due = due;
-                }
+                frame.due = due;
                 self.arm(due);
             }
         }
     }
 
     fn describe(&self, id: FrameId, to: PathId, tag: Tag) -> Option<Transmit> {
-        let frame = self.flight.get(id)?;
+        let frame = &self.flight[id];
         let path = self.paths.get(to)?;
         let lba48 = self.disk.info().lba48;
         let (command, ata, payload) = match frame.work {

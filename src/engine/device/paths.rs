@@ -62,8 +62,9 @@ impl<R> Device<R> {
         }
     }
 
-    /// A MAC that this target was not known by: it becomes a path if the same disk answers over it. `answered`: a query of ours,
-    /// there; otherwise somebody only announced it, which anybody can, and must not take the place of one that answers.
+    /// A MAC that this target was not known by: it becomes a path if the same disk answers over it. `answered`: it
+    /// answered a query of ours; otherwise it only announced itself. Any host can do that, so such a path must not
+    /// take the place of one that answers.
     pub(super) fn propose(
         &mut self,
         now: Time,

@@ -1,8 +1,8 @@
-//! Answers: whose they are, whether they fit, and what follows.
+//! Answers: which frame each belongs to, whether it fits, and what follows.
 
 use super::{Device, Sink, Verdict};
 use crate::engine::event::{Cause, Event};
-use crate::engine::flight::{Attempt, Owner, Work};
+use crate::engine::flight::{Attempt, Owner, Stray, Work};
 use crate::engine::flushing::{Refused, is_echo};
 use crate::engine::ids::{FrameId, NetId, PathId, ReqId};
 use crate::engine::limits::{ASK_AGAIN, PLAIN, REDO_MAX};
@@ -14,10 +14,11 @@ use crate::wire::{
     Ata, Command, Header, IDENTIFY_LEN, Refusal, SECTOR, Sector, TRIM_BLOCK_SECTORS, Tag, error,
 };
 
-/// A stale attempt lives at most this long in a network that was never seen slower, and longer in one that was.
+/// An attempt that is late can arrive for this long in a network that was never seen slower, and for longer in one
+/// that was.
 const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(1);
-/// But no longer than this: one target that was stopped for a minute and then answered must not make every later overlap
-/// wait past its deadline. Four of the longest timeouts.
+/// But no longer than this, which is four of the longest timeouts: a target that was stopped for a minute and then
+/// answered must not make every later write of the same sectors wait past its deadline.
 const QUARANTINE_MAX: std::time::Duration = std::time::Duration::from_secs(32);
 
 /// Answers without their data after which a raw command is believed to bring none.
@@ -25,6 +26,17 @@ const SHORT_MAX: u8 = 3;
 
 /// Quarantines end at multiples of this many µs.
 const TOGETHER: u64 = 16_384;
+
+/// An answer that has come and fits the one whose tag it carries.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    pub now: Time,
+    /// The frame, and which attempt of it.
+    pub id: FrameId,
+    pub attempt: Attempt,
+    /// What the frame does.
+    pub work: Work,
+}
 
 /// What an ATA answer said.
 enum Said<'a> {
@@ -44,7 +56,7 @@ impl<R> Device<R> {
         sink: &mut Sink<R>,
     ) -> Verdict {
         let Some(owner) = self.flight.owner(header.tag) else {
-            // A config reply may answer the discovery: whoever finds that it does not calls `unexpected`.
+            // A config reply may answer the discovery: the caller asks it, and calls `unexpected` if it does not.
             if header.command != Command::Config {
                 self.unexpected(header.tag);
             }
@@ -60,30 +72,16 @@ impl<R> Device<R> {
         }
         match owner {
             Owner::Stray(stray) => {
-                self.stats.duplicates += 1;
-                self.flight.forget_stray(header.tag);
-                if let Some(path_id) = stray.path
-                    && let Some(path) = self.paths.get_mut(path_id)
-                {
-                    path.late(stray.place);
-                    // Another's delay may be that of a disk that empties its cache.
-                    if matches!(stray.place, Place::Ordered(_)) {
-                        path.rtt.sample(now, now.since(stray.sent));
-                        self.watch(path_id);
-                    }
-                }
-                if let Some(quarantine) = stray.quarantine {
-                    self.locks.attempt_settled(quarantine);
-                }
+                self.receive_late(now, header.tag, &stray);
                 Verdict::Taken
             }
             Owner::Frame(id, attempt) => {
-                let Some(frame) = self.flight.get(id) else { return Verdict::Unknown };
-                let taken = match frame.work {
+                let arrival = Arrival { now, id, attempt, work: self.flight[id].work };
+                let taken = match arrival.work {
                     Work::Query { .. } | Work::Holders { .. } | Work::Command { .. } => {
-                        self.receive_command(now, net, id, &attempt, header, body, sink)
+                        self.receive_command(arrival, net, header, body, sink)
                     }
-                    _ => self.receive_ata(now, id, &attempt, header, body, sink),
+                    _ => self.receive_ata(arrival, header, body, sink),
                 };
                 if taken {
                     Verdict::Taken
@@ -95,7 +93,26 @@ impl<R> Device<R> {
         }
     }
 
-    /// Counts an answer that nobody waits for: the network made two of one, or nobody had asked.
+    /// An attempt is answered that no frame waits for any more.
+    fn receive_late(&mut self, now: Time, tag: Tag, stray: &Stray) {
+        self.stats.duplicates += 1;
+        self.flight.forget_stray(tag);
+        if let Some(path_id) = stray.path
+            && let Some(path) = self.paths.get_mut(path_id)
+        {
+            path.late(stray.place);
+            // The delay of any other may be that of a disk that empties its cache.
+            if matches!(stray.place, Place::Ordered(_)) {
+                path.rtt.sample(now, now.since(stray.sent));
+                self.watch(path_id);
+            }
+        }
+        if let Some(quarantine) = stray.quarantine {
+            self.locks.attempt_settled(quarantine);
+        }
+    }
+
+    /// Counts an answer that belongs to nothing: the network made two of one, or no question was asked.
     pub fn unexpected(&mut self, tag: Tag) {
         match self.flight.left_lately(tag) {
             true => self.stats.duplicates += 1,
@@ -103,17 +120,8 @@ impl<R> Device<R> {
         }
     }
 
-    fn receive_ata(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        header: &Header,
-        body: &[u8],
-        sink: &mut Sink<R>,
-    ) -> bool {
-        let Some(frame) = self.flight.get(id) else { return false };
-        let (work, count) = (frame.work, frame.count);
+    fn receive_ata(&mut self, arrival: Arrival, header: &Header, body: &[u8], sink: &mut Sink<R>) -> bool {
+        let Arrival { now, id, work, .. } = arrival;
         if header.command != Command::Ata {
             return false;
         }
@@ -128,7 +136,9 @@ impl<R> Device<R> {
         // What is too short is as good as lost; what is longer carries padding.
         if let Said::Ok(_, data) = said {
             let wanted = match work {
-                Work::Read { .. } | Work::Gather { .. } | Work::Probe { .. } => usize::from(count) * SECTOR,
+                Work::Read { .. } | Work::Gather { .. } | Work::Probe { .. } => {
+                    usize::from(self.flight[id].count) * SECTOR
+                }
                 Work::Identify { .. } => IDENTIFY_LEN,
                 Work::Raw { req } => self.expected(req),
                 _ => 0,
@@ -140,11 +150,11 @@ impl<R> Device<R> {
                 return false;
             }
         }
-        self.account(now, id, attempt, work, sink);
+        self.account(arrival, sink);
         match work {
-            Work::Identify { path } => self.identify_answered(now, id, path, attempt, &said, sink),
-            Work::Probe { path } => self.probe_answered(now, id, path, attempt, &said, sink),
-            _ => self.data_answered(now, id, attempt, work, &said, sink),
+            Work::Identify { path } => self.identify_answered(arrival, path, &said, sink),
+            Work::Probe { path } => self.probe_answered(arrival, path, &said, sink),
+            _ => self.data_answered(arrival, &said, sink),
         }
         true
     }
@@ -159,8 +169,7 @@ impl<R> Device<R> {
 
     /// A raw command succeeded without its data. Once that may be an accident of the network.
     fn short(&mut self, now: Time, id: ReqId, sink: &mut Sink<R>) {
-        let Some(req) = self.reqs.get_mut(id) else { return };
-        if let Job::Ata(raw) = &mut req.job {
+        if let Job::Ata(raw) = &mut self.reqs[id].job {
             raw.short += 1;
             if raw.short >= SHORT_MAX || !raw.effect.repeatable {
                 self.fail(id, Error::Io, Cause::Short, now, sink);
@@ -169,15 +178,9 @@ impl<R> Device<R> {
     }
 
     /// Books a valid answer to its path, and finds what it overtook.
-    pub(super) fn account(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        work: Work,
-        sink: &mut Sink<R>,
-    ) {
-        // What a MAC says that has not proven itself is no sign of life of the disk that we know.
+    pub(super) fn account(&mut self, arrival: Arrival, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, work } = arrival;
+        // A MAC that has not proven itself is no sign of life of the disk that we know.
         let proven = attempt.path.and_then(|id| self.paths.get(id)).is_none_or(|p| p.trust != Trust::Proving);
         if proven {
             let silent = self.doubt.heard(now);
@@ -203,7 +206,7 @@ impl<R> Device<R> {
             self.slow.sample(now, now.since(attempt.sent));
         }
         let size = match work {
-            Work::Read { .. } | Work::Write { .. } => self.flight.get(id).map_or(1, |f| f.count),
+            Work::Read { .. } | Work::Write { .. } => self.flight[id].count,
             _ => 1,
         };
         let Some(path_id) = attempt.path else { return };
@@ -227,7 +230,7 @@ impl<R> Device<R> {
         self.give_up_overtaken(path_id, now, sink);
     }
 
-    /// Attempts that younger ones overtook are lost.
+    /// Attempts that were overtaken by younger ones are lost.
     pub(super) fn give_up_overtaken(&mut self, path_id: PathId, now: Time, sink: &mut Sink<R>) {
         while let Some(old) = self.paths.get(path_id).and_then(|p| p.overtaken(now)) {
             if let Some(path) = self.paths.get_mut(path_id) {
@@ -238,7 +241,7 @@ impl<R> Device<R> {
         self.watch(path_id);
     }
 
-    /// Comes back when the path's oldest attempt counts as overtaken, or its last ones as lost.
+    /// Sets the timer to when the path's oldest attempt counts as overtaken, or its last ones as lost.
     pub(super) fn watch(&mut self, path_id: PathId) {
         let overtaken = self.paths.get(path_id).and_then(|p| p.overtaken_at());
         if let Some(at) = overtaken.or_else(|| self.tail(path_id).map(|tail| tail.1)) {
@@ -251,7 +254,7 @@ impl<R> Device<R> {
         let path = self.paths.get(path_id)?;
         let id = path.oldest()?;
         let frame = self.flight.get(id)?;
-        // With the timer's first expiry it is the timer's.
+        // From its first timeout on, the frame is sent again by its timeout only.
         let tails = if frame.expiries > 0 { TAILS } else { frame.tails };
         Some((id, path.tail_at(tails)?))
     }
@@ -259,7 +262,7 @@ impl<R> Device<R> {
     /// A frame's flying attempt is lost: the path pays for it, and the frame waits to be sent again.
     pub(super) fn lose(&mut self, id: FrameId, early: bool, now: Time, sink: &mut Sink<R>) {
         let Some(attempt) = self.flight.ground(id) else { return };
-        let Some(frame) = self.flight.get(id) else { return };
+        let frame = &self.flight[id];
         let (work, count, expiries) = (frame.work, frame.count, frame.expiries);
         if let Some(path_id) = attempt.path
             && let Some(path) = self.paths.get_mut(path_id)
@@ -297,21 +300,23 @@ impl<R> Device<R> {
 
     /// Ends a frame. Where another attempt of it could still change the disk, newer writes are held back.
     pub(super) fn settle(&mut self, id: FrameId, answered: Option<Tag>, now: Time) {
-        let Some(frame) = self.flight.get(id) else { return };
+        let work = self.flight[id].work;
         let mut quarantine = None;
-        if frame.work.modifies() || matches!(frame.work, Work::Command { .. }) {
+        if work.modifies() || matches!(work, Work::Command { .. }) {
             let (attempts, more) = self.flight.unanswered(id, answered);
             let (start, end) = self.reach(id);
             if (attempts > 0 || more) && start < end {
                 let slowest = self.paths.slowest();
                 let mut until = now + QUARANTINE.max((slowest * 4).min(QUARANTINE_MAX));
-                // Under loss there are hundreds a second: they end together, not each by a wake-up of its own.
+                // Under loss there are hundreds of them a second: they end together, and not each by a wake-up of
+                // its own.
                 until.0 = until.0.next_multiple_of(TOGETHER);
                 self.arm(until);
                 let attempts = if more { u32::MAX } else { attempts };
                 quarantine = Some(self.locks.quarantine(start, end, attempts, until));
                 if self.locks.full() {
-                    // What may not be sent a second time waits for the first of them, not for the last.
+                    // Frames that may not be sent a second time wait for the first quarantine to end, not for the
+                    // last.
                     let next = self.locks.awaited_end();
                     self.arm(next);
                 }
@@ -322,7 +327,7 @@ impl<R> Device<R> {
 
     /// The sectors that a frame may change, or the place of what a command may.
     fn reach(&self, id: FrameId) -> (u64, u64) {
-        let Some(frame) = self.flight.get(id) else { return (0, 0) };
+        let frame = &self.flight[id];
         match frame.work {
             Work::Write { .. } => (frame.at.0, frame.at.0 + u64::from(frame.count)),
             Work::Trim { req } => {
@@ -344,20 +349,13 @@ impl<R> Device<R> {
         }
     }
 
-    fn data_answered(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        work: Work,
-        said: &Said<'_>,
-        sink: &mut Sink<R>,
-    ) {
+    fn data_answered(&mut self, arrival: Arrival, said: &Said<'_>, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, work } = arrival;
         let Some(req) = work.request() else { return };
-        let Some(frame) = self.flight.get(id) else { return };
+        let frame = &self.flight[id];
         let answered = Answered { work, at: frame.at, count: frame.count, redone: frame.redone, came: now };
         let again = |req: &Req<R>| req.repeatable() && !(req.is_flush() && matches!(said, Said::Failed(_)));
-        if self.doubt.suspect() && self.reqs.get(req).is_some_and(again) {
+        if self.doubt.suspect() && again(&self.reqs[req]) {
             // It will be asked for anew.
             self.settle(id, Some(attempt.tag), now);
             return;
@@ -367,8 +365,8 @@ impl<R> Device<R> {
                 self.settle(id, Some(attempt.tag), now);
                 self.landed(req, answered, attempt.path, ata, data, sink);
             }
-            Said::Failed(ata) => self.refused_by_disk(now, id, attempt, req, work, ata, sink),
-            Said::Refused(refusal) => self.refused_by_target(now, id, attempt, req, work, *refusal, sink),
+            Said::Failed(ata) => self.refused_by_disk(arrival, req, ata, sink),
+            Said::Refused(refusal) => self.refused_by_target(arrival, req, *refusal, sink),
         }
     }
 
@@ -387,7 +385,7 @@ impl<R> Device<R> {
             p.stats.bytes += bytes as u64;
         }
         let doubtful = !self.doubt.confirmed();
-        let Some(req) = self.reqs.get_mut(req_id) else { return };
+        let req = &mut self.reqs[req_id];
         if doubtful {
             match work {
                 Work::Read { .. } | Work::Write { .. } => req.doubted.push(answered),
@@ -398,7 +396,7 @@ impl<R> Device<R> {
             if let Work::Gather { .. } = work
                 && req.redone < REDO_MAX
             {
-                // Another disk's bytes around the edges would be written to this one.
+                // Bytes of another disk around the edges would be written to this one.
                 req.redone += 1;
                 let frame = self.flight.create(work, Sector(at), count);
                 self.line_up(frame);
@@ -430,34 +428,23 @@ impl<R> Device<R> {
         self.check_complete(req_id, now, sink);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
-    fn refused_by_disk(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        req_id: ReqId,
-        work: Work,
-        ata: &Ata,
-        sink: &mut Sink<R>,
-    ) {
+    fn refused_by_disk(&mut self, arrival: Arrival, req_id: ReqId, ata: &Ata, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, work } = arrival;
         let cause = Cause::Ata { status: ata.command, error: ata.feature };
         match work {
             Work::Raw { .. } => {
-                // The user wants the registers, whatever they say.
+                // The program wants the registers, whatever they say.
                 self.settle(id, Some(attempt.tag), now);
-                if let Some(req) = self.reqs.get_mut(req_id)
-                    && let Job::Ata(raw) = &mut req.job
-                {
+                if let Job::Ata(raw) = &mut self.reqs[req_id].job {
                     raw.answer = Some((*ata, Vec::new()));
                 }
                 self.check_complete(req_id, now, sink);
             }
             Work::Flush { ext, .. } if is_echo(ext, ata) => {
-                self.flush_refused(now, id, attempt, req_id, (ext, Refused::Echoed, cause), sink);
+                self.flush_refused(arrival, req_id, (ext, Refused::Echoed, cause), sink);
             }
             Work::Flush { ext, .. } if ata.feature & error::ABRT != 0 => {
-                self.flush_refused(now, id, attempt, req_id, (ext, Refused::Aborted, cause), sink);
+                self.flush_refused(arrival, req_id, (ext, Refused::Aborted, cause), sink);
             }
             Work::Trim { .. } if ata.feature & error::ABRT != 0 => {
                 self.disk.refused_trim();
@@ -475,21 +462,13 @@ impl<R> Device<R> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
-    fn refused_by_target(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        attempt: &Attempt,
-        req_id: ReqId,
-        work: Work,
-        refusal: Refusal,
-        sink: &mut Sink<R>,
-    ) {
-        let count = self.flight.get(id).map_or(0, |f| f.count);
+    fn refused_by_target(&mut self, arrival: Arrival, req_id: ReqId, refusal: Refusal, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, work } = arrival;
+        let count = self.flight[id].count;
         match (work, refusal) {
             (Work::Read { .. } | Work::Write { .. }, Refusal::BadArgument) if count > 1 => {
-                // Larger than it takes, whatever it advertised: smaller frames, and ask for its limits.
+                // The frame is larger than the target takes, whatever it advertised: use smaller ones, and ask for
+                // its limits.
                 if let Some(path_id) = attempt.path {
                     if let Some(path) = self.paths.get_mut(path_id) {
                         path.ladder.refused(count, now);
@@ -505,7 +484,7 @@ impl<R> Device<R> {
             }
             (Work::Flush { ext, .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
                 let cause = Cause::Aoe(refusal);
-                self.flush_refused(now, id, attempt, req_id, (ext, Refused::Unknown, cause), sink);
+                self.flush_refused(arrival, req_id, (ext, Refused::Unknown, cause), sink);
             }
             (Work::Trim { .. }, Refusal::BadArgument | Refusal::UnknownCommand) => {
                 self.disk.refused_trim();
@@ -528,15 +507,8 @@ impl<R> Device<R> {
         }
     }
 
-    fn identify_answered(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        path: PathId,
-        attempt: &Attempt,
-        said: &Said<'_>,
-        sink: &mut Sink<R>,
-    ) {
+    fn identify_answered(&mut self, arrival: Arrival, path: PathId, said: &Said<'_>, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, .. } = arrival;
         self.flight.settle(id, Some(attempt.tag), None, now);
         if self.confirming == Some(id) {
             self.confirming = None;
@@ -557,16 +529,9 @@ impl<R> Device<R> {
         }
     }
 
-    fn probe_answered(
-        &mut self,
-        now: Time,
-        id: FrameId,
-        path_id: PathId,
-        attempt: &Attempt,
-        said: &Said<'_>,
-        sink: &mut Sink<R>,
-    ) {
-        let count = self.flight.get(id).map_or(1, |f| f.count);
+    fn probe_answered(&mut self, arrival: Arrival, path_id: PathId, said: &Said<'_>, sink: &mut Sink<R>) {
+        let Arrival { now, id, attempt, .. } = arrival;
+        let count = self.flight[id].count;
         self.flight.settle(id, Some(attempt.tag), None, now);
         if let Said::Refused(_) | Said::Failed(..) = said {
             return;

@@ -23,7 +23,8 @@ impl<R> Device<R> {
         self.state == State::Up
     }
 
-    /// Is it asked what open files ask? Not while it is down, unless it only lacks an interface: then that waits for one.
+    /// Are requests of open files sent to it? Not while it is down, unless it only lacks an interface: then they
+    /// wait for one.
     pub fn takes_io(&self) -> bool {
         matches!(self.state, State::Up | State::Down(Reason::Unreached))
     }
@@ -33,7 +34,7 @@ impl<R> Device<R> {
         self.disk.generation()
     }
 
-    /// Who the disk is.
+    /// Which disk it is.
     pub fn identity(&self) -> Identity {
         self.disk.identity()
     }
@@ -63,7 +64,7 @@ impl<R> Device<R> {
         self.disk.can_trim()
     }
 
-    /// Requests that are not answered yet. What is read ahead is nobody's.
+    /// Requests that are not answered yet. Fetches of what is read ahead are no requests.
     pub fn requests(&self) -> usize {
         self.reqs.iter().filter(|(_, r)| !r.is_ahead()).count()
     }
@@ -88,15 +89,15 @@ impl<R> Device<R> {
         self.disk.partitions.get(id)
     }
 
-    /// Declares sectors `[start, end)` of the disk as it is shown.
+    /// Declares sectors `[start, end)` of the disk, as it is shown, under a name.
     pub fn add_partition(&mut self, name: &str, start: u64, end: u64) -> Result<PartId, PartError> {
         let sectors = self.size() / SECTOR as u64;
         self.disk.partitions.add(name, start, end, sectors)
     }
 
-    /// Makes the partitions that came from the disk's table what it says now: what is gone goes, what has another range is
-    /// another partition, what is new comes. All or nothing: one that is in use and would go refuses it, and so does a name
-    /// that somebody has declared for another range.
+    /// Makes the partitions that came from the disk's table what the table says now: one that is gone goes, one with
+    /// another range is another partition, a new one comes. It is done in full or not at all: a partition that is in
+    /// use and would go refuses it, and so does a name that the operator has declared for another range.
     pub fn follow_table(
         &mut self,
         table: &[Scanned],
@@ -121,7 +122,7 @@ impl<R> Device<R> {
         Handle { generation: self.disk.generation(), part }
     }
 
-    /// A data or partition file is opened. Refused while the target is down.
+    /// A data or partition file is opened. It is refused while the target is down.
     pub fn open(&mut self) -> Result<(), Error> {
         if self.state != State::Up {
             return Err(Error::Down);
@@ -144,7 +145,7 @@ impl<R> Device<R> {
     /// Never fail I/O for lost contact?
     pub fn set_nofail(&mut self, on: bool) {
         self.settings.nofail = on;
-        // What was submitted under the other rule has its deadline looked at again.
+        // Requests that were submitted under the other rule have their deadlines looked at again.
         self.timer = crate::engine::time::Time::default();
     }
 
@@ -158,13 +159,13 @@ impl<R> Device<R> {
         self.settings.deadline
     }
 
-    /// Are files that are opened from now on not to be cached? Nothing here looks at it: it is kept for whoever opens them,
-    /// as long as the target is known.
+    /// Are files that are opened from now on not to be cached? The engine does not look at it: it is kept here for
+    /// the file system, as long as the target is known.
     pub fn set_uncached(&mut self, on: bool) {
         self.settings.uncached = Some(on);
     }
 
-    /// See `set_uncached`; none if nobody said.
+    /// See `set_uncached`; none if it was never said.
     pub fn uncached(&self) -> Option<bool> {
         self.settings.uncached
     }
@@ -200,8 +201,8 @@ impl<R> Device<R> {
         self.settings.maxout = frames;
     }
 
-    /// How many ranges may be in quarantine, unless all that is in flight fails at once: 4096 unless said otherwise. Where there are so
-    /// many, a write that was lost is not sent again before one of them ends.
+    /// How many ranges may be in quarantine, unless all that is in flight fails at once: 4096 unless said otherwise.
+    /// Where there are so many, a write that was lost is not sent again before one of them ends.
     pub fn set_quarantines(&mut self, ranges: usize) {
         self.locks.set_quarantines_max(ranges.max(1));
     }

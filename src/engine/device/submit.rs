@@ -122,7 +122,7 @@ impl<R> Device<R> {
         let sector = SECTOR as u64;
         let at = first / sector;
         let skip = (first % sector) as usize;
-        // A read of nothing needs no frame, but an empty answer is a buffer all the same.
+        // A read of no bytes needs no frame.
         let sectors = (first + len as u64).div_ceil(sector).saturating_sub(at);
         if len == 0 {
             return Ok(Prepared::Now(Output::Data(crate::engine::Data::empty())));
@@ -175,7 +175,7 @@ impl<R> Device<R> {
         let sectors = data.len().max(expect).div_ceil(SECTOR);
         let sectors = u8::try_from(sectors).map_err(|_| Error::Invalid)?;
         if self.disk.is_shortened() && ata.end_of_addresses(&data) > self.disk.size() / SECTOR as u64 {
-            // As a disk of the size that is shown would say it.
+            // A disk of the size that is shown would say this.
             let ata = Ata { command: status::DRDY | status::ERR, feature: error::IDNF, ..ata };
             return Ok(Prepared::Now(Output::Ata { ata, data: Vec::new() }));
         }
@@ -216,9 +216,9 @@ impl<R> Device<R> {
         id
     }
 
-    /// A request has its lock. A command leaves at once; what moves sectors goes into a lane.
+    /// A request has its lock. A command leaves at once; a request that moves sectors goes into a lane.
     fn begin(&mut self, id: ReqId, now: Time, sink: &mut Sink<R>) {
-        if self.reqs.get(id).is_some_and(Req::is_command) {
+        if self.reqs[id].is_command() {
             let frame = self.flight.create(Work::Command { req: id }, Sector(0), 0);
             self.dispatch_outside(frame, now, sink);
         } else {
@@ -258,7 +258,7 @@ impl<R> Device<R> {
     pub(super) fn lock(&mut self, id: ReqId, now: Time) -> bool {
         let next = self.locks.expire(now);
         self.arm(next);
-        let Some(req) = self.reqs.get_mut(id) else { return false };
+        let req = &mut self.reqs[id];
         let place = req.place();
         let taken = match &mut req.job {
             Job::Write { span, lock, .. } | Job::Trim { span, lock } => {
@@ -276,7 +276,7 @@ impl<R> Device<R> {
                 granted
             }
             Job::Ata(raw) if !raw.effect.sectors.is_empty() => {
-                // If nobody knows what it does, it excludes every write.
+                // A command with an unknown effect excludes every write.
                 let Range { start, end } = raw.effect.sectors;
                 let (taken, granted) = self.locks.raw(start, end, id);
                 raw.lock = Some(taken);
@@ -291,7 +291,7 @@ impl<R> Device<R> {
         req.granted = taken;
         if !taken {
             self.stats.held_back += 1;
-            // As long as nobody waited, only the last quarantine to end had to be looked for.
+            // As long as no request waited, only the last quarantine to end had to be looked for.
             let next = self.locks.awaited_end();
             self.arm(next);
         }
@@ -313,7 +313,7 @@ impl<R> Device<R> {
 
     /// A request has its lock: what it needs first goes into a lane.
     pub(super) fn start(&mut self, id: ReqId) {
-        let Some(req) = self.reqs.get_mut(id) else { return };
+        let req = &mut self.reqs[id];
         if let Job::Write { span, bytes: Bytes::Edges { data, missing }, .. } = &mut req.job {
             let last = (span.sectors - 1) as usize;
             let head = (data.head != 0 || (last == 0 && data.tail() != 0)).then_some(0);
@@ -332,7 +332,7 @@ impl<R> Device<R> {
 
     /// A request has frames to issue.
     fn queue(&mut self, id: ReqId) {
-        let Some(req) = self.reqs.get_mut(id) else { return };
+        let req = &mut self.reqs[id];
         if !req.queued {
             req.queued = true;
             self.lanes.push_request(req.lane(), id);
@@ -341,20 +341,21 @@ impl<R> Device<R> {
 
     /// May another attempt of the frame be sent?
     fn may_leave(&self, id: FrameId) -> bool {
-        let Some(frame) = self.flight.get(id) else { return false };
+        let frame = &self.flight[id];
         let Work::Raw { req } = frame.work else { return true };
-        match self.reqs.get(req).map(|r| &r.job) {
-            Some(Job::Ata(raw)) => raw.effect.repeatable || frame.last().is_none(),
+        match &self.reqs[req].job {
+            Job::Ata(raw) => raw.effect.repeatable || frame.last().is_none(),
             _ => true,
         }
     }
 
     /// A frame waits to be sent (again). One that must not be sent twice only waits for its answer.
     pub(super) fn line_up(&mut self, id: FrameId) {
-        if self.may_leave(id)
-            && let Some(frame) = self.flight.get_mut(id)
-            && !frame.queued
-        {
+        if !self.may_leave(id) {
+            return;
+        }
+        let frame = &mut self.flight[id];
+        if !frame.queued {
             frame.queued = true;
             self.lanes.push_frame(frame.work.lane(), id);
         }
@@ -362,8 +363,7 @@ impl<R> Device<R> {
 
     /// The sector around an edge of a write has arrived.
     pub(super) fn gathered(&mut self, id: ReqId, index: usize, sector: &[u8]) {
-        let Some(req) = self.reqs.get_mut(id) else { return };
-        let Job::Write { bytes, .. } = &mut req.job else { return };
+        let Job::Write { bytes, .. } = &mut self.reqs[id].job else { return };
         let Bytes::Edges { data, missing } = bytes else { return };
         data.fill_around(index, sector);
         *missing = missing.saturating_sub(1);
@@ -378,7 +378,7 @@ impl<R> Device<R> {
     /// Some of the request's answers are in: ends it if they all are and the disk is confirmed.
     pub(super) fn check_complete(&mut self, id: ReqId, now: Time, sink: &mut Sink<R>) {
         let doubtful = !self.doubt.confirmed();
-        let Some(req) = self.reqs.get_mut(id) else { return };
+        let req = &mut self.reqs[id];
         if !req.complete() || req.held {
             return;
         }
@@ -391,7 +391,7 @@ impl<R> Device<R> {
         self.end(id, outcome, now, sink);
     }
 
-    /// The disk is confirmed: what was only waiting for that is answered.
+    /// The disk is confirmed: requests that only waited for that are answered.
     pub(super) fn release_held(&mut self, now: Time, sink: &mut Sink<R>) {
         for id in std::mem::take(&mut self.held) {
             if let Some(req) = self.reqs.get_mut(id).filter(|r| r.held) {
@@ -405,7 +405,7 @@ impl<R> Device<R> {
         }
     }
 
-    /// The target said no. While the disk is in doubt it may have been another disk that said so: the request waits with its
+    /// The target said no. While the disk is in doubt another disk may have said so: the request waits with its
     /// error until that is known.
     pub(super) fn refused(&mut self, id: ReqId, error: Error, cause: Cause, now: Time, sink: &mut Sink<R>) {
         if self.doubt.confirmed() {
@@ -435,8 +435,8 @@ impl<R> Device<R> {
         }
     }
 
-    /// Settles every frame of a request that will not wait for them. Attempts that may still do harm keep
-    /// their range in quarantine.
+    /// Settles every frame of a request, which will not wait for them. Attempts that may still do harm keep their
+    /// range in quarantine.
     pub(super) fn abandon(&mut self, id: ReqId, now: Time) {
         let frames: Vec<FrameId> =
             self.flight.iter().filter(|(_, f)| f.work.request() == Some(id)).map(|(id, _)| id).collect();
@@ -488,7 +488,7 @@ impl<R> Device<R> {
 
 /// What a request turned out to be.
 enum Prepared {
-    /// Answered without asking anybody.
+    /// Answered without asking the target.
     Now(Output),
     /// Work for frames, and the memory that it may hold once that is known.
     Later(Job, Option<Lease>),

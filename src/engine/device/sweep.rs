@@ -57,21 +57,21 @@ impl<R> Device<R> {
         for id in late {
             let Some(req) = self.reqs.get(id) else { continue };
             if req.is_ahead() {
-                // Nobody is told, and nothing follows: whoever wants its bytes asks for them.
+                // No program is told, and nothing follows: a reader that wants these bytes asks for them.
                 self.abandon(id, now);
                 self.end(id, Err(Error::Io), now, sink);
                 continue;
             }
             let heard = !self.doubt.unheard_since(req.submitted);
             if req.is_command() {
-                // A target that answers other things does not know the lists; one that says nothing may be away.
-                // It has said nothing about one that waited for a late attempt of another.
+                // A target that answers other things does not know the lists; one that says nothing may be away. It
+                // has said nothing about a command that waited for a late attempt of another one.
                 let asked = heard && req.granted;
                 let unknown = asked && matches!(req.job, Job::Mask(_) | Job::Reserve(_));
                 self.abandon(id, now);
                 self.end(id, Err(if unknown { Error::NotSupported } else { Error::Timeout }), now, sink);
             } else if req.is_raw() && (heard || self.settings.nofail) {
-                // That a target never answers some command says nothing about its other answers.
+                // A target that never answers some command may answer all others.
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
             } else {
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
@@ -129,7 +129,7 @@ impl<R> Device<R> {
             _ => {
                 if let Some(attempt) = attempt {
                     if self.doubt.unheard_since(attempt.sent) && !work.slow() {
-                        // Nothing since it left: not this frame alone is lost.
+                        // Nothing was heard since it left: not this frame alone is lost.
                         self.raise_doubt(now, Some("it does not answer"), sink);
                     }
                     if !work.slow()
@@ -167,7 +167,8 @@ impl<R> Device<R> {
                 self.line_up(id);
             }
         } else if doubtful && self.doubt.confirmed() {
-            // Do small frames pass where large ones are lost? A query is small. So is the IDENTIFY that a doubt sends.
+            // Do small frames pass where large ones are lost? A query is small, and so is the IDENTIFY that a doubt
+            // sends.
             self.query(path_id, now, sink);
         }
     }

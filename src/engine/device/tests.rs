@@ -136,7 +136,7 @@ fn a_write_waits_for_its_own_quarantine_and_not_for_the_last_one() {
     rig.now = rig.now + Duration::from_millis(500);
     rig.write_with_loss(8);
     assert_eq!(rig.device.status().quarantined, 2);
-    // Nobody waits for either quarantine: it is enough to look when both are over.
+    // Nothing waits for either quarantine: it is enough to look when both are over.
     rig.sweep();
     assert!(rig.device.next_deadline().unwrap() > over + Duration::from_millis(400));
     rig.write(0);

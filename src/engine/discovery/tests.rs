@@ -7,7 +7,7 @@ fn announced(addr: Addr) -> Header {
     Header { dst, src, version: 1, response: true, error: None, addr, command, tag: Tag::UNSOLICITED }
 }
 
-/// Somebody announces more addresses than there may be, again and again, and answers nothing.
+/// A host announces more addresses than there may be, again and again, and answers nothing.
 #[test]
 fn what_waits_is_bounded_and_asked_by_turns() {
     let mut discovery = Discovery::new(TagSpace::new(0), 0);
@@ -43,8 +43,8 @@ fn what_waits_is_bounded_and_asked_by_turns() {
     assert_eq!((discovery.candidates(), discovery.next_deadline()), (0, None));
 }
 
-/// What leaves depends on what happened, and not on how a table happens to be laid out in memory: a run of a simulator
-/// can be replayed.
+/// What leaves depends on what happened, and not on how a table happens to be laid out in memory: a run of a
+/// simulator can be replayed.
 #[test]
 fn netlinks_are_asked_in_their_order() {
     let mut discovery = Discovery::new(TagSpace::new(0), 0);
@@ -68,7 +68,7 @@ const FORGED: Mac = Mac([2, 0, 0, 0, 0, 9]);
 struct Bed {
     discovery: Discovery,
     now: Time,
-    /// Frames that have left and that nobody has looked at.
+    /// Frames that have left and that the test has not looked at.
     out: Vec<Transmit>,
 }
 
@@ -155,7 +155,8 @@ fn a_silent_mac_keeps_no_other_away() {
     assert!(found.birth.mac == REAL && after < 8000, "after {after} ms");
 }
 
-/// Announcements of more addresses than are kept, none of which answers: who answers a query is found at once all the same.
+/// More addresses are announced than are kept, and none of them answers: a target that answers a query is found at
+/// once all the same.
 #[test]
 fn announcements_leave_room_for_answers() {
     let mut bed = Bed::new();
