@@ -7,6 +7,7 @@
 //! main.rs ─▶ app ─┬─▶ cli
 //!                 ├─▶ fs ─────┬─▶ runtime ─┬─▶ engine ─▶ wire
 //!                 │           │            └─▶ link ───▶ wire
+//!                 │           ├─▶ vhost ─────▶ engine
 //!                 │           └─▶ parttable ───────────▶ wire
 //!                 ├─▶ export ─┬─▶ target ──────────────▶ wire
 //!                 │           └─▶ link ────────────────▶ wire
@@ -25,6 +26,7 @@
 //! * `fs`: the files: names and inodes, handles, each kind of file, the ctl language, status pages, replies to the
 //!   kernel.
 //! * `parttable`: GPT and MBR, read without doing any I/O.
+//! * `vhost`: disks for virtual machines: sockets, front ends and their queues; `fs` says what is behind one.
 //! * `target`: an AoE target as a pure command processor, and its images: memory, file, block device.
 //! * `export`: serves such a target on links.
 //! * `mount`: mount(2), fusermount3, dead mounts, and the processes that keep a mount busy; knows nothing of AoE.
@@ -56,6 +58,10 @@
 //! * `aoefs-pages` (one for each target with pages to drop; ends after 5 s without any). Woken by: a change of
 //!   bytes that the kernel has pages of, a disk that is stale. May wait for: the kernel's page locks, which a dead
 //!   target may hold until its deadline.
+//! * `vhost` (one for each socket). Woken by: a front end that connects, its messages and kicks, outcomes of its
+//!   requests. May wait for: whatever the front end does to its memory and descriptors; the disk to be opened.
+//! * `vhost-end` (1 while sockets are taken away). Woken by: the end of `vhost`. May wait for: the file system that a
+//!   socket is in; 1 s for `vhost`.
 //! * `metrics` (1 from its first use on). Woken by: a read of `metrics` with more than 64 targets. May wait for:
 //!   nothing else.
 //! * `target …` (1 with `--demo`). Woken by: a frame. May wait for: the image.
@@ -104,6 +110,8 @@
 //! * A wrong errno: `fs/errno.rs`.
 //! * fsync(2) lies or fails: `engine/flushing.rs`; which open files are told of it: `fs/file/disk.rs`. TRIM:
 //!   `engine/device/submit.rs`.
+//! * A virtual machine's disk: `vhost/device.rs` (its queues and messages), `vhost/request.rs` (what it asks for),
+//!   `vhost/chain.rs` (what it may not do), `vhost/server.rs` (connections), `fs/file/disk/guest.rs` (what is behind).
 //! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
 //! * A wrong figure: `engine/stats.rs`, `fs/metrics.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
 //!   file `log`), `daemon/logging.rs` (stderr and syslog).
@@ -127,4 +135,5 @@ pub mod parttable;
 pub mod runtime;
 pub mod target;
 pub mod top;
+pub mod vhost;
 pub mod wire;

@@ -259,6 +259,17 @@ impl WriteBuf {
         w
     }
 
+    /// Room for `len` bytes, all of which `fill` must write; what it fails with is the error.
+    pub fn filled<E>(
+        pool: &Pool,
+        offset: u64,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<WriteBuf, E> {
+        let mut w = WriteBuf::unfilled(pool, offset, len);
+        fill(&mut w.buf[w.head..w.head + len]).map(|()| w)
+    }
+
     /// Zeros in place of data.
     pub fn zeros(pool: &Pool, offset: u64, len: usize) -> WriteBuf {
         let mut w = WriteBuf::unfilled(pool, offset, len);
@@ -270,6 +281,11 @@ impl WriteBuf {
         let head = (offset % SECTOR as u64) as usize;
         let buf = pool.take((head + len).next_multiple_of(SECTOR));
         WriteBuf { buf, head, len }
+    }
+
+    /// The data.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf[self.head..self.head + self.len]
     }
 
     /// Bytes of data.

@@ -23,10 +23,12 @@ use crate::engine::{Error, Handle, Io, Outcome, Output, Pool, Request, Stream};
 use crate::runtime::{Done, Runtime, Unit, UnitId};
 
 mod change;
+mod exports;
 mod pending;
 mod truncated;
 
 pub use change::DiskChange;
+pub use exports::{Sockets, note_left};
 pub use pending::Pending;
 pub use truncated::Truncated;
 
@@ -88,6 +90,8 @@ pub struct Context {
     pub pollers: Mutex<HashMap<u64, PollNotifier>>,
     /// The way to the kernel.
     pub kernel: KernelChannel,
+    /// The sockets for virtual machines.
+    pub exports: Sockets,
     /// Requests that were given to the engine and are not answered yet.
     waiting: Arc<AtomicUsize>,
 }
@@ -110,6 +114,7 @@ impl Context {
             flushing: Mutex::default(),
             pollers: Mutex::default(),
             kernel,
+            exports: Sockets::default(),
             waiting: Arc::default(),
             runtime,
         }
@@ -117,6 +122,7 @@ impl Context {
 
     /// Ends the threads of the mount.
     pub fn close(&self) {
+        self.close_exports();
         self.pages.close();
         self.waker.close();
         self.renderer.close();
@@ -164,6 +170,7 @@ impl Context {
     }
 
     fn tell_kernel(&self, unit: &Unit, changes: Differences) {
+        self.settle_exports(unit, &changes);
         for disk in changes.gone {
             self.pages.drop_inode(unit.id, disk.ino);
         }

@@ -179,7 +179,7 @@ fn a_full_shelf() {
         page.extend_from_slice(more);
     }
     let sample = Sample::parse(std::str::from_utf8(&page).unwrap()).unwrap();
-    assert_eq!(sample.targets.len(), TARGETS.into());
+    assert_eq!(sample.targets.len(), usize::from(TARGETS));
     assert!(sample.targets.values().all(|target| target.up));
     println!("200 idle targets: {} bytes", page.len());
     core.release(fh);

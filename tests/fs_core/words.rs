@@ -50,6 +50,27 @@ const EEXIST: Errno = Errno::EEXIST;
 
 fn unit_rows() -> Vec<Row> {
     vec![
+        // Those that succeed leave a socket behind: tests/vhost has them.
+        Row {
+            word: "vhost",
+            alone: Some((EINVAL, "usage: vhost PATH [NAME]")),
+            wrong: &[
+                ("vhost disk", EINVAL, "vhost: disk is not an absolute path; usage: vhost PATH [NAME]"),
+                ("vhost /nowhere/disk a/b", EINVAL, "vhost: a/b: a name is made of"),
+                ("vhost /nowhere/disk gone", ENOENT, "vhost /nowhere/disk gone: No such file or directory"),
+                ("vhost /nowhere/disk", ENOENT, "vhost /nowhere/disk: No such file or directory"),
+                ("vhost /dev/null", EEXIST, "vhost /dev/null: File exists"),
+            ],
+            huge: ("", "… is not an absolute path; usage: vhost PATH [NAME]"),
+            ..ROW
+        },
+        Row {
+            word: "unvhost",
+            alone: Some((EINVAL, "usage: unvhost PATH")),
+            wrong: &[("unvhost /nowhere/disk", ENOENT, "unvhost /nowhere/disk: No such file or directory")],
+            huge: ("", "… is not an absolute path; usage: unvhost PATH"),
+            ..ROW
+        },
         Row {
             word: "part",
             alone: Some((EINVAL, "usage: part NAME START END")),

@@ -22,6 +22,7 @@ mod database;
 mod demo;
 mod faults;
 mod files;
+mod guest;
 mod hostile;
 mod hosts;
 mod interfaces;
@@ -45,6 +46,7 @@ mod tools;
 mod tools_themselves;
 mod vblade_io;
 mod versions;
+mod vhost;
 
 fn main() -> std::process::ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -102,5 +104,7 @@ fn main() -> std::process::ExitCode {
         crowd::TESTS,
         pressure::TESTS,
         stops::TESTS,
+        vhost::TESTS,
+        guest::TESTS,
     ])
 }

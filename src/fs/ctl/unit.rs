@@ -1,11 +1,12 @@
 //! The words of a target's `ctl`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::FRAMES_MAX;
 use crate::wire::{CONFIG_MAX, Verb};
 
-use super::line::{Args, Word, check_part_name, number, number_in, split_word, switch};
+use super::line::{Args, Word, check_part_name, number, number_in, shown, split_word, switch};
 use super::{CtlError, Switch};
 
 /// The MTUs that an interface of ours can have, in Linux's sense: one sector and its headers at least (36 + 512 +
@@ -67,10 +68,19 @@ pub enum UnitCommand {
     Flush,
     /// Find the largest frame that each path carries.
     Probe,
+    /// Make a disk of it for virtual machines.
+    Vhost {
+        /// The socket; absolute.
+        path: PathBuf,
+        /// `data` or a partition.
+        name: String,
+    },
+    /// Take such a socket away.
+    Unvhost(PathBuf),
 }
 
 /// The words of a target's `ctl`, in the order of the manual.
-pub(super) static TABLE: [Word<UnitCommand>; 16] = [
+pub(super) static TABLE: [Word<UnitCommand>; 18] = [
     Word { name: "part", args: "NAME START END", count: (3, 3), build: part },
     Word {
         name: "delpart",
@@ -129,6 +139,13 @@ pub(super) static TABLE: [Word<UnitCommand>; 16] = [
     Word { name: "config", args: "test/prefix/set/force STRING", count: (0, usize::MAX), build: config },
     Word { name: "flush", args: "", count: (0, 0), build: |_| Ok(UnitCommand::Flush) },
     Word { name: "probe", args: "", count: (0, 0), build: |_| Ok(UnitCommand::Probe) },
+    Word { name: "vhost", args: "PATH [NAME]", count: (1, 2), build: vhost },
+    Word {
+        name: "unvhost",
+        args: "PATH",
+        count: (1, 1),
+        build: |a| absolute(a.words[0]).map(UnitCommand::Unvhost),
+    },
 ];
 
 /// Parses one line of a target's `ctl`.
@@ -144,6 +161,7 @@ pub fn needs_network(command: &UnitCommand) -> bool {
         C::Part { .. } | C::Delpart { .. } | C::Setsize(_) | C::DirectIo(_) => false,
         C::Mtu(_) | C::Maxbno(_) | C::Jumbo(_) | C::Maxout(_) | C::Nofail(_) | C::Deadline(_) => false,
         C::Partscan | C::Identify | C::Failio | C::Config { .. } | C::Flush | C::Probe => true,
+        C::Vhost { .. } | C::Unvhost(_) => true,
     }
 }
 
@@ -160,6 +178,21 @@ fn part(args: &Args<'_>) -> Result<UnitCommand, String> {
         return Err(format!("{start} to {end} holds no sector"));
     }
     Ok(UnitCommand::Part { name: name.to_owned(), start, end })
+}
+
+/// The place of a socket. Where the daemon runs is nothing that whoever writes a command knows.
+fn absolute(word: &str) -> Result<PathBuf, String> {
+    if !word.starts_with('/') {
+        return Err(format!("{} is not an absolute path", shown(word)));
+    }
+    Ok(PathBuf::from(word))
+}
+
+fn vhost(args: &Args<'_>) -> Result<UnitCommand, String> {
+    let path = absolute(args.words[0])?;
+    let name = args.words.get(1).copied().unwrap_or("data");
+    check_part_name(name)?;
+    Ok(UnitCommand::Vhost { path, name: name.to_owned() })
 }
 
 /// A size in bytes: whole sectors, and at least one.

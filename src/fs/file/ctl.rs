@@ -13,6 +13,7 @@ use crate::runtime::Unit;
 use crate::wire::Addr;
 
 mod ask;
+mod export;
 mod partscan;
 pub mod top;
 pub mod unit;
@@ -36,7 +37,10 @@ impl OpenCtl {
     fn render(&self) -> String {
         match &self.unit {
             None => status::top(&self.context.runtime),
-            Some(unit) => status::unit(&self.context.runtime, unit, self.context.settings.uncached),
+            Some(unit) => {
+                let status = status::unit(&self.context.runtime, unit, self.context.settings.uncached);
+                status + &self.context.export_lines(unit)
+            }
         }
     }
 }

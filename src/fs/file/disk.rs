@@ -18,9 +18,11 @@ use crate::runtime::clock::wall;
 
 mod allocate;
 mod copy;
+mod guest;
 mod truncation;
 mod zero;
 
+pub use guest::GuestDisk;
 use truncation::{Admit, Job, Truncation};
 use zero::Zeros;
 

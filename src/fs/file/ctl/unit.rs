@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{ask, partscan};
+use super::{ask, export, partscan};
 use crate::engine::{Device, Error, Io};
 use crate::fs::answer::Answer;
 use crate::fs::context::Context;
@@ -44,7 +44,9 @@ pub fn apply_local(
         | UnitCommand::Failio
         | UnitCommand::Config { .. }
         | UnitCommand::Flush
-        | UnitCommand::Probe => return None,
+        | UnitCommand::Probe
+        | UnitCommand::Vhost { .. }
+        | UnitCommand::Unvhost(_) => return None,
     }
     Some(Ok(()))
 }
@@ -63,6 +65,9 @@ pub fn run_config_line(
     command: UnitCommand,
     answer: impl Answer<(), CtlError>,
 ) {
+    if export::is_done(context, unit, &command) {
+        return answer(Ok(()));
+    }
     let step = run(context, unit, command);
     context.refresh(unit);
     match step {
@@ -105,6 +110,12 @@ pub fn run(context: &Arc<Context>, unit: &Arc<Unit>, command: UnitCommand) -> Pr
             return Progress::Ask(Box::new(move |ended| partscan::scan(&context, &unit, ended)));
         }
         UnitCommand::Flush => flush_and_log(&context, &unit),
+        UnitCommand::Vhost { path, name } => {
+            return Progress::Ask(Box::new(move |ended| export::begin(&context, &unit, &path, name, ended)));
+        }
+        UnitCommand::Unvhost(path) => {
+            return Progress::Ask(Box::new(move |ended| export::end(&context, &unit, &path, ended)));
+        }
         _ => {}
     }
     Progress::Done(Ok(()))

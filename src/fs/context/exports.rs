@@ -1,0 +1,63 @@
+//! The sockets for virtual machines: what becomes of them when the disks behind them change.
+
+use std::fmt::Write;
+use std::sync::mpsc;
+
+use super::Context;
+use crate::fs::tree::Differences;
+use crate::runtime::{Unit, UnitId};
+use crate::vhost::{END, Exports, server};
+
+/// The sockets, each with the target and the name of the disk behind it.
+pub type Sockets = Exports<(UnitId, String)>;
+
+impl Context {
+    /// Whether a target has a disk of that name.
+    pub fn has_disk(&self, unit: UnitId, name: &str) -> bool {
+        self.tree.disks(unit).iter().any(|disk| disk.name == name)
+    }
+
+    /// The sockets of a target as its `ctl` shows them.
+    pub fn export_lines(&self, unit: &Unit) -> String {
+        let mut lines = String::new();
+        for ((_, name), path, clients) in self.exports.look(|(id, _)| *id == unit.id) {
+            // Writing to a string does not fail.
+            let _ = writeln!(lines, "vhost {} {name} {clients}", path.display());
+        }
+        lines
+    }
+
+    /// The disks of a target are other ones: front ends learn their sizes, and sockets go with their names.
+    pub(super) fn settle_exports(&self, unit: &Unit, changes: &Differences) {
+        for disk in &changes.resized {
+            self.exports.resized(|(id, name)| *id == unit.id && *name == disk.name);
+        }
+        if !changes.gone.is_empty() {
+            self.end_lost_exports(unit);
+        }
+    }
+
+    /// Ends the sockets of a target whose disks have gone.
+    pub fn end_lost_exports(&self, unit: &Unit) {
+        let lost = self.exports.take(|(id, name), _| *id == unit.id && !self.has_disk(*id, name));
+        server::end(lost, note_left);
+    }
+
+    /// Ends all sockets, and waits for it as long as that may take.
+    pub(super) fn close_exports(&self) {
+        let (tell, told) = mpsc::channel();
+        server::end(self.exports.close(), move |left| {
+            note_left(left);
+            // By then nobody may listen any more.
+            let _ = tell.send(());
+        });
+        let _ = told.recv_timeout(2 * END);
+    }
+}
+
+/// So many threads did not end in time.
+pub fn note_left(left: usize) {
+    if left > 0 {
+        log::warn!("{left} threads wait for something that the front end of a virtual machine holds");
+    }
+}

@@ -1,0 +1,135 @@
+//! Disks for virtual machines: a target or a partition as the back end of a virtio disk (vhost-user-blk), without FUSE
+//! in between.
+//!
+//! An [`Export`] is a Unix socket and one thread. The thread takes one front end at a time, reads its messages, takes
+//! requests from its queues and puts answers into them. A request becomes one of the engine at once, and nothing
+//! waits; whichever thread completes it puts the outcome into the thread's [`inbox`] and goes on. Nobody but that one
+//! thread touches what belongs to a front end: its memory and its descriptors. A page that is not there, a descriptor
+//! that blocks, or anything else that a front end may do to them, holds up its own export and nothing else, and an
+//! answer that comes after the front end has gone has nowhere to go.
+//!
+//! * [`chain`]: a descriptor chain, checked; [`request`]: what it asks for; [`config`]: what a guest is told.
+//! * [`channel`]: the way back, for a disk that grows.
+//! * [`ring`]: a queue; [`memory`]: the front end's memory; [`lost`]: what becomes of memory that is taken back.
+//! * [`device`]: the front end's messages, and the requests that are under way.
+//! * [`server`]: the thread; [`socket`]: the place in the file system; [`exports`]: all of them.
+//!
+//! What a disk is, and who may do what with it, is not known here: [`Source`] and [`Disk`] are the other side's.
+
+use std::time::Duration;
+
+use crate::engine::{Data, Pool, WriteBuf};
+
+pub mod chain;
+pub mod channel;
+pub mod config;
+pub mod device;
+pub mod exports;
+pub mod inbox;
+pub mod lost;
+pub mod memory;
+pub mod request;
+pub mod ring;
+pub mod server;
+pub mod socket;
+
+#[cfg(test)]
+mod tests;
+
+pub use exports::Exports;
+pub use server::Export;
+
+/// Queues that a front end may use, at most.
+pub const QUEUES_MAX: usize = 8;
+
+/// Entries that a queue may have, at most: the most that QEMU offers.
+pub const ENTRIES_MAX: u16 = 1024;
+
+/// Why a request failed, as far as a guest can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// It did; the log says why.
+    Io,
+    /// The disk does not do that.
+    Unsupported,
+}
+
+/// What a request brings: the bytes of a read, or nothing.
+pub type Outcome = Result<Option<Data>, Failed>;
+
+/// Called with the outcome of a request exactly once, on any thread, with nothing locked.
+pub type Done = Box<dyn FnOnce(Outcome) + Send>;
+
+/// What a disk is asked for. Offsets and lengths are bytes in whole sectors, and within its size when they were looked
+/// at.
+#[derive(Debug)]
+pub enum Ask {
+    /// Read that many bytes.
+    Read {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: usize,
+    },
+    /// Write; a durable one is answered after a flush.
+    Write {
+        /// First byte; the buffer was made for it.
+        offset: u64,
+        /// The bytes.
+        data: WriteBuf,
+        /// The guest has no flush of its own.
+        durable: bool,
+    },
+    /// Make durable what was answered by now.
+    Flush,
+    /// Give the sectors back to the target; they read as zeros then.
+    Discard {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Write zeros.
+    Zero {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+}
+
+/// What a guest is told of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Bytes.
+    pub size: u64,
+    /// It cannot be written.
+    pub read_only: bool,
+    /// Sectors in a physical one, as a logarithm: 3 for those of 4 KiB.
+    pub physical_log2: u8,
+    /// Sectors can be discarded, and read as zeros then.
+    pub discard: bool,
+    /// What it is called: at most 20 bytes are told.
+    pub id: String,
+}
+
+/// A disk that was opened for one front end. It is closed when this is dropped.
+pub trait Disk: Send {
+    /// What there is to know of it now. Its size may change.
+    fn facts(&self) -> Facts;
+    /// Where the buffers of writes come from.
+    fn pool(&self) -> &Pool;
+    /// Begins a request and does not wait for it.
+    fn submit(&self, ask: Ask, done: Done);
+}
+
+/// Where an export gets its disk, and where it says what happens.
+pub trait Source: Send + Sync {
+    /// Opens it for a front end that has connected. This may wait for about a second. An error is words for the log.
+    fn open(&self) -> Result<Box<dyn Disk>, String>;
+    /// A line for the log.
+    fn say(&self, words: &str);
+}
+
+/// How long the end of an export may take. A thread that takes longer waits for something that its front end holds.
+pub const END: Duration = Duration::from_secs(1);

@@ -1,0 +1,265 @@
+//! The thread of an export: one front end after the other.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use vhost::vhost_user::{BackendReqHandler, Error};
+
+use super::device::{BELL, Device, KICKS, MESSAGES};
+use super::inbox::Bell;
+use super::socket::{self, Name, Owner, Socket};
+use super::{END, QUEUES_MAX, Source};
+use crate::bug;
+
+/// Events that are taken at once: one for each thing that there is to wait for.
+const EVENTS: usize = QUEUES_MAX + KICKS as usize;
+
+/// How long the thread rests when no front end can be taken for want of descriptors, in milliseconds.
+const REST: u16 = 1000;
+
+/// What others may do to the thread.
+struct Shared {
+    bell: Arc<Bell>,
+    stopping: Arc<AtomicBool>,
+    resized: AtomicBool,
+    /// The front end that is served.
+    connection: Mutex<Option<UnixStream>>,
+    over: Mutex<bool>,
+    ended: Condvar,
+}
+
+impl Shared {
+    /// The lock under which a front end is taken and let go of: after the end was asked for none is taken any more.
+    fn connection(&self) -> MutexGuard<'_, Option<UnixStream>> {
+        self.connection.lock()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// See the module. What is not ended with [`end`] serves until the process ends.
+pub struct Export {
+    name: Name,
+    shared: Arc<Shared>,
+}
+
+impl Export {
+    /// Makes the socket and serves it, on a thread that this starts; `ready` is called there, or here if there is no
+    /// thread. Making a socket may take as long as the file system that it is in.
+    pub fn start(
+        path: &Path,
+        owner: Owner,
+        source: Arc<dyn Source>,
+        ready: impl FnOnce(io::Result<Arc<Export>>) + Send + 'static,
+    ) {
+        let path: PathBuf = path.to_owned();
+        let ready = Arc::new(Mutex::new(Some(ready)));
+        let own = ready.clone();
+        let say = move |made| {
+            let ready = own.lock().take();
+            if let Some(ready) = ready {
+                ready(made);
+            }
+        };
+        let body = move || match Self::make(&path, owner) {
+            Ok((export, socket)) => {
+                let shared = export.shared.clone();
+                say(Ok(Arc::new(export)));
+                serve(&shared, &socket, &source);
+                *shared.over.lock() = true;
+                shared.ended.notify_all();
+            }
+            Err(error) => say(Err(error)),
+        };
+        if let Err(error) = std::thread::Builder::new().name("vhost".into()).spawn(body) {
+            let ready = ready.lock().take();
+            if let Some(ready) = ready {
+                ready(Err(error));
+            }
+        }
+    }
+
+    fn make(path: &Path, owner: Owner) -> io::Result<(Self, Socket)> {
+        let bell = Arc::new(Bell::new()?);
+        let socket = socket::make(path, owner)?;
+        let shared = Shared {
+            bell,
+            stopping: Arc::default(),
+            resized: AtomicBool::new(false),
+            connection: Mutex::new(None),
+            over: Mutex::new(false),
+            ended: Condvar::new(),
+        };
+        Ok((Self { name: socket.name.clone(), shared: Arc::new(shared) }, socket))
+    }
+
+    /// Front ends that are connected.
+    pub fn clients(&self) -> usize {
+        usize::from(self.shared.connection().is_some())
+    }
+
+    /// The disk may have another size.
+    pub fn resized(&self) {
+        self.shared.resized.store(true, Ordering::Release);
+        self.shared.bell.ring();
+    }
+
+    /// The front end is let go of, and none is taken any more.
+    fn stop(&self) {
+        let connection = self.shared.connection();
+        self.shared.stopping.store(true, Ordering::Release);
+        if let Some(connection) = connection.as_ref() {
+            // It fails where the front end was faster.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+        drop(connection);
+        self.shared.bell.ring();
+    }
+
+    /// Whether the thread has ended by then.
+    fn is_over(&self, by: Instant) -> bool {
+        let mut over = self.shared.over.lock();
+        while !*over && !self.shared.ended.wait_until(&mut over, by).timed_out() {}
+        *over
+    }
+}
+
+/// Ends exports: their sockets are gone and their front ends are let go of when `then` is called. It learns how many
+/// threads did not end within [`END`]; those wait for something that a front end holds, and nobody waits for them.
+pub fn end(exports: Vec<Arc<Export>>, then: impl FnOnce(usize) + Send + 'static) {
+    if exports.is_empty() {
+        return then(0);
+    }
+    let work = Arc::new(Mutex::new(Some((exports, then))));
+    let own = work.clone();
+    let body = move || {
+        let Some((exports, then)) = own.lock().take() else { return };
+        exports.iter().for_each(|export| export.stop());
+        // Removing a name may take as long as the file system that it is in.
+        exports.iter().for_each(|export| export.name.remove());
+        let by = Instant::now() + END;
+        then(exports.iter().filter(|export| !export.is_over(by)).count());
+    };
+    let body = Arc::new(body);
+    let other = body.clone();
+    if std::thread::Builder::new().name("vhost-end".into()).spawn(move || other()).is_err() {
+        body();
+    }
+}
+
+/// Takes front ends until the end is asked for.
+fn serve(shared: &Arc<Shared>, socket: &Socket, source: &Arc<dyn Source>) {
+    while !shared.is_stopping() {
+        let readable = |what| PollFd::new(what, PollFlags::POLLIN);
+        let mut waits = [readable(shared.bell.as_fd()), readable(socket.listener.as_fd())];
+        match poll(&mut waits, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => shared.bell.heard(),
+            Err(error) => return source.say(&format!("cannot wait for front ends: {error}")),
+        }
+        match socket.listener.accept() {
+            Ok((connection, _)) => {
+                if let Err(error) = serve_one(shared, connection, source) {
+                    source.say(&format!("the front end is let go of: {error}"));
+                }
+                *shared.connection() = None;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                source.say(&format!("cannot take a front end: {error}"));
+                // A descriptor may be free again then.
+                let _ = poll(&mut waits[..1], PollTimeout::from(REST));
+            }
+        }
+    }
+}
+
+/// Serves one front end until it goes, or is let go of. Errors are words for the log.
+fn serve_one(shared: &Arc<Shared>, connection: UnixStream, source: &Arc<dyn Source>) -> Result<(), String> {
+    fn why(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> String {
+        move |error| format!("{what}: {error}")
+    }
+    let cannot = why("cannot serve it");
+    let copy = || connection.try_clone().map_err(|error| cannot(&error));
+    {
+        let mut served = shared.connection();
+        if shared.is_stopping() {
+            return Ok(());
+        }
+        *served = Some(copy()?);
+    }
+    connection.set_nonblocking(false).map_err(|error| cannot(&error))?;
+    let disk = source.open()?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|error| cannot(&error))?;
+    let readable = |what| EpollEvent::new(EpollFlags::EPOLLIN, what);
+    epoll.add(shared.bell.as_fd(), readable(BELL)).map_err(|error| cannot(&error))?;
+    epoll.add(connection.as_fd(), readable(MESSAGES)).map_err(|error| cannot(&error))?;
+    let (bell, stopping) = (shared.bell.clone(), shared.stopping.clone());
+    let device = Device::new(source.clone(), disk, bell, epoll, copy()?, stopping);
+    let device = Arc::new(StdMutex::new(device.map_err(|error| cannot(&error))?));
+    let mut messages = BackendReqHandler::from_stream(connection, device.clone());
+    loop {
+        match turn(shared, &device, &mut messages) {
+            Ok(()) if shared.is_stopping() => return Ok(()),
+            Ok(()) => {}
+            // It has gone, or was sent away.
+            Err(Error::Disconnected) => return Ok(()),
+            Err(_) if shared.is_stopping() => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// Waits for something to do, and does it.
+fn turn(
+    shared: &Shared,
+    device: &StdMutex<Device>,
+    messages: &mut BackendReqHandler<StdMutex<Device>>,
+) -> Result<(), Error> {
+    // Nobody else locks it: a panic ends the process.
+    let lock = || device.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut events = [EpollEvent::empty(); EVENTS];
+    let count = {
+        let device = lock();
+        let patience = if device.has_more() { EpollTimeout::ZERO } else { EpollTimeout::NONE };
+        match device.epoll().wait(&mut events, patience) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(error) => return Err(Error::ReqHandlerError(error.into())),
+        }
+    };
+    bug::here("vhost");
+    for event in &events[..count] {
+        match event.data() {
+            BELL => {
+                shared.bell.heard();
+                if shared.resized.swap(false, Ordering::AcqRel) {
+                    lock().look_again();
+                }
+                lock().collect();
+            }
+            MESSAGES => {
+                lock().look_for_channel();
+                messages.handle_request()?;
+            }
+            kick => lock().serve((kick - KICKS) as usize),
+        }
+    }
+    let mut device = lock();
+    device.go_on();
+    if device.has_lost_memory() {
+        return Err(Error::ReqHandlerError(io::Error::other("it has taken back memory that it shared")));
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Disks for virtual machines from the real daemon: beside the files of the same mount, after a restart, and at its
+//! end.
+
+use crate::bed::mount::{Mount, errno};
+use crate::bed::{Bed, until};
+use nix::sys::signal::Signal;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+#[path = "../vhost/front.rs"]
+#[allow(dead_code, reason = "the bed `vhost` uses all of it")]
+mod front;
+
+use front::Front;
+
+crate::tests![
+    integrity_v1_guest_file_and_page_cache,
+    return_v8_sockets_after_a_restart,
+    clean_v5_ends_of_a_mount
+];
+
+const SOON: Duration = Duration::from_secs(5);
+
+#[track_caller]
+fn demo(bed: &mut Bed, options: &[&str]) -> Mount {
+    let ns = bed.ini.clone();
+    let options: Vec<&str> = ["--demo=4M"].iter().chain(options).copied().collect();
+    let mount = bed.mount_in(&ns, &options);
+    mount.wait_for("1.0", SOON);
+    mount
+}
+
+/// The first page, as the kernel has it in its page cache.
+fn mapped(file: &File) -> Vec<u8> {
+    use std::os::fd::AsRawFd;
+    let mut page = vec![0; 4096];
+    // SAFETY: a private mapping of a file that is as long as that, copied out and unmapped before this returns.
+    unsafe {
+        let at =
+            libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0);
+        assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        std::ptr::copy_nonoverlapping(at.cast(), page.as_mut_ptr(), 4096);
+        libc::munmap(at, 4096);
+    }
+    page
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+fn integrity_v1_guest_file_and_page_cache() {
+    let mut bed = Bed::with_fuse(&[]);
+    let socket = bed.dir().join("disk.sock");
+    let mount = demo(&mut bed, &[]);
+    let unit = mount.unit("1.0");
+    unit.ctl_ok(&format!("vhost {}", socket.display()));
+    let meta = std::fs::symlink_metadata(&socket).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o660, nix::unistd::geteuid().as_raw()));
+    let file = unit.open("data");
+    let mut front = Front::connect(&socket, 2);
+    let mut bad = 0;
+    for round in 1..=50u8 {
+        let (from_file, from_guest) = (vec![round; 4096], vec![!round; 4096]);
+        file.write_all_at(&from_file, 0).unwrap();
+        bad += usize::from(mapped(&file) != from_file);
+        bad += usize::from(front.read(0, 0, 4096).unwrap() != from_file);
+        assert_eq!(front.write(1, 0, &from_guest), 0);
+        let mut read = vec![0; 4096];
+        file.read_exact_at(&mut read, 0).unwrap();
+        bad += usize::from(read != from_guest) + usize::from(mapped(&file) != from_guest);
+    }
+    assert_eq!(bad, 0, "of 200 looks");
+    assert_eq!(front.flush(0), 0);
+    assert!(
+        unit.read("ctl").ends_with(&format!("vhost {} data 1\n", socket.display())),
+        "{}",
+        unit.read("ctl")
+    );
+    assert!(unit.line("nopen") == "2", "the file and the front end");
+    // The mount itself is no place for a socket, and its thread does not wait for itself.
+    assert_ne!(errno(unit.ctl(&format!("vhost {}", unit.file("sock").display()))), libc::ETIMEDOUT);
+    drop((front, file));
+    unit.ctl_ok(&format!("unvhost {}", socket.display()));
+    assert!(!socket.exists());
+    mount.stop();
+}
+
+fn return_v8_sockets_after_a_restart() {
+    let mut bed = Bed::with_fuse(&[]);
+    let (config, socket) = (bed.dir().join("aoefs.conf"), bed.dir().join("boot.sock"));
+    let lines = format!("1.0 part boot 0 64\n1.0 vhost {} boot\n", socket.display());
+    std::fs::write(&config, lines).unwrap();
+    let mount = demo(&mut bed, &["--config", config.to_str().unwrap()]);
+    until("the socket of the configuration file", SOON, || is_socket(&socket));
+    assert_eq!(Front::connect(&socket, 1).capacity(), 64);
+    // A line that is run again changes nothing.
+    mount.daemon.signal(Signal::SIGHUP);
+    until("all was read", SOON, || mount.read("log").contains("configuration read again"));
+    assert!(!mount.read("log").contains("File exists"), "{}", mount.read("log"));
+    mount.daemon.kill9();
+    until("the mount is gone", SOON, || !mount.mounted());
+    assert!(is_socket(&socket), "nobody was there to take it away");
+    let mount = demo(&mut bed, &["--config", config.to_str().unwrap()]);
+    until("it is served again", SOON, || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    until("the last one has gone", SOON, || mount.read("1.0/ctl").ends_with(" boot 0\n"));
+    let mut front = Front::connect(&socket, 1);
+    assert_eq!(front.write(0, 0, &[7; 512]), 0);
+    assert_eq!(front.read(0, 0, 512).unwrap(), [7; 512]);
+    drop(front);
+    mount.stop();
+    assert!(!socket.exists());
+}
+
+fn clean_v5_ends_of_a_mount() {
+    let mut bed = Bed::with_fuse(&[]);
+    let socket = bed.dir().join("disk.sock");
+    for end in ["umount", "SIGTERM"] {
+        let mount = demo(&mut bed, &[]);
+        mount.unit("1.0").ctl_ok(&format!("vhost {}", socket.display()));
+        let mut front = Front::connect(&socket, 1);
+        assert_eq!(front.write(0, 0, &[7; 512]), 0);
+        // A machine that is connected does not keep the mount.
+        match end {
+            "umount" => {
+                crate::bed::proc::ok(SOON, &["umount", mount.path().to_str().unwrap()]);
+            }
+            _ => mount.daemon.signal(Signal::SIGTERM),
+        }
+        assert_eq!(mount.daemon.ended(SOON), 0, "{end}: {}", mount.daemon.said());
+        assert!(!socket.exists() && !mount.mounted(), "{end}");
+        drop(front);
+    }
+}
