@@ -112,6 +112,8 @@ pub struct Path {
     pub trust: Trust,
     /// It was only announced: it gives way to one that answers a query.
     pub announced: bool,
+    /// It carried an announcement of a target that is known, and that is not believed yet.
+    pub alarmed: bool,
     /// Is the netlink up?
     pub up: bool,
     /// The netlink's MTU, in Linux's sense.
@@ -163,6 +165,7 @@ impl Path {
             mac,
             trust,
             announced: false,
+            alarmed: false,
             up: true,
             mtu,
             advertised,

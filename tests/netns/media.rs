@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 crate::tests![
     identity_m1_another_disk_at_the_address,
     identity_m2_swap_within_300_ms_with_100_writes_queued,
+    identity_m2_swap_after_more_restarts_than_are_believed,
     identity_m4_shrunk_and_grown,
     identity_m5_garbage_identify,
     once_d3_errors_of_the_target_reach_the_right_request,
@@ -118,6 +119,32 @@ fn identity_m2_swap_within_300_ms_with_100_writes_queued() {
         assert_eq!(wrong, 0, "bytes that reached the other disk (announced: {announce})");
         one.done();
     }
+}
+
+/// The target restarts more often than announcements are believed at once, and then another disk is there without a
+/// silence. Programs that never pause must not go on with that one.
+fn identity_m2_swap_after_more_restarts_than_are_believed() {
+    let one = one();
+    let file = one.direct();
+    let mut block = Aligned::new(4096);
+    for _ in 0..20 {
+        one.fake.die();
+        one.fake.revive(true);
+        file.write_all_at(block.bytes(), 0).unwrap();
+    }
+    one.fake.die();
+    one.fake.swap(fake::config("1.0", "disk-b"), &vec![0xbb; DISK]);
+    one.fake.behave();
+    one.fake.revive(true);
+    let (began, mut wrong) = (Instant::now(), 0);
+    while file.write_at(block.bytes(), 0).is_ok() {
+        wrong += 1;
+        assert!(began.elapsed() < 5 * SECOND, "{wrong} writes have reached the other disk");
+    }
+    assert_eq!(errno(file.write_at(block.bytes(), 0)), libc::ESTALE);
+    print!("[{wrong} writes reached the other disk in {:.1?}] ", began.elapsed());
+    drop(file);
+    one.done();
 }
 
 fn identity_m4_shrunk_and_grown() {

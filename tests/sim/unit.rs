@@ -35,8 +35,8 @@ pub struct Unit {
     /// The operator said `identify`, and it was neither answered nor given up.
     pub word: bool,
     pub nofail: bool,
-    /// Announcements that the engine has to believe: when, and at which tick.
-    pub announced: Vec<(u64, u64)>,
+    /// Announcements that the engine has to believe.
+    pub announced: Vec<Announced>,
     /// All announcements lately.
     pub alarms: Vec<u64>,
     /// The target's buffers, as large as they ever were said to be.
@@ -63,6 +63,13 @@ pub struct Unit {
     sent: u64,
     sweeps: (u64, u64, u64),
     repeats: (u64, u32),
+}
+
+/// An announcement that the engine has to believe: when it came, at which tick, and the µs from which on it counts.
+pub struct Announced {
+    pub at: u64,
+    pub tick: u64,
+    pub counts_from: u64,
 }
 
 impl Unit {

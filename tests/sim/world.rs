@@ -28,8 +28,8 @@ use aoefs::wire::{Addr, Command, Config, Header, Mac, SECTOR, Tag, cmd};
 /// Silence after which an initiator must ask before it writes, in µs; and how fast announcements may come to be
 /// believed.
 const SILENCE: u64 = 1_000_000;
-const ALARMS: usize = 3;
-const ALARM_SPAN: u64 = 9_000_000;
+const ALARMS: usize = 8;
+const ALARM_SPAN: u64 = 8_000_000;
 /// µs from one copy of an answer to the next, where there are many.
 const ECHO: u64 = 20;
 /// Requests of a wire that one request is compared with, where their order is watched.
@@ -513,7 +513,9 @@ impl World {
         if is == disk || (is.0 == disk.0 && target.resized) || !touches_data(&arrived.frame) {
             return false;
         }
-        let told = |since| self.units[u].announced.iter().any(|a| a.0 >= since && a.1 < tick);
+        let told = |since| {
+            self.units[u].announced.iter().any(|a| a.at >= since && a.tick < tick && a.counts_from <= sent)
+        };
         let told = target.restarted.is_some_and(told);
         let excused = target.restarted.is_some()
             && sent.saturating_sub(heard) <= SILENCE

@@ -114,6 +114,9 @@ impl<R> Device<R> {
             not_after(self.tail(id).map_or(Time::NEVER, |tail| tail.1), &("tail", id));
         }
         not_after(self.growth_due(), &"the operator's word");
+        if self.paths.iter().any(|(_, p)| p.alarmed) {
+            not_after(self.doubt.next_alarm(), &"an announcement that is not believed yet");
+        }
         if self.announced {
             not_after(self.identify_at, &"IDENTIFY after an announcement");
         }

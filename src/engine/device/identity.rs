@@ -81,13 +81,41 @@ impl<R> Device<R> {
         if self.paths.find(net, mac).and_then(|id| self.paths.get(id)).is_some_and(proving) {
             return;
         }
-        if !self.doubt.alarm(now) {
+        let announced = self.paths.ids(|_, p| p.mac == mac);
+        if self.doubt.alarm(now) {
+            self.believe(now, announced, sink);
             return;
         }
+        for id in announced {
+            if let Some(p) = self.paths.get_mut(id) {
+                p.alarmed = true;
+            }
+        }
+        self.arm(self.doubt.next_alarm());
+    }
+
+    /// Announcements that came faster than they are believed are believed together as soon as the next one may be. If
+    /// they were forgotten, a disk that was exchanged meanwhile would be read and written for as long as it answers.
+    pub(super) fn sweep_alarms(&mut self, now: Time, sink: &mut Sink<R>) {
+        let announced = self.paths.ids(|_, p| p.alarmed);
+        if announced.is_empty() {
+            return;
+        }
+        if self.doubt.alarm(now) {
+            self.believe(now, announced, sink);
+        } else {
+            self.arm(self.doubt.next_alarm());
+        }
+    }
+
+    /// The target announced itself over these paths.
+    fn believe(&mut self, now: Time, announced: Vec<PathId>, sink: &mut Sink<R>) {
         self.distrust(now, "it announced itself", sink);
-        let announced = self.paths.ids(|_, p| p.mac == mac);
         let others = self.paths.iter().any(|(id, p)| p.usable() && !announced.contains(&id));
         for id in announced {
+            if let Some(p) = self.paths.get_mut(id) {
+                p.alarmed = false;
+            }
             self.query(id, now, sink);
             // That another path still leads to the disk says nothing about this one.
             if others && let Some(p) = self.paths.get_mut(id) {

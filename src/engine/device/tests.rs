@@ -115,6 +115,15 @@ impl Rig {
         }
     }
 
+    /// A write that is answered at once, after the disk has shown who it is if it is in doubt.
+    fn write_answered(&mut self) {
+        self.write(0);
+        for frame in self.sent().iter().filter(|frame| frame.ata.is_some()) {
+            self.succeed(frame);
+        }
+        assert!(self.device.doubt.confirmed());
+    }
+
     /// A write whose first attempt is lost. The answer to the second one leaves its sector in quarantine.
     fn write_with_loss(&mut self, sector: u64) {
         self.write(sector);
@@ -145,6 +154,25 @@ fn a_write_waits_for_its_own_quarantine_and_not_for_the_last_one() {
     let late = rig.now - over;
     assert!(late < Duration::from_millis(20), "{late:?} after the end of its quarantine");
 }
+
+#[test]
+fn of_many_announcements_the_last_one_is_believed_within_a_second() {
+    let mut rig = Rig::new();
+    for _ in 0..20 {
+        rig.device.announced(rig.now, NET, mac(0), 9000, 16, &mut rig.sink);
+        rig.write_answered();
+        rig.now = rig.now + Duration::from_millis(1);
+    }
+    let before = rig.device.stats.confirmations;
+    // There is never a silence.
+    for _ in 0..20 {
+        rig.now = rig.now + Duration::from_millis(50);
+        rig.sweep();
+        rig.write_answered();
+    }
+    assert_eq!(rig.device.stats.confirmations, before + 1);
+}
+
 #[test]
 fn a_command_does_not_leave_over_a_path_that_is_taken_away() {
     let mut rig = Rig::new();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::target::Flushing;
+use crate::unit::Announced;
 
 impl World {
     /// A query to all over one netlink, as at bind and at rediscovery.
@@ -96,8 +97,10 @@ impl World {
         let known = self.proven(u, net, mac);
         let unit = &mut self.units[u];
         unit.alarms.retain(|at| now - at < ALARM_SPAN);
-        if known && unit.alarms.len() < ALARMS {
-            unit.announced.push((now, tick));
+        if known {
+            // None is forgotten: one that comes too fast is believed when the next one may be.
+            let wait = if unit.alarms.len() < ALARMS { 0 } else { ALARM_SPAN / ALARMS as u64 };
+            unit.announced.push(Announced { at: now, tick, counts_from: now + wait });
         }
         unit.alarms.push(now);
     }
