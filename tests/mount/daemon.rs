@@ -12,8 +12,8 @@ use aoefs::daemon::stop::{self, Service};
 use aoefs::daemon::unmounter::Unmounter;
 use aoefs::mount::{self, MountSpec, Place};
 use fuser::{
-    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner, OpenFlags,
-    ReplyAttr, ReplyData, ReplyEntry, Request, Session, SessionACL,
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request, Session, SessionACL,
 };
 
 pub const SIZE: u64 = 1 << 20;
@@ -61,6 +61,13 @@ impl Filesystem for Small {
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         reply.attr(&Duration::ZERO, &attributes(ino));
+    }
+
+    /// As the product opens files: without a FLUSH at close(2). The kernel closes the files of a killed daemon before it
+    /// sends word of its death; a file of its own mount that needs a FLUSH then would wait for the dead daemon, and its
+    /// unmounter for that word.
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_NOFLUSH);
     }
 
     fn read(
