@@ -59,8 +59,14 @@ fn integrity_v1_guest_file_and_page_cache() {
     unit.ctl_ok(&format!("vhost {}", socket.display()));
     let meta = std::fs::symlink_metadata(&socket).unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o660, nix::unistd::geteuid().as_raw()));
+    // The name in the tree leads there, for as long as there is a socket.
+    let link = unit.file("vhost");
+    assert_eq!(std::fs::read_link(&link).unwrap(), socket);
+    assert_eq!(std::fs::symlink_metadata(&link).unwrap().len(), socket.as_os_str().len() as u64);
+    assert!(std::fs::read_dir(unit.path()).unwrap().any(|entry| entry.unwrap().path() == link));
+    assert_eq!(errno(unit.ctl("part vhost 0 8")), libc::EEXIST);
     let file = unit.open("data");
-    let mut front = Front::connect(&socket, 2);
+    let mut front = Front::connect(&link, 2);
     let mut bad = 0;
     for round in 1..=50u8 {
         let (from_file, from_guest) = (vec![round; 4096], vec![!round; 4096]);
@@ -85,6 +91,7 @@ fn integrity_v1_guest_file_and_page_cache() {
     drop((front, file));
     unit.ctl_ok(&format!("unvhost {}", socket.display()));
     assert!(!socket.exists());
+    assert_eq!(errno(std::fs::symlink_metadata(&link)), libc::ENOENT);
     mount.stop();
 }
 
