@@ -33,7 +33,8 @@ fn demo(bed: &mut Bed, options: &[&str]) -> Mount {
     mount
 }
 
-/// The first page of a file as the kernel has it in its page cache. A mapping that is made anew would have it read anew.
+/// The first page of a file as the kernel has it in its page cache. A mapping that is made anew would have it read
+/// anew.
 struct Page(*mut libc::c_void);
 
 impl Page {
