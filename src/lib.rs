@@ -93,12 +93,13 @@
 //! * Wrong or old bytes are read, a write is lost or undone: `engine/locks.rs` (order, late attempts),
 //!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a truncation left:
 //!   `fs/file/disk/truncation.rs`.
-//! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`.
+//! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`. What may leave while
+//!   the disk is in doubt: `engine/doubt.rs`.
 //! * A wrong name, size, mode or inode: `fs/tree.rs`. A wrong partition: `engine/partition.rs`, `parttable/mod.rs`.
 //! * No answer, or one after the deadline: `engine/device/sweep.rs` (what is due), `runtime/sweeper.rs` (when it is
 //!   done).
-//! * Slow; frames are sent again too often or too late: `engine/path.rs`, `engine/rtt.rs`, `engine/window.rs`; the
-//!   frame size: `engine/ladder.rs`.
+//! * Slow; frames are sent again too often or too late: `engine/path.rs`, `engine/rtt.rs`, `engine/window.rs`; by the
+//!   wrong path: `engine/paths.rs`; the frame size: `engine/ladder.rs`.
 //! * A target is not found: `engine/discovery.rs`; its answers do not come: the filter in `link/packet.rs`.
 //! * An interface is lost, or not bound when it comes: `runtime/watcher.rs`, `runtime/bind.rs`, `link/watch.rs`.
 //! * A good frame is refused, or a bad one taken: `wire/header.rs`, `wire/ata.rs`; does it fit what was asked:

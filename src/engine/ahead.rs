@@ -29,9 +29,9 @@ const CHUNK: u64 = 128 << 10;
 const LONGEST: u64 = 1 << 20;
 /// Reads of one stream may arrive in another order than they were asked in, by so many bytes.
 const NEAR: u64 = 1 << 20;
-/// A read whose buffer begins within a page comes in two parts, where it needs more pages than a request of the kernel
-/// has. The second has fewer bytes than this page, and what is to follow both must be on its way when the first is
-/// there.
+/// A read whose buffer begins within a page comes in two parts, where it needs more pages than a request of the
+/// kernel has. The second part has fewer bytes than this page, and what is to follow both must be on its way when
+/// the first part is there.
 const SPLIT: u64 = 4096;
 /// A target that takes longer than [`AGE`] for a fetch is not asked for another one of the same reader for this
 /// long: that one would be too old as well, and would hold up what the reader asks for itself.

@@ -2,7 +2,7 @@
 //!
 //! Promises: frames are taken and replies sent in batches, without an allocation a frame; nothing that happens to the
 //! link ends the service. While the interface is down or gone the thread waits for it; when it is there (again), or
-//! has another MAC or MTU, the target announces itself on it. The thread ends when [`Server::stop`] asks it to.
+//! has another MAC or MTU, the target announces itself on it. The thread ends when the [`Server`] is dropped.
 //!
 //! The thread knows a target only by the trait, so that tests can serve others.
 
@@ -15,11 +15,14 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::link::{BATCH, Batch, Link, OutFrame, Received, is_congested, is_gone, is_link_down};
-use crate::target::Slot;
+use crate::target::{RUN_MAX, Slot};
 use crate::wire::{ETHERNET, MIN_FRAME, Mac};
 
 /// How long a link that is down is left alone before it is tried again, unless a change is reported.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+// A batch of the link goes to the image in one call, if its frames allow it.
+const _: () = assert!(BATCH <= RUN_MAX);
 
 /// A target, as the thread that serves it sees it. Several threads may call it at the same time.
 pub trait FrameHandler: Send + Sync {
@@ -106,25 +109,17 @@ impl Server {
         self.shared.announce.store(true, Ordering::Release);
         self.shared.rouse();
     }
+}
 
+impl Drop for Server {
     /// Ends the service. The batch in hand is still answered.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
+    fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.rouse();
         if let Some(thread) = self.thread.take() {
             // An error means that the handler panicked, and the panic is in the log already.
             let _ = thread.join();
         }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 
@@ -362,7 +357,7 @@ mod tests {
         theirs.set_up(false);
         thread::sleep(Duration::from_millis(50));
         let before = Instant::now();
-        server.stop();
+        drop(server);
         assert!(before.elapsed() < TRY_AGAIN / 2, "a stop does not wait for the link");
         ours.wake();
         listener.join().unwrap();

@@ -263,6 +263,7 @@ impl Filesystem for AoeFs {
     ) {
         self.core.release(fh.0);
         reply.ok();
+        self.attend();
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {

@@ -57,11 +57,6 @@ pub const TARGETS_MAX: usize = 4096;
 
 /// How often a query goes to every target, while `rediscover` is on.
 const REDISCOVER: Duration = Duration::from_secs(30);
-/// After a netlink was bound its query is repeated, so long after the one before: a frame may be lost, and a target may
-/// be slow to wake.
-const QUERY_AGAIN: [Duration; 3] =
-    [Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(1500)];
-
 /// A change of a target's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {

@@ -12,10 +12,15 @@ use parking_lot::{Condvar, Mutex};
 
 use super::agenda::Agenda;
 use super::table::{Unit, UnitId};
-use super::{QUERY_AGAIN, REDISCOVER, Runtime};
+use super::{REDISCOVER, Runtime};
 use crate::bug;
 use crate::engine::{NetId, Time};
 use crate::wire::Addr;
+
+/// After a netlink was bound its query is repeated, so long after the one before: a frame may be lost, and a target may
+/// be slow to wake.
+const QUERY_AGAIN: [Duration; 3] =
+    [Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(1500)];
 
 /// How long a device is not swept while received frames wait for a thread: the awaited answers may be among them. When
 /// the threads get no processor for a while, frames must not be sent again that were answered long ago. The promise

@@ -15,8 +15,8 @@ use crate::wire::{
     ATA_LEN, Ata, Command, DATA_OFFSET, Header, Mac, Sector, VERSION, cmd, sectors_per_frame, status,
 };
 
-/// The most frames that one call to the image covers: the batches of the link layer are of this size.
-pub(super) const RUN_MAX: usize = 64;
+/// The most frames that one call to the image covers: as many as a batch of a link has.
+pub const RUN_MAX: usize = 64;
 
 /// Room for a reply, and the length of the reply in it; 0 if there is none.
 pub type Slot<'a> = (&'a mut [u8], usize);

@@ -18,7 +18,7 @@ mod memory;
 mod processor;
 mod smart;
 
-pub use batch::Slot;
+pub use batch::{RUN_MAX, Slot};
 pub use file::{FileImage, Open, OpenError};
 pub use identity::Identity;
 pub use image::{Cause, Fault, Image};

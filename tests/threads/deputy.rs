@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use aoefs::engine::{Io, Outcome, Output};
 use aoefs::runtime::Deputy;
 
-use super::{Bed, PATIENCE, pattern};
+use super::{Initiator, PATIENCE, pattern};
 
 /// Requests for a session: a byte in the pipe for each that is in the queue.
 struct Requests {
@@ -39,8 +39,8 @@ impl Requests {
 }
 
 /// Asks for 4 KiB at a multiple of it; the outcome comes with the thread that gave it.
-fn ask(bed: &Bed, block: u64, to: Sender<(u64, Outcome, ThreadId)>) {
-    bed.submit(Io::Read { offset: block * 4096, len: 4096 }, move |outcome| {
+fn ask(initiator: &Initiator, block: u64, to: Sender<(u64, Outcome, ThreadId)>) {
+    initiator.submit(Io::Read { offset: block * 4096, len: 4096 }, move |outcome| {
         to.send((block, outcome, std::thread::current().id())).unwrap();
     });
 }
@@ -50,9 +50,9 @@ fn ask(bed: &Bed, block: u64, to: Sender<(u64, Outcome, ThreadId)>) {
 #[test]
 fn a_deputy_receives_where_requests_queue_and_not_where_they_come_one_by_one() {
     const READS: u64 = 4000;
-    let bed = Bed::new(9000);
+    let initiator = Initiator::new(9000);
     let disk = pattern(5, 1 << 20);
-    bed.write(0, &disk);
+    initiator.write(0, &disk);
     for (readers, share) in [(8, 0.2..=1.0), (1, 0.0..=0.5)] {
         let requests = Requests::new();
         let deputy = requests.deputy();
@@ -75,70 +75,70 @@ fn a_deputy_receives_where_requests_queue_and_not_where_they_come_one_by_one() {
             });
             for n in 0..READS {
                 requests.take();
-                ask(&bed, n * 7 % 256, tx.clone());
-                bed.runtime.attend(&deputy);
+                ask(&initiator, n * 7 % 256, tx.clone());
+                initiator.runtime.attend(&deputy);
             }
         });
         let by_deputy = by_deputy.load(Ordering::Relaxed) as f64 / READS as f64;
         assert!(share.contains(&by_deputy), "{readers} readers: {by_deputy}");
     }
-    bed.end();
+    initiator.end();
 }
 
 /// A deputy that took the duty and went away without a word: the netlink's thread is back within milliseconds.
 #[test]
 fn a_deputy_that_stays_away_keeps_nobody_waiting() {
-    let bed = Bed::new(9000);
+    let initiator = Initiator::new(9000);
     let requests = Requests::new();
     let deputy = requests.deputy();
     // There is always a next request, so that the deputy never looks for an answer.
     requests.announce();
     let (tx, rx) = channel();
     for n in 0..100 {
-        ask(&bed, n, tx.clone());
-        bed.runtime.attend(&deputy);
+        ask(&initiator, n, tx.clone());
+        initiator.runtime.attend(&deputy);
         let start = Instant::now();
         assert!(rx.recv_timeout(PATIENCE).expect("never answered").1.is_ok());
         // Promised are 4 ms; here are as many as a busy machine may take.
         assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
     }
-    bed.end();
+    initiator.end();
 }
 
 /// A deputy that finds the link down says so, and answers come when it is up again; one whose netlink is unbound is
 /// free.
 #[test]
 fn a_deputy_survives_its_netlink() {
-    let bed = Bed::new(1500);
+    let initiator = Initiator::new(1500);
     let requests = Requests::new();
     let deputy = requests.deputy();
     let (tx, rx) = channel();
     for _ in 0..20 {
-        (0..8).for_each(|n| ask(&bed, n, tx.clone()));
-        bed.near.set_up(false);
-        bed.runtime.attend(&deputy);
+        (0..8).for_each(|n| ask(&initiator, n, tx.clone()));
+        initiator.near.set_up(false);
+        initiator.runtime.attend(&deputy);
         let start = Instant::now();
-        while bed.runtime.netlinks()[0].up {
+        while initiator.runtime.netlinks()[0].up {
             assert!(start.elapsed() < PATIENCE, "nobody noticed that the link is down");
             std::thread::sleep(Duration::from_millis(1));
         }
-        bed.near.set_up(true);
+        initiator.near.set_up(true);
         // As the watcher would.
-        bed.runtime.refresh_netlink("near").unwrap();
+        initiator.runtime.refresh_netlink("near").unwrap();
         for _ in 0..8 {
             assert!(rx.recv_timeout(PATIENCE).expect("never answered").1.is_ok());
         }
     }
     for n in 0..8 {
-        ask(&bed, n, tx.clone());
+        ask(&initiator, n, tx.clone());
     }
     requests.announce();
-    bed.runtime.attend(&deputy);
-    bed.runtime.unbind("near").unwrap();
+    initiator.runtime.attend(&deputy);
+    initiator.runtime.unbind("near").unwrap();
     let start = Instant::now();
-    bed.runtime.attend(&deputy);
+    initiator.runtime.attend(&deputy);
     assert!(start.elapsed() < Duration::from_millis(500));
-    bed.runtime.stop();
+    initiator.runtime.stop();
     // Those that were not answered before failed as the runtime stopped; none twice.
     for _ in 0..8 {
         let _ = rx.recv_timeout(PATIENCE).expect("never answered");

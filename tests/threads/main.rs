@@ -64,7 +64,8 @@ fn a_seeded_hook_repeats_itself_and_keeps_its_rates() {
     assert!((850..1150).contains(&lost) && (400..600).contains(&twice), "{lost} {twice}");
 }
 
-struct Bed {
+/// A runtime that knows one target, the link between them, and what serves the target.
+struct Initiator {
     runtime: Arc<Runtime>,
     unit: Arc<Unit>,
     near: Arc<LoopbackLink>,
@@ -72,8 +73,8 @@ struct Bed {
     server: Server,
 }
 
-impl Bed {
-    fn new(mtu: usize) -> Bed {
+impl Initiator {
+    fn new(mtu: usize) -> Initiator {
         let addr = Addr::new(1, 0);
         let (near, far) = pair("near", "far", mtu);
         let target = Export::new(TargetConfig::new(addr, "threads"), Box::new(MemoryImage::new(SECTORS)));
@@ -89,7 +90,7 @@ impl Bed {
             assert!(start.elapsed() < Duration::from_secs(1), "the target must appear within a second");
             std::thread::sleep(Duration::from_millis(1));
         };
-        Bed { runtime, unit, near, far, server }
+        Initiator { runtime, unit, near, far, server }
     }
 
     fn submit(&self, io: Io, reply: impl FnOnce(Outcome) + Send + 'static) {
@@ -151,7 +152,7 @@ fn pattern(seed: u64, len: usize) -> Vec<u8> {
 
 #[test]
 fn reads_and_writes_of_every_alignment() {
-    let bed = Bed::new(9000);
+    let initiator = Initiator::new(9000);
     let mut model = vec![0; SECTORS as usize * 512];
     for (i, (offset, len)) in
         [(0, 1), (511, 2), (512, 512), (1000, 100_000), (4096, 1 << 20), (7, 1 << 20), (8 << 20, 1)]
@@ -160,28 +161,29 @@ fn reads_and_writes_of_every_alignment() {
     {
         let Some(room) = model.len().checked_sub(offset).filter(|room| *room > 0) else { continue };
         let bytes = pattern(i as u64, len.min(room));
-        bed.write(offset as u64, &bytes);
+        initiator.write(offset as u64, &bytes);
         model[offset..offset + bytes.len()].copy_from_slice(&bytes);
     }
-    assert!(bed.read(0, model.len()) == model);
-    assert_eq!(bed.read(model.len() as u64 - 3, 100), &model[model.len() - 3..]);
-    assert_eq!(bed.read(model.len() as u64, 100), b"");
-    let over = Io::Write { offset: model.len() as u64, data: WriteBuf::zeros(bed.runtime.pool(), 0, 1) };
-    assert!(matches!(bed.call(over), Err(Error::NoSpace)));
-    assert!(matches!(bed.call(Io::Flush), Ok(Output::Done)));
-    bed.end();
+    assert!(initiator.read(0, model.len()) == model);
+    assert_eq!(initiator.read(model.len() as u64 - 3, 100), &model[model.len() - 3..]);
+    assert_eq!(initiator.read(model.len() as u64, 100), b"");
+    let over =
+        Io::Write { offset: model.len() as u64, data: WriteBuf::zeros(initiator.runtime.pool(), 0, 1) };
+    assert!(matches!(initiator.call(over), Err(Error::NoSpace)));
+    assert!(matches!(initiator.call(Io::Flush), Ok(Output::Done)));
+    initiator.end();
 }
 
 /// INTEGRITY, ONCE: 8 threads, each with a region of its own, over a link that loses, repeats and delays.
 #[test]
 fn integrity_on_a_bad_link_with_eight_threads() {
-    let bed = Arc::new(Bed::new(1500));
-    bed.near.set_hook(Some(seeded(1, 20_000, 20_000, 20_000, Duration::from_millis(3))));
-    bed.far.set_hook(Some(seeded(2, 20_000, 20_000, 20_000, Duration::from_millis(3))));
+    let initiator = Arc::new(Initiator::new(1500));
+    initiator.near.set_hook(Some(seeded(1, 20_000, 20_000, 20_000, Duration::from_millis(3))));
+    initiator.far.set_hook(Some(seeded(2, 20_000, 20_000, 20_000, Duration::from_millis(3))));
     let answered = Arc::new(AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for t in 0..8u64 {
-            let (bed, answered) = (bed.clone(), answered.clone());
+            let (initiator, answered) = (initiator.clone(), answered.clone());
             scope.spawn(move || {
                 let base = t * (512 << 10);
                 let mut model = vec![0; 512 << 10];
@@ -191,33 +193,34 @@ fn integrity_on_a_bad_link_with_eight_threads() {
                     let len = (usize::from(r[2]) << (r[3] % 7)) + 1;
                     let len = len.min(model.len() - offset);
                     let bytes = pattern(t << 40 | i, len);
-                    bed.write(base + offset as u64, &bytes);
+                    initiator.write(base + offset as u64, &bytes);
                     model[offset..offset + len].copy_from_slice(&bytes);
-                    let got = bed.read(base + offset as u64, len);
+                    let got = initiator.read(base + offset as u64, len);
                     assert!(got == bytes, "thread {t} round {i}: {offset}+{len}");
                     answered.fetch_add(2, Ordering::Relaxed);
                 }
-                assert!(bed.read(base, model.len()) == model, "thread {t}");
+                assert!(initiator.read(base, model.len()) == model, "thread {t}");
             });
         }
     });
     assert_eq!(answered.load(Ordering::Relaxed), 8 * 300);
-    bed.near.set_hook(None);
-    bed.far.set_hook(None);
-    let resent: u64 = bed.runtime.inspect(&bed.unit, |d| d.paths().iter().map(|p| p.stats.resent).sum());
+    initiator.near.set_hook(None);
+    initiator.far.set_hook(None);
+    let resent: u64 =
+        initiator.runtime.inspect(&initiator.unit, |d| d.paths().iter().map(|p| p.stats.resent).sum());
     assert!(resent > 0, "the link was to be bad");
-    Arc::into_inner(bed).unwrap().end();
+    Arc::into_inner(initiator).unwrap().end();
 }
 
 /// Frames sent again by a fresh mount whose receiving thread is kept busy for 60 ms, three times the shortest time
 /// after which a frame is sent again, while the answers to 15 reads come.
 fn resent_while_nobody_receives() -> u64 {
-    let bed = Bed::new(9000);
+    let initiator = Initiator::new(9000);
     let (tx, rx) = mpsc::channel();
     let (busy, is_busy) = mpsc::channel();
     let read = |nth: u64| Io::Read { offset: nth * 4096, len: 4096 };
     let first = tx.clone();
-    bed.submit(read(0), move |outcome| {
+    initiator.submit(read(0), move |outcome| {
         busy.send(()).unwrap();
         std::thread::sleep(Duration::from_millis(60));
         first.send(outcome.is_ok()).unwrap();
@@ -225,18 +228,19 @@ fn resent_while_nobody_receives() -> u64 {
     is_busy.recv_timeout(PATIENCE).expect("a request was never answered");
     for nth in 1..16 {
         let tx = tx.clone();
-        bed.submit(read(nth), move |outcome| tx.send(outcome.is_ok()).unwrap());
+        initiator.submit(read(nth), move |outcome| tx.send(outcome.is_ok()).unwrap());
     }
     for _ in 0..16 {
         assert!(rx.recv_timeout(PATIENCE).expect("a request was never answered"));
     }
     let sum = |what: fn(&PathStats) -> u64| {
-        bed.runtime
-            .inspect(&bed.unit, |device| device.paths().iter().map(|path| what(&path.stats)).sum::<u64>())
+        initiator.runtime.inspect(&initiator.unit, |device| {
+            device.paths().iter().map(|path| what(&path.stats)).sum::<u64>()
+        })
     };
     assert!(sum(|stats| stats.sent) >= 16, "the reads went by no path");
     let resent = sum(|stats| stats.resent);
-    bed.end();
+    initiator.end();
     resent
 }
 
@@ -252,22 +256,22 @@ fn counters_an_initiator_without_a_processor_sends_nothing_twice() {
 /// SECTOR: 8 threads own 64 bytes each of the same sectors; no update may be lost.
 #[test]
 fn sector_eight_writers_of_64_bytes_lose_nothing() {
-    let bed = Bed::new(9000);
+    let initiator = Initiator::new(9000);
     let rounds = 1000u32;
     std::thread::scope(|scope| {
         for t in 0..8u64 {
-            let bed = &bed;
+            let initiator = &initiator;
             scope.spawn(move || {
                 for i in 0..rounds {
                     let mut mine = [t as u8; 64];
                     mine[..4].copy_from_slice(&i.to_le_bytes());
-                    bed.write(512 * u64::from(i % 3) + 64 * t, &mine);
+                    initiator.write(512 * u64::from(i % 3) + 64 * t, &mine);
                 }
             });
         }
     });
     for sector in 0..3u32 {
-        let bytes = bed.read(512 * u64::from(sector), 512);
+        let bytes = initiator.read(512 * u64::from(sector), 512);
         let last = (0..rounds).rev().find(|i| i % 3 == sector).unwrap();
         for t in 0..8 {
             let mine = &bytes[64 * t..64 * (t + 1)];
@@ -275,26 +279,26 @@ fn sector_eight_writers_of_64_bytes_lose_nothing() {
             assert!(mine[4..].iter().all(|&b| b == t as u8));
         }
     }
-    bed.end();
+    initiator.end();
 }
 
 /// DEADLINE: with the link down every request, outstanding or queued, fails in [deadline, deadline + 250 ms].
 #[test]
 fn deadline_holds_for_outstanding_and_queued() {
-    let bed = Bed::new(9000);
+    let initiator = Initiator::new(9000);
     let deadline = Duration::from_secs(1);
-    bed.runtime.with_device(&bed.unit, |device, _, _| device.set_deadline(Some(deadline)));
-    bed.near.set_up(false);
+    initiator.runtime.with_device(&initiator.unit, |device, _, _| device.set_deadline(Some(deadline)));
+    initiator.near.set_up(false);
     let (tx, rx) = mpsc::channel();
     let start = Instant::now();
     for i in 0..200u64 {
         let tx = tx.clone();
         let io = match i % 3 {
             0 => Io::Read { offset: i * 4096, len: 65536 },
-            1 => Io::Write { offset: i * 4096, data: WriteBuf::zeros(bed.runtime.pool(), 0, 4096) },
+            1 => Io::Write { offset: i * 4096, data: WriteBuf::zeros(initiator.runtime.pool(), 0, 4096) },
             _ => Io::Flush,
         };
-        bed.submit(io, move |outcome| tx.send((start.elapsed(), outcome)).unwrap());
+        initiator.submit(io, move |outcome| tx.send((start.elapsed(), outcome)).unwrap());
     }
     drop(tx);
     let answers: Vec<_> = rx.iter().collect();
@@ -304,39 +308,39 @@ fn deadline_holds_for_outstanding_and_queued() {
         assert!(took >= deadline && took < deadline + 5 * Duration::from_millis(250), "took {took:?}");
     }
     // RETURN: it is back within a second of the link.
-    bed.near.set_up(true);
-    bed.far.set_up(true);
+    initiator.near.set_up(true);
+    initiator.far.set_up(true);
     // Nobody watches an in-process link, so the test says what rtnetlink would.
-    bed.runtime.refresh_netlink("near").unwrap();
+    initiator.runtime.refresh_netlink("near").unwrap();
     let back = Instant::now();
-    while !bed.runtime.inspect(&bed.unit, |d| d.is_up()) {
+    while !initiator.runtime.inspect(&initiator.unit, |d| d.is_up()) {
         assert!(back.elapsed() < Duration::from_secs(5), "not back");
         std::thread::sleep(Duration::from_millis(5));
     }
-    bed.write(0, b"back");
-    assert_eq!(bed.read(0, 4), b"back");
-    bed.end();
+    initiator.write(0, b"back");
+    assert_eq!(initiator.read(0, 4), b"back");
+    initiator.end();
 }
 
 /// ALIVE: failio frees everybody at once, also under nofail, and the target is identified again.
 #[test]
 fn failio_frees_everybody_under_nofail() {
-    let bed = Bed::new(1500);
-    bed.runtime.with_device(&bed.unit, |device, _, _| device.set_nofail(true));
-    bed.near.set_hook(Some(seeded(1, 1_000_000, 0, 0, Duration::ZERO)));
+    let initiator = Initiator::new(1500);
+    initiator.runtime.with_device(&initiator.unit, |device, _, _| device.set_nofail(true));
+    initiator.near.set_hook(Some(seeded(1, 1_000_000, 0, 0, Duration::ZERO)));
     let (tx, rx) = mpsc::channel();
     for i in 0..50u64 {
         let tx = tx.clone();
-        bed.submit(Io::Read { offset: i * 512, len: 512 }, move |o| tx.send(o).unwrap());
+        initiator.submit(Io::Read { offset: i * 512, len: 512 }, move |o| tx.send(o).unwrap());
     }
     drop(tx);
     std::thread::sleep(Duration::from_millis(100));
-    bed.runtime.with_device(&bed.unit, |device, now, sink| device.fail_all(now, sink));
+    initiator.runtime.with_device(&initiator.unit, |device, now, sink| device.fail_all(now, sink));
     let answers: Vec<_> = rx.iter().collect();
     assert_eq!(answers.len(), 50);
     assert!(answers.iter().all(|o| matches!(o, Err(Error::Io))));
-    bed.near.set_hook(None);
-    bed.write(0, b"again");
-    assert_eq!(bed.read(0, 5), b"again");
-    bed.end();
+    initiator.near.set_hook(None);
+    initiator.write(0, b"again");
+    assert_eq!(initiator.read(0, 5), b"again");
+    initiator.end();
 }

@@ -123,7 +123,7 @@ fn two_links_see_one_disk() {
         let (done, data) = to.ata(Ata::read(at, 2, true), &[]);
         assert!(!done.failed() && data[..2 * SECTOR].iter().all(|byte| *byte == n));
     }
-    servers.into_iter().for_each(Server::stop);
+    drop(servers);
     assert_eq!(export.lock().counters().sectors_written, 100);
 }
 
@@ -139,7 +139,7 @@ fn a_bad_wire_never_moves_a_write() {
         let (done, _) = host.ata(Ata::write(Sector(u64::from(n) * 2), 1, n % 2 == 0), &[n + 1; SECTOR]);
         assert!(!done.failed());
     }
-    server.stop();
+    drop(server);
     let mut disk = vec![0xee; 200 * SECTOR];
     export.lock().image_mut().read_at(Sector(0), &mut disk).unwrap();
     for (sector, data) in disk.chunks(SECTOR).enumerate() {
