@@ -161,6 +161,8 @@ impl OpenFile {
         let page = |content| Self::Page(OpenPage::open(context, content));
         Ok(match node {
             Node::Root | Node::Unit(_) | Node::Devlinks(_) => return Err(Errno::EISDIR),
+            // The kernel follows it.
+            Node::Vhost(_) => return Err(Errno::ELOOP),
             Node::Disk(disk) => Self::Disk(OpenDisk::open(context, disk, fh, mode)?),
             Node::Devlink(_, n) => page(Content::Devlink(unit()?, *n)),
             Node::Top(file) => match file {

@@ -9,6 +9,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -150,8 +151,11 @@ impl Filesystem for AoeFs {
         self.attend();
     }
 
-    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
-        reply.error(Errno::EINVAL);
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.core.read_link(ino.0) {
+            Ok(path) => reply.data(path.as_os_str().as_bytes()),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {

@@ -26,7 +26,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile, is_reserved};
+pub use node::{DATA, DEVLINK, Node, TopFile, UnitFile, VHOST, is_reserved};
 
 /// The numbers of disks begin here, far above those computed from unit ids.
 const FIRST_DISK: u64 = 1 << 48;
@@ -329,6 +329,7 @@ impl Tree {
         };
         let meta = self.meta(node);
         let (kind, perm, nlink) = match node.default_mode() {
+            None if matches!(node, Node::Vhost(_)) => (FileType::Symlink, 0o777, 1),
             None => (FileType::Directory, 0o755, 2),
             Some(mode) => (FileType::RegularFile, meta.mode.unwrap_or(mode), 1),
         };
@@ -391,9 +392,13 @@ impl Tree {
         list
     }
 
-    /// A target's directory.
-    pub fn list_unit(&self, unit: UnitId) -> Vec<Entry> {
+    /// A target's directory; `linked`: it has the link `vhost`.
+    pub fn list_unit(&self, unit: UnitId, linked: bool) -> Vec<Entry> {
         let mut list = dots(&Node::Unit(unit), &Node::Root);
+        if linked {
+            let ino = Node::Vhost(unit).ino();
+            list.push(Entry { ino, kind: FileType::Symlink, name: VHOST.into() });
+        }
         list.extend(UnitFile::ALL.iter().map(|file| Entry::file(&Node::File(unit, *file), file.name())));
         list.push(Entry::dir(&Node::Devlinks(unit), DEVLINK));
         list.extend(self.disks(unit).iter().map(|disk| Entry::file(&Node::Disk(disk.clone()), &disk.name)));

@@ -5,6 +5,7 @@ use crate::bed::mount::{Mount, errno};
 use crate::bed::{Bed, until};
 use nix::sys::signal::Signal;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
@@ -32,19 +33,32 @@ fn demo(bed: &mut Bed, options: &[&str]) -> Mount {
     mount
 }
 
-/// The first page, as the kernel has it in its page cache.
-fn mapped(file: &File) -> Vec<u8> {
-    use std::os::fd::AsRawFd;
-    let mut page = vec![0; 4096];
-    // SAFETY: a private mapping of a file that is as long as that, copied out and unmapped before this returns.
-    unsafe {
-        let at =
-            libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0);
+/// The first page of a file as the kernel has it in its page cache. A mapping that is made anew would have it read
+/// anew.
+struct Page(*mut libc::c_void);
+
+impl Page {
+    fn map(file: &File) -> Self {
+        let (length, private) = (4096, libc::MAP_PRIVATE);
+        // SAFETY: a new mapping, which nobody else knows.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, private, file.as_raw_fd(), 0)
+        };
         assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-        std::ptr::copy_nonoverlapping(at.cast(), page.as_mut_ptr(), 4096);
-        libc::munmap(at, 4096);
+        Self(at)
     }
-    page
+
+    fn bytes(&self) -> Vec<u8> {
+        // SAFETY: the mapping has so many bytes, and nothing but the kernel changes them.
+        (0..4096).map(|n| unsafe { self.0.cast::<u8>().add(n).read_volatile() }).collect()
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped like this, and nobody has a pointer into it.
+        unsafe { libc::munmap(self.0, 4096) };
+    }
 }
 
 fn is_socket(path: &Path) -> bool {
@@ -59,18 +73,25 @@ fn integrity_v1_guest_file_and_page_cache() {
     unit.ctl_ok(&format!("vhost {}", socket.display()));
     let meta = std::fs::symlink_metadata(&socket).unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o660, nix::unistd::geteuid().as_raw()));
+    // The name in the tree leads there, for as long as there is a socket.
+    let link = unit.file("vhost");
+    assert_eq!(std::fs::read_link(&link).unwrap(), socket);
+    assert_eq!(std::fs::symlink_metadata(&link).unwrap().len(), socket.as_os_str().len() as u64);
+    assert!(std::fs::read_dir(unit.path()).unwrap().any(|entry| entry.unwrap().path() == link));
+    assert_eq!(errno(unit.ctl("part vhost 0 8")), libc::EEXIST);
     let file = unit.open("data");
-    let mut front = Front::connect(&socket, 2);
+    let mut front = Front::connect(&link, 2);
+    let page = Page::map(&file);
     let mut bad = 0;
     for round in 1..=50u8 {
         let (from_file, from_guest) = (vec![round; 4096], vec![!round; 4096]);
         file.write_all_at(&from_file, 0).unwrap();
-        bad += usize::from(mapped(&file) != from_file);
+        bad += usize::from(page.bytes() != from_file);
         bad += usize::from(front.read(0, 0, 4096).unwrap() != from_file);
         assert_eq!(front.write(1, 0, &from_guest), 0);
         let mut read = vec![0; 4096];
         file.read_exact_at(&mut read, 0).unwrap();
-        bad += usize::from(read != from_guest) + usize::from(mapped(&file) != from_guest);
+        bad += usize::from(read != from_guest) + usize::from(page.bytes() != from_guest);
     }
     assert_eq!(bad, 0, "of 200 looks");
     assert_eq!(front.flush(0), 0);
@@ -82,9 +103,10 @@ fn integrity_v1_guest_file_and_page_cache() {
     assert!(unit.line("nopen") == "2", "the file and the front end");
     // The mount itself is no place for a socket, and its thread does not wait for itself.
     assert_ne!(errno(unit.ctl(&format!("vhost {}", unit.file("sock").display()))), libc::ETIMEDOUT);
-    drop((front, file));
+    drop((front, page, file));
     unit.ctl_ok(&format!("unvhost {}", socket.display()));
     assert!(!socket.exists());
+    assert_eq!(errno(std::fs::symlink_metadata(&link)), libc::ENOENT);
     mount.stop();
 }
 

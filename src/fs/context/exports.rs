@@ -1,10 +1,11 @@
 //! The sockets for virtual machines: what becomes of them when the disks behind them change.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::sync::mpsc;
 
 use super::Context;
-use crate::fs::tree::Differences;
+use crate::fs::tree::{DATA, Differences};
 use crate::runtime::{Unit, UnitId};
 use crate::vhost::{END, Exports, server};
 
@@ -25,6 +26,12 @@ impl Context {
             let _ = writeln!(lines, "vhost {} {name} {clients}", path.display());
         }
         lines
+    }
+
+    /// Where the link `vhost` of a target leads: to the oldest socket for its `data`.
+    pub fn vhost_link(&self, unit: UnitId) -> Option<PathBuf> {
+        let sockets = self.exports.look(|(id, name)| *id == unit && name == DATA);
+        sockets.into_iter().next().map(|(_, path, _)| path)
     }
 
     /// The disks of a target are other ones: front ends learn their sizes, and sockets go with their names.

@@ -1,6 +1,7 @@
 //! Lookup, listing, stat, chmod, rmdir.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use crate::fs::answer::Answer;
 use crate::fs::errno::Errno;
 use crate::fs::file::{OpenDir, OpenFile, Verbs, config, disk, verb};
 use crate::fs::snapshot;
-use crate::fs::tree::{DEVLINK, Entry, Node, TopFile, UnitFile};
+use crate::fs::tree::{DEVLINK, Entry, Node, TopFile, UnitFile, VHOST};
 use crate::runtime::Unit;
 use crate::wire::{Addr, IDENTIFY_LEN};
 
@@ -38,6 +39,9 @@ impl Core {
             Node::Top(TopFile::Log) => self.context.runtime.log().total(),
             Node::File(unit, UnitFile::Config) => config::size(&self.context, &*self.context.unit(*unit)?),
             Node::File(_, UnitFile::Ident) => IDENTIFY_LEN as u64,
+            Node::Vhost(unit) => {
+                self.context.vhost_link(*unit).map_or(0, |path| path.as_os_str().len() as u64)
+            }
             _ => 0,
         };
         // A disk that is open has attributes also after its target was removed.
@@ -80,8 +84,19 @@ impl Core {
         if name == DEVLINK {
             return Ok(Node::Devlinks(unit.id));
         }
+        if name == VHOST {
+            return self.context.vhost_link(unit.id).map(|_| Node::Vhost(unit.id)).ok_or(Errno::ENOENT);
+        }
         self.context.refresh(unit);
         self.context.tree.look_up(unit.id, name).map(Node::Disk).ok_or(Errno::ENOENT)
+    }
+
+    /// readlink(2). Only the link `vhost` is one.
+    pub fn read_link(&self, ino: u64) -> Result<PathBuf, Errno> {
+        match self.node(ino)? {
+            Node::Vhost(unit) => self.context.vhost_link(unit).ok_or(Errno::ENOENT),
+            _ => Err(Errno::EINVAL),
+        }
     }
 
     /// The kernel drops that many lookups of an inode.
@@ -136,7 +151,7 @@ impl Core {
         {
             return Err(match &node {
                 Node::Disk(disk) if disk.is_stale() => Errno::ESTALE,
-                Node::Root | Node::Unit(_) | Node::Devlinks(_) => Errno::EPERM,
+                Node::Root | Node::Unit(_) | Node::Devlinks(_) | Node::Vhost(_) => Errno::EPERM,
                 _ => Errno::ENOSPC,
             });
         }
@@ -161,7 +176,7 @@ impl Core {
         };
         match (node, file) {
             (Node::Root | Node::Unit(_) | Node::Devlinks(_), _) => answer(Err(Errno::EISDIR)),
-            (Node::Devlink(..), _) => answer(Err(Errno::EPERM)),
+            (Node::Devlink(..) | Node::Vhost(_), _) => answer(Err(Errno::EPERM)),
             (_, Some(file)) => verb!(file.truncate(size, answer)),
             (Node::Disk(disk), None) => answer(disk::check_size(&self.context, &disk, size)),
             (node @ Node::File(_, UnitFile::Config), None) => match self.context.unit_of(&node) {

@@ -52,7 +52,7 @@ fn list(context: &Context, node: &Node) -> Result<Arc<[Entry]>, Errno> {
         }
         Node::Unit(id) => {
             context.refresh(&context.unit(*id)?);
-            tree.list_unit(*id)
+            tree.list_unit(*id, context.vhost_link(*id).is_some())
         }
         Node::Devlinks(id) => {
             tree.list_devlinks(*id, snapshot::devlinks(&context.runtime, &*context.unit(*id)?))

@@ -10,6 +10,8 @@ use crate::runtime::UnitId;
 pub const DATA: &str = "data";
 /// The name of the directory of paths.
 pub const DEVLINK: &str = "devlink";
+/// The name of the symbolic link to a socket for virtual machines.
+pub const VHOST: &str = "vhost";
 
 /// Makes an enum of the files of a directory: a row has the file's description, its variant, its name and its mode.
 macro_rules! files {
@@ -71,9 +73,9 @@ files! {
     Stats "stats" 0o444
 }
 
-/// Whether every target's directory has a file of that name: no partition may take it.
+/// Whether every target's directory has a file of that name, or may get it: no partition may take it.
 pub fn is_reserved(name: &str) -> bool {
-    name == DATA || name == DEVLINK || UnitFile::named(name).is_some()
+    [DATA, DEVLINK, VHOST].contains(&name) || UnitFile::named(name).is_some()
 }
 
 /// A file or a directory: what an inode number stands for.
@@ -91,6 +93,8 @@ pub enum Node {
     Devlinks(UnitId),
     /// A file of `devlink`.
     Devlink(UnitId, u8),
+    /// A target's `vhost`, while there is a socket for its `data`.
+    Vhost(UnitId),
     /// `data` or a partition.
     Disk(Arc<Disk>),
 }
@@ -103,6 +107,7 @@ const TOP: u64 = 2;
 const PER_UNIT: u64 = 256;
 const FILES: u64 = 2;
 const DEVLINKS: u64 = 1;
+const VHOST_LINK: u64 = 127;
 const DEVLINK_0: u64 = 128;
 
 impl Node {
@@ -114,6 +119,7 @@ impl Node {
             Self::Top(file) => TOP + *file as u64,
             Self::Unit(unit) => base(unit),
             Self::Devlinks(unit) => base(unit) + DEVLINKS,
+            Self::Vhost(unit) => base(unit) + VHOST_LINK,
             Self::File(unit, file) => base(unit) + FILES + *file as u64,
             Self::Devlink(unit, n) => base(unit) + DEVLINK_0 + u64::from(*n),
             Self::Disk(disk) => disk.ino,
@@ -132,6 +138,7 @@ impl Node {
         match ino % PER_UNIT {
             0 => Some(Self::Unit(unit)),
             DEVLINKS => Some(Self::Devlinks(unit)),
+            VHOST_LINK => Some(Self::Vhost(unit)),
             n if n >= DEVLINK_0 => Some(Self::Devlink(unit, (n - DEVLINK_0) as u8)),
             _ => UnitFile::ALL.iter().map(|file| Self::File(unit, *file)).find(|node| node.ino() == ino),
         }
@@ -141,17 +148,19 @@ impl Node {
     pub fn unit(&self) -> Option<UnitId> {
         match self {
             Self::Root | Self::Top(_) => None,
-            Self::Unit(unit) | Self::File(unit, _) | Self::Devlinks(unit) | Self::Devlink(unit, _) => {
-                Some(*unit)
-            }
+            Self::Unit(unit)
+            | Self::File(unit, _)
+            | Self::Devlinks(unit)
+            | Self::Devlink(unit, _)
+            | Self::Vhost(unit) => Some(*unit),
             Self::Disk(disk) => Some(disk.unit),
         }
     }
 
-    /// The mode of a file before any chmod; none for directories.
+    /// The mode of a file before any chmod; none for directories and links.
     pub fn default_mode(&self) -> Option<u32> {
         match self {
-            Self::Root | Self::Unit(_) | Self::Devlinks(_) => None,
+            Self::Root | Self::Unit(_) | Self::Devlinks(_) | Self::Vhost(_) => None,
             Self::Top(file) => Some(file.mode()),
             Self::File(_, file) => Some(file.mode()),
             Self::Devlink(..) => Some(0o444),
@@ -162,7 +171,7 @@ impl Node {
     /// The name under which a changed mode or owner is kept: that of a file within its target.
     pub(super) fn name(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Root | Self::Unit(_) | Self::Devlinks(_) => None,
+            Self::Root | Self::Unit(_) | Self::Devlinks(_) | Self::Vhost(_) => None,
             Self::Top(file) => Some(file.name().into()),
             Self::File(_, file) => Some(file.name().into()),
             Self::Devlink(_, n) => Some(format!("{DEVLINK}/{n}").into()),

@@ -28,7 +28,7 @@ fn numbers_decode_to_what_they_were_made_of() {
     let mut nodes = vec![Node::Root];
     nodes.extend(TopFile::ALL.iter().copied().map(Node::Top));
     for unit in [UnitId(0), U, UnitId(u32::MAX)] {
-        nodes.extend([Node::Unit(unit), Node::Devlinks(unit)]);
+        nodes.extend([Node::Unit(unit), Node::Devlinks(unit), Node::Vhost(unit)]);
         nodes.extend(UnitFile::ALL.iter().map(|f| Node::File(unit, *f)));
         nodes.extend([Node::Devlink(unit, 0), Node::Devlink(unit, 127)]);
     }
@@ -158,7 +158,7 @@ fn listings() {
     let root = t.list_root([(U, "1.0".to_string())].into_iter());
     assert_eq!(names(&root), [".", "..", "ctl", "log", "metrics", "1.0"]);
     assert_eq!(root[5].ino, Node::Unit(U).ino());
-    let unit = t.list_unit(U);
+    let unit = t.list_unit(U, false);
     assert_eq!(
         names(&unit),
         [".", "..", "ctl", "config", "ident", "raw", "mask", "reserve", "stats", "devlink", "data", "boot"]
@@ -167,7 +167,7 @@ fn listings() {
     let links = t.list_devlinks(U, 2);
     assert_eq!(names(&links), [".", "..", "0", "1"]);
     assert_eq!(
-        names(&t.list_unit(UnitId(8))),
+        names(&t.list_unit(UnitId(8), false)),
         [".", "..", "ctl", "config", "ident", "raw", "mask", "reserve", "stats", "devlink"]
     );
 }
