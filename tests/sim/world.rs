@@ -25,11 +25,8 @@ use aoefs::engine::{
 };
 use aoefs::wire::{Addr, Command, Config, Header, Mac, SECTOR, Tag, cmd};
 
-/// Silence after which an initiator must ask before it writes, in µs; and how fast announcements may come to be
-/// believed.
+/// Silence after which an initiator must ask before it writes, in µs.
 const SILENCE: u64 = 1_000_000;
-const ALARMS: usize = 8;
-const ALARM_SPAN: u64 = 8_000_000;
 /// µs from one copy of an answer to the next, where there are many.
 const ECHO: u64 = 20;
 /// Requests of a wire that one request is compared with, where their order is watched.

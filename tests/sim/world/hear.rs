@@ -4,6 +4,11 @@ use super::*;
 use crate::target::Flushing;
 use crate::unit::Announced;
 
+/// Announcements that are believed at once, where so many came in the µs of the span; after that one in each part of it.
+const ALARMS: usize = 8;
+/// See [`ALARMS`].
+const ALARM_SPAN: u64 = 8_000_000;
+
 impl World {
     /// A query to all over one netlink, as at bind and at rediscovery.
     pub fn query(&mut self, n: usize) {
