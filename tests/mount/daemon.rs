@@ -63,9 +63,9 @@ impl Filesystem for Small {
         reply.attr(&Duration::ZERO, &attributes(ino));
     }
 
-    /// As the product opens files: without a FLUSH at close(2). The kernel closes the files of a killed daemon before it
-    /// sends word of its death; a file of its own mount that needs a FLUSH then would wait for the dead daemon, and its
-    /// unmounter for that word.
+    /// As the product opens files: without a FLUSH at close(2). The kernel closes the files of a killed daemon before
+    /// it sends word of its death; a file of its own mount that needs a FLUSH then would wait for the dead daemon, and
+    /// its unmounter for that word.
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         reply.opened(FileHandle(0), FopenFlags::FOPEN_NOFLUSH);
     }

@@ -4,7 +4,8 @@ use super::*;
 use crate::target::Flushing;
 use crate::unit::Announced;
 
-/// Announcements that are believed at once, where so many came in the µs of the span; after that one in each part of it.
+/// Announcements that are believed at once, if no more came within the span, in µs; after them, one in each part of
+/// the span.
 const ALARMS: usize = 8;
 /// See [`ALARMS`].
 const ALARM_SPAN: u64 = 8_000_000;
