@@ -37,6 +37,45 @@
 //! * `failure`, `allowance`, `bug`: one line for the terminal with its exit code; how many log lines of one kind may
 //!   come; places where a test lets the program panic.
 //!
+//! # Where to look
+//!
+//! * Wrong or old bytes are read, a write is lost or undone: `engine/locks.rs` (order, late attempts),
+//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a truncation left:
+//!   `fs/file/disk/truncation.rs`.
+//! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`. What may leave while
+//!   the disk is in doubt: `engine/doubt.rs`.
+//! * A wrong name, size, mode or inode: `fs/tree.rs`. A wrong partition: `engine/partition.rs`, `parttable/mod.rs`.
+//! * No answer, or one after the deadline: `engine/device/sweep.rs` (what is due), `runtime/sweeper.rs` (when it is
+//!   done).
+//! * One program reads slowly: `engine/ahead.rs` (what is read ahead of it). The largest request of the kernel:
+//!   `fs/limits.rs`, `mount/mod.rs`.
+//! * All is slow; frames are sent again too often or too late: `engine/rtt.rs` (when), `engine/path.rs` (what was
+//!   overtaken), `engine/window.rs` (how many); by the wrong path: `engine/paths.rs`; the frame size:
+//!   `engine/ladder.rs`.
+//! * A target is not found: `engine/discovery.rs`; its answers do not come: the filter in `link/packet.rs`.
+//! * An interface is lost, or not bound when it comes: `runtime/watcher.rs`, `runtime/bind.rs`, `link/watch.rs`.
+//! * A good frame is refused, or a bad one taken: `wire/header.rs`, `wire/ata.rs`; one of another interface: the
+//!   filter in `link/packet.rs`; does it fit what was asked: `engine/device/receive.rs`.
+//! * A file does something wrong when it is read, written, truncated, polled or closed: its kind in `fs/file.rs`; it
+//!   cannot be opened: `fs/core/opening.rs`.
+//! * A command is refused or does something else: its words: `fs/ctl.rs` for the top ctl, `fs/ctl/unit.rs` for a
+//!   target's; what it does: `fs/file/ctl.rs`, then `runtime/mod.rs`, `engine/device/settings.rs` and, for `part`,
+//!   `engine/partition.rs`.
+//! * A wrong errno: `fs/errno.rs`.
+//! * fsync(2) lies or fails: `engine/flushing.rs`; which open files are told of it: `fs/file/disk.rs`. TRIM:
+//!   `engine/device/submit.rs`; what fallocate(2) makes of it: `fs/file/disk/allocate.rs`.
+//! * A virtual machine's disk: `vhost/device.rs` (its queues and messages), `vhost/request.rs` (what it asks for),
+//!   `vhost/chain.rs` (what it may not do), `vhost/server.rs` (connections), `fs/file/disk/guest.rs` (what is behind).
+//! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
+//! * A wrong figure: `fs/metrics/families.rs` (which field a metric shows), `engine/stats.rs`, `engine/path.rs` and
+//!   `runtime/netlink.rs` (the fields), `fs/stats.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
+//!   file `log`), `daemon/logging.rs` (stderr and syslog).
+//! * A mount that stays, or users that wait, after the daemon was killed: `daemon/unmounter.rs`. A hang at its
+//!   orderly end: `daemon/stop.rs`. What mount(2) and umount(2) do: `mount/mod.rs`.
+//! * It does not start, or with the wrong rights: `main.rs` (the order), `app/backend.rs`, `mount/error.rs`,
+//!   `daemon/privilege.rs`.
+//! * The demo or aoefs-target answers wrongly, or not: `target/processor.rs`, `export/server.rs`.
+//!
 //! # Threads
 //!
 //! * main (1). Makes the start, then is woken by: the end of `session`. May wait for: anything before the mount
@@ -87,39 +126,6 @@
 //!
 //! Two locks are held for long on purpose, and no thread that serves the kernel takes either: the exported
 //! target's, while a batch of frames is done, and the unmounter's socket, until it has answered.
-//!
-//! # Where to look
-//!
-//! * Wrong or old bytes are read, a write is lost or undone: `engine/locks.rs` (order, late attempts),
-//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a truncation left:
-//!   `fs/file/disk/truncation.rs`.
-//! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`. What may leave while
-//!   the disk is in doubt: `engine/doubt.rs`.
-//! * A wrong name, size, mode or inode: `fs/tree.rs`. A wrong partition: `engine/partition.rs`, `parttable/mod.rs`.
-//! * No answer, or one after the deadline: `engine/device/sweep.rs` (what is due), `runtime/sweeper.rs` (when it is
-//!   done).
-//! * Slow; frames are sent again too often or too late: `engine/path.rs`, `engine/rtt.rs`, `engine/window.rs`; by the
-//!   wrong path: `engine/paths.rs`; the frame size: `engine/ladder.rs`.
-//! * A target is not found: `engine/discovery.rs`; its answers do not come: the filter in `link/packet.rs`.
-//! * An interface is lost, or not bound when it comes: `runtime/watcher.rs`, `runtime/bind.rs`, `link/watch.rs`.
-//! * A good frame is refused, or a bad one taken: `wire/header.rs`, `wire/ata.rs`; does it fit what was asked:
-//!   `engine/device/receive.rs`.
-//! * A file does something wrong when it is read, written, truncated, polled or closed: its kind in `fs/file.rs`; it
-//!   cannot be opened: `fs/core/opening.rs`.
-//! * A command is refused or does something else: its words: `fs/ctl.rs`; what it does: `fs/file/ctl.rs`, then
-//!   `runtime/mod.rs` for the top ctl and `engine/device/settings.rs` for a target's.
-//! * A wrong errno: `fs/errno.rs`.
-//! * fsync(2) lies or fails: `engine/flushing.rs`; which open files are told of it: `fs/file/disk.rs`. TRIM:
-//!   `engine/device/submit.rs`.
-//! * A virtual machine's disk: `vhost/device.rs` (its queues and messages), `vhost/request.rs` (what it asks for),
-//!   `vhost/chain.rs` (what it may not do), `vhost/server.rs` (connections), `fs/file/disk/guest.rs` (what is behind).
-//! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
-//! * A wrong figure: `engine/stats.rs`, `fs/metrics.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
-//!   file `log`), `daemon/logging.rs` (stderr and syslog).
-//! * A hang when it ends, or a mount that stays: `daemon/stop.rs`, `daemon/unmounter.rs`, `mount/mod.rs`.
-//! * It does not start, or with the wrong rights: `main.rs` (the order), `app/backend.rs`, `mount/error.rs`,
-//!   `daemon/privilege.rs`.
-//! * The demo or aoefs-target answers wrongly, or not: `target/processor.rs`, `export/server.rs`.
 
 pub mod allowance;
 pub mod app;
