@@ -1,9 +1,9 @@
 //! Which command flushes a disk's cache, and what its refusals mean.
 //!
-//! A disk that promises a flush, or has ever done one, and does not do it now has failed, whatever its error
-//! register says: data may be lost, and the program that asked must hear of it. The next flush is asked for all the
-//! same. A disk has no flush at all only if it never did one and the AoE layer refuses it, or the answer has the
-//! request's own registers (ggaoed 1.1).
+//! A disk has no flush at all if it never did one and the AoE layer refuses it, or the answer has the request's own
+//! registers (ggaoed 1.1), whatever IDENTIFY promises. Any other disk that promises a flush, or has ever done one, and
+//! does not do it now has failed, whatever its error register says: data may be lost, and the program that asked must
+//! hear of it. The next flush is asked for all the same.
 
 use crate::wire::{Ata, FlushKind};
 
