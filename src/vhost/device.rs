@@ -44,7 +44,8 @@ pub const KICKS: u64 = 2;
 /// A chain of a guest that is to be answered.
 struct Chain {
     ring: usize,
-    head: u16,
+    /// Its number there.
+    number: u64,
     wanted: Pieces,
     status: GuestAddress,
 }
@@ -208,10 +209,10 @@ impl Device {
         let durable = self.features & 1 << VIRTIO_BLK_F_FLUSH == 0;
         let about = About { memory: &**memory, facts: &self.facts, pool: self.disk.pool(), durable };
         let plan = about.plan(&parts);
-        let chain = Chain { ring: number, head, wanted: parts.wanted, status: parts.status };
+        let (ring, number) = (number, self.rings[number].begin(head));
+        let chain = Chain { ring, number, wanted: parts.wanted, status: parts.status };
         match plan {
             Ok(Plan::Ask(ask)) => {
-                self.rings[number].under_way += 1;
                 let (inbox, number) = (self.inbox.clone(), self.chains.insert(chain));
                 self.disk.submit(ask, Box::new(move |outcome| inbox.put(number, outcome)));
             }
@@ -227,7 +228,6 @@ impl Device {
         let mut touched = 0u8;
         for (number, outcome) in outcomes.drain(..) {
             let Some(chain) = self.chains.try_remove(number) else { continue };
-            self.rings[chain.ring].under_way -= 1;
             touched |= 1 << chain.ring;
             match &outcome {
                 Ok(Some(data)) if data.len() as u64 == chain.wanted.len() => self.answer(&chain, Ok(data)),
@@ -243,10 +243,12 @@ impl Device {
         }
     }
 
-    /// Puts bytes and status where the guest wants them, and gives the chain back.
+    /// Puts bytes and status where the guest wants them, and gives the chain back when those before it are answered.
     fn answer(&mut self, chain: &Chain, result: std::result::Result<&[u8], Refused>) {
         let memory = self.memory.guest().clone();
-        if self.rings[chain.ring].stopped {
+        if !self.rings[chain.ring].awaits(chain.number) {
+            // Whoever waits for a queue that is stopped learns that this one is over.
+            let _ = self.rings[chain.ring].done(&*memory, chain.number, 0);
             return;
         }
         let written = result.and_then(|bytes| Ok(chain.wanted.write(&*memory, bytes)?));
@@ -255,9 +257,9 @@ impl Device {
             Err(refused) => (refused.status(), 0),
         };
         if memory.write_obj(status, chain.status).is_err() {
-            return self.stop(chain.ring, "the place for a status has gone");
+            self.stop(chain.ring, "the place for a status has gone");
         }
-        if let Err(error) = self.rings[chain.ring].put(&*memory, chain.head, written + 1) {
+        if let Err(error) = self.rings[chain.ring].done(&*memory, chain.number, written + 1) {
             self.stop(chain.ring, error);
         }
     }
@@ -311,7 +313,7 @@ impl Device {
     /// Waits until all requests of a queue are answered: for as long as files would wait, or until the front end has
     /// gone, or the export ends.
     fn drain(&mut self, number: usize) -> Result<()> {
-        while self.rings[number].under_way > 0 {
+        while self.rings[number].is_busy() {
             // Of the connection only its end is looked at, which is always reported.
             let waits_for = |what, events| PollFd::new(what, events);
             let mut waits = [

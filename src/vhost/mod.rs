@@ -8,6 +8,9 @@
 //! that blocks, or anything else that a front end may do to them, holds up its own export and nothing else, and an
 //! answer that comes after the front end has gone has nowhere to go.
 //!
+//! Answers go out in the order of the requests, so that a front end that connects again after a lost connection neither
+//! repeats a request that was answered nor leaves out one that was not ([`ring`]).
+//!
 //! * [`chain`]: a descriptor chain, checked; [`request`]: what it asks for; [`config`]: what a guest is told.
 //! * [`channel`]: the way back, for a disk that grows.
 //! * [`ring`]: a queue; [`memory`]: the front end's memory; [`lost`]: what becomes of memory that is taken back.

@@ -31,6 +31,7 @@ use crate::engine::Buf;
 use crate::wire::SECTOR;
 
 mod hostile;
+mod order;
 
 /// Bytes of the guest's memory, and of the disk.
 const MEMORY: u64 = 1 << 20;
