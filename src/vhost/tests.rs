@@ -30,6 +30,7 @@ use super::*;
 use crate::engine::Buf;
 use crate::wire::SECTOR;
 
+mod closing;
 mod hostile;
 mod order;
 
