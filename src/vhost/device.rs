@@ -339,6 +339,15 @@ impl Device {
         self.rings.iter_mut().for_each(|ring| ring.checked = false);
     }
 
+    /// No queue is served until it is set up anew, and what is under way is answered to nobody.
+    fn reset(&mut self) -> Result<()> {
+        self.features = 0;
+        self.each_ring(|ring| {
+            ring.enabled = false;
+            ring.forget();
+        })
+    }
+
     fn each_ring(&mut self, mut change: impl FnMut(&mut Ring)) -> Result<()> {
         for number in 0..self.rings.len() {
             change(&mut self.rings[number]);
@@ -360,13 +369,11 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn reset_owner(&mut self) -> Result<()> {
-        self.features = 0;
-        Ok(())
+        self.reset()
     }
 
     fn reset_device(&mut self) -> Result<()> {
-        self.features = 0;
-        self.each_ring(|ring| ring.enabled = false)
+        self.reset()
     }
 
     fn get_features(&mut self) -> Result<u64> {

@@ -64,3 +64,25 @@ fn a_queue_that_is_set_up_anew_owes_no_old_answers() {
     let next = guest.device.get_vring_base(0).unwrap().num;
     assert_eq!(next, 1);
 }
+
+#[test]
+fn a_reset_ends_what_is_under_way() {
+    let resets: [fn(&mut Device) -> vhost::vhost_user::Result<()>; 2] =
+        [Device::reset_device, Device::reset_owner];
+    for reset in resets {
+        let mut guest = Guest::new(Fake::new(|_| ()));
+        let places = begin(&mut guest, 2);
+        answer(&mut guest, 1);
+        reset(&mut guest.device).unwrap();
+        guest.memory.write_obj(NONE, GuestAddress(places[1].1)).unwrap();
+        guest.fake.release();
+        guest.device.collect();
+        assert_eq!((guest.used(), guest.calls()), (vec![], 0));
+        assert!(places.iter().all(|(_, status)| guest.bytes(*status, 1) == [NONE]));
+        assert_eq!(guest.bytes(places[0].0, 512), [0; 512]);
+        guest.fake.hold.store(false, Ordering::SeqCst);
+        guest.set_up();
+        guest.works();
+        assert_eq!(guest.said(), [""; 0]);
+    }
+}
