@@ -342,6 +342,7 @@ impl Device {
     /// No queue is served until it is set up anew, and what is under way is answered to nobody.
     fn reset(&mut self) -> Result<()> {
         self.features = 0;
+        self.disk.forget();
         self.each_ring(|ring| {
             ring.enabled = false;
             ring.forget();

@@ -124,6 +124,8 @@ pub trait Disk: Send {
     fn pool(&self) -> &Pool;
     /// Begins a request and does not wait for it.
     fn submit(&self, ask: Ask, done: Done);
+    /// Nobody waits for what was submitted before: a request that takes many steps need not take the next one.
+    fn forget(&self);
 }
 
 /// Where an export gets its disk, and where it says what happens.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -67,6 +67,7 @@ struct Fake {
     pool: Pool,
     said: Mutex<Vec<String>>,
     open: AtomicBool,
+    forgotten: AtomicUsize,
 }
 
 impl Fake {
@@ -83,6 +84,7 @@ impl Fake {
             pool: Pool::default(),
             said: Mutex::default(),
             open: AtomicBool::new(true),
+            forgotten: AtomicUsize::new(0),
         })
     }
 
@@ -146,6 +148,9 @@ impl Disk for Handle {
         } else {
             done(fake.run(ask));
         }
+    }
+    fn forget(&self) {
+        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -74,6 +74,7 @@ fn a_reset_ends_what_is_under_way() {
         let places = begin(&mut guest, 2);
         answer(&mut guest, 1);
         reset(&mut guest.device).unwrap();
+        assert_eq!(guest.fake.forgotten.load(Ordering::SeqCst), 1, "the disk need not go on");
         guest.memory.write_obj(NONE, GuestAddress(places[1].1)).unwrap();
         guest.fake.release();
         guest.device.collect();
