@@ -48,6 +48,8 @@ struct Chain {
     number: u64,
     wanted: Pieces,
     status: GuestAddress,
+    /// Bytes that it holds.
+    cost: u64,
 }
 
 /// See the module.
@@ -59,6 +61,12 @@ pub struct Device {
     memory: Memory,
     rings: Vec<Ring>,
     chains: Slab<Chain>,
+    /// Bytes that these hold.
+    bytes: u64,
+    /// Queues that were left alone because that is too much: one bit each.
+    waiting: u8,
+    /// The queue that is looked at first, so that each has its turn.
+    turn: usize,
     bell: Arc<Bell>,
     inbox: Arc<Inbox>,
     /// Its memory is used again.
@@ -103,6 +111,9 @@ impl Device {
             memory: Memory::default(),
             rings,
             chains: Slab::new(),
+            bytes: 0,
+            waiting: 0,
+            turn: 0,
             inbox: Inbox::new(bell.clone()),
             bell,
             outcomes: Vec::new(),
@@ -148,7 +159,9 @@ impl Device {
     /// Does such work.
     pub fn go_on(&mut self) {
         let again = std::mem::take(&mut self.again);
-        for number in (0..QUEUES_MAX).filter(|number| again & 1 << number != 0) {
+        self.turn = (self.turn + 1) % QUEUES_MAX;
+        let in_turn = (self.turn..QUEUES_MAX).chain(0..self.turn);
+        for number in in_turn.filter(|number| again & 1 << number != 0) {
             self.serve(number);
         }
     }
@@ -171,6 +184,11 @@ impl Device {
             let ring = &mut self.rings[number];
             if !ring.is_live() {
                 return;
+            }
+            // It is looked at again when answers have left: until then the guest need not ring.
+            if self.bytes >= super::BYTES_UNDER_WAY {
+                self.waiting |= 1 << number;
+                return self.tell(number);
             }
             match ring.pop(memory.clone()) {
                 Ok(Some(chain)) => {
@@ -210,9 +228,11 @@ impl Device {
         let about = About { memory: &**memory, facts: &self.facts, pool: self.disk.pool(), durable };
         let plan = about.plan(&parts);
         let (ring, number) = (number, self.rings[number].begin(head));
-        let chain = Chain { ring, number, wanted: parts.wanted, status: parts.status };
+        let cost = plan.as_ref().map_or(0, Plan::cost);
+        let chain = Chain { ring, number, wanted: parts.wanted, status: parts.status, cost };
         match plan {
             Ok(Plan::Ask(ask)) => {
+                self.bytes += cost;
                 let (inbox, number) = (self.inbox.clone(), self.chains.insert(chain));
                 self.disk.submit(ask, Box::new(move |outcome| inbox.put(number, outcome)));
             }
@@ -228,6 +248,7 @@ impl Device {
         let mut touched = 0u8;
         for (number, outcome) in outcomes.drain(..) {
             let Some(chain) = self.chains.try_remove(number) else { continue };
+            self.bytes -= chain.cost;
             touched |= 1 << chain.ring;
             match &outcome {
                 Ok(Some(data)) if data.len() as u64 == chain.wanted.len() => self.answer(&chain, Ok(data)),
@@ -238,6 +259,9 @@ impl Device {
             }
         }
         self.outcomes = outcomes;
+        if self.bytes < super::BYTES_UNDER_WAY {
+            self.again |= std::mem::take(&mut self.waiting);
+        }
         for number in (0..QUEUES_MAX).filter(|number| touched & 1 << number != 0) {
             self.tell(number);
         }

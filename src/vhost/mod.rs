@@ -48,6 +48,13 @@ pub const QUEUES_MAX: usize = 8;
 /// Entries that a queue may have, at most: the most that QEMU offers.
 pub const ENTRIES_MAX: u16 = 1024;
 
+/// Bytes of all requests of a front end that may be under way before no more are taken. The last one that is taken may
+/// go beyond it.
+pub const BYTES_UNDER_WAY: u64 = 64 << 20;
+
+/// Bytes of a request for zeros that are written at once.
+const ZEROS_AT_ONCE: u64 = 1 << 20;
+
 /// Why a request failed, as far as a guest can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
@@ -99,6 +106,22 @@ pub enum Ask {
         /// Bytes.
         len: u64,
     },
+}
+
+impl Ask {
+    /// How many bytes of memory it is taken to hold until it is answered.
+    pub fn cost(&self) -> u64 {
+        /// What the bookkeeping of any request is counted as.
+        const LEAST: u64 = 4096;
+        let bytes = match self {
+            Self::Read { len, .. } => *len as u64,
+            Self::Write { data, .. } => data.len() as u64,
+            // They are written piece by piece.
+            Self::Zero { len, .. } => *len.min(&ZEROS_AT_ONCE),
+            Self::Flush | Self::Discard { .. } => 0,
+        };
+        bytes.max(LEAST)
+    }
 }
 
 /// What a guest is told of a disk.

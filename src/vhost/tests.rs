@@ -33,6 +33,7 @@ use crate::wire::SECTOR;
 mod closing;
 mod hostile;
 mod order;
+mod plenty;
 
 /// Bytes of the guest's memory, and of the disk.
 const MEMORY: u64 = 1 << 20;
@@ -76,7 +77,7 @@ impl Fake {
         let mut facts = Facts { size: DISK as u64, read_only: false, physical_log2: 0, discard: true, id };
         change(&mut facts);
         Arc::new(Self {
-            bytes: Mutex::new((0..DISK).map(|n| (n / SECTOR) as u8).collect()),
+            bytes: Mutex::new((0..facts.size as usize).map(|n| (n / SECTOR) as u8).collect()),
             asked: Mutex::default(),
             held: Mutex::default(),
             hold: AtomicBool::new(false),
@@ -95,13 +96,14 @@ impl Fake {
 
     fn run(&self, ask: Ask) -> Outcome {
         let mut bytes = self.bytes.lock();
+        let size = bytes.len() as u64;
         let note = |what, offset: u64, len: u64| {
             self.asked.lock().push(what);
             assert!(
                 len > 0 && offset.is_multiple_of(512) && len.is_multiple_of(512),
                 "{what} {offset} {len}"
             );
-            assert!(offset + len <= DISK as u64, "{what} {offset} {len}: nobody has that");
+            assert!(offset + len <= size, "{what} {offset} {len}: nobody has that");
             offset as usize..(offset + len) as usize
         };
         Ok(match ask {
