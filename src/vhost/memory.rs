@@ -9,8 +9,11 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRe
 
 use super::lost::Guarded;
 
-/// Regions that a front end may share: what vhost in the kernel takes.
-pub const REGIONS_MAX: usize = 509;
+/// Regions that a front end may share: twice what QEMU uses of itself.
+pub const REGIONS_MAX: usize = 64;
+
+/// Bytes that all of them may have: 1 TiB. What is mapped is nobody's memory yet, but has its place among addresses.
+const BYTES_MAX: u64 = 1 << 40;
 
 /// A region by the three names of its place.
 #[derive(Debug)]
@@ -63,6 +66,10 @@ impl Memory {
         let (at, user, len) = (region.guest_phys_addr, region.user_addr, region.memory_size);
         if self.places.len() >= REGIONS_MAX {
             return Err(unfit("too many regions of memory"));
+        }
+        let all = self.places.iter().fold(len, |all, place| all.saturating_add(place.len));
+        if all > BYTES_MAX {
+            return Err(unfit("it shares too much memory"));
         }
         let mapped = region.mmap_region(file).map_err(unfit)?;
         let mapped = GuestRegionMmap::new(mapped, GuestAddress(at));

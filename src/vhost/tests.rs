@@ -32,6 +32,7 @@ use crate::wire::SECTOR;
 
 mod closing;
 mod hostile;
+mod memory;
 mod order;
 mod plenty;
 
