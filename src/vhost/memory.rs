@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
@@ -40,6 +41,23 @@ fn unfit(why: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why.to_string())
 }
 
+/// Only memory is taken. A page of another file may have to be asked of somebody who does not answer, and whoever waits
+/// for that holds up others who change what is mapped in this process. Huge pages are mapped whole.
+fn check_file(region: &VhostUserMemoryRegion, file: &File) -> io::Result<()> {
+    let about = fstatfs(file)?;
+    let kind = about.filesystem_type();
+    let page = u64::try_from(about.block_size()).unwrap_or(0).max(1);
+    if kind == HUGETLBFS_MAGIC
+        && !(region.memory_size.is_multiple_of(page) && region.mmap_offset.is_multiple_of(page))
+    {
+        return Err(unfit("a region of huge pages has part of one"));
+    }
+    match kind == TMPFS_MAGIC || kind == HUGETLBFS_MAGIC {
+        true => Ok(()),
+        false => Err(unfit("a region of memory is a file on neither tmpfs nor hugetlbfs")),
+    }
+}
+
 impl Memory {
     /// What the guest's addresses lead to.
     pub fn guest(&self) -> &Arc<GuestMemoryMmap> {
@@ -71,6 +89,7 @@ impl Memory {
         if all > BYTES_MAX {
             return Err(unfit("it shares too much memory"));
         }
+        check_file(region, &file)?;
         let mapped = region.mmap_region(file).map_err(unfit)?;
         let mapped = GuestRegionMmap::new(mapped, GuestAddress(at));
         let mapped = Arc::new(mapped.ok_or_else(|| unfit("a region without an end"))?);

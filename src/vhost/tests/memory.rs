@@ -28,3 +28,14 @@ fn there_is_an_end_to_regions_and_to_their_bytes() {
     }
     assert_eq!(refused(&mut memory, 64, 4096, file(4096)), "too many regions of memory");
 }
+
+#[test]
+fn only_memory_is_taken_for_memory() {
+    let other = File::open("/proc/self/maps").unwrap();
+    let why = refused(&mut Memory::default(), 0, 4096, other);
+    assert_eq!(why, "a region of memory is a file on neither tmpfs nor hugetlbfs");
+    // Where there are no huge pages, nothing is tried with them.
+    let Ok(huge) = memfd_create("huge", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_HUGETLB) else { return };
+    let why = refused(&mut Memory::default(), 0, 4096, File::from(huge));
+    assert_eq!(why, "a region of huge pages has part of one");
+}
