@@ -44,9 +44,12 @@ pub const KICKS: u64 = 2;
 /// A chain of a guest that is to be answered.
 struct Chain {
     ring: usize,
-    head: u16,
+    /// Its number there.
+    number: u64,
     wanted: Pieces,
     status: GuestAddress,
+    /// Bytes that it holds.
+    cost: u64,
 }
 
 /// See the module.
@@ -58,6 +61,12 @@ pub struct Device {
     memory: Memory,
     rings: Vec<Ring>,
     chains: Slab<Chain>,
+    /// Bytes that these hold.
+    bytes: u64,
+    /// Queues that were left alone because that is too much: one bit each.
+    waiting: u8,
+    /// The queue that is looked at first, so that each has its turn.
+    turn: usize,
     bell: Arc<Bell>,
     inbox: Arc<Inbox>,
     /// Its memory is used again.
@@ -102,6 +111,9 @@ impl Device {
             memory: Memory::default(),
             rings,
             chains: Slab::new(),
+            bytes: 0,
+            waiting: 0,
+            turn: 0,
             inbox: Inbox::new(bell.clone()),
             bell,
             outcomes: Vec::new(),
@@ -147,7 +159,9 @@ impl Device {
     /// Does such work.
     pub fn go_on(&mut self) {
         let again = std::mem::take(&mut self.again);
-        for number in (0..QUEUES_MAX).filter(|number| again & 1 << number != 0) {
+        self.turn = (self.turn + 1) % QUEUES_MAX;
+        let in_turn = (self.turn..QUEUES_MAX).chain(0..self.turn);
+        for number in in_turn.filter(|number| again & 1 << number != 0) {
             self.serve(number);
         }
     }
@@ -170,6 +184,11 @@ impl Device {
             let ring = &mut self.rings[number];
             if !ring.is_live() {
                 return;
+            }
+            // It is looked at again when answers have left: until then the guest need not ring.
+            if self.bytes >= super::BYTES_UNDER_WAY {
+                self.waiting |= 1 << number;
+                return self.tell(number);
             }
             match ring.pop(memory.clone()) {
                 Ok(Some(chain)) => {
@@ -208,10 +227,12 @@ impl Device {
         let durable = self.features & 1 << VIRTIO_BLK_F_FLUSH == 0;
         let about = About { memory: &**memory, facts: &self.facts, pool: self.disk.pool(), durable };
         let plan = about.plan(&parts);
-        let chain = Chain { ring: number, head, wanted: parts.wanted, status: parts.status };
+        let (ring, number) = (number, self.rings[number].begin(head));
+        let cost = plan.as_ref().map_or(0, Plan::cost);
+        let chain = Chain { ring, number, wanted: parts.wanted, status: parts.status, cost };
         match plan {
             Ok(Plan::Ask(ask)) => {
-                self.rings[number].under_way += 1;
+                self.bytes += cost;
                 let (inbox, number) = (self.inbox.clone(), self.chains.insert(chain));
                 self.disk.submit(ask, Box::new(move |outcome| inbox.put(number, outcome)));
             }
@@ -227,7 +248,7 @@ impl Device {
         let mut touched = 0u8;
         for (number, outcome) in outcomes.drain(..) {
             let Some(chain) = self.chains.try_remove(number) else { continue };
-            self.rings[chain.ring].under_way -= 1;
+            self.bytes -= chain.cost;
             touched |= 1 << chain.ring;
             match &outcome {
                 Ok(Some(data)) if data.len() as u64 == chain.wanted.len() => self.answer(&chain, Ok(data)),
@@ -238,15 +259,20 @@ impl Device {
             }
         }
         self.outcomes = outcomes;
+        if self.bytes < super::BYTES_UNDER_WAY {
+            self.again |= std::mem::take(&mut self.waiting);
+        }
         for number in (0..QUEUES_MAX).filter(|number| touched & 1 << number != 0) {
             self.tell(number);
         }
     }
 
-    /// Puts bytes and status where the guest wants them, and gives the chain back.
+    /// Puts bytes and status where the guest wants them, and gives the chain back when those before it are answered.
     fn answer(&mut self, chain: &Chain, result: std::result::Result<&[u8], Refused>) {
         let memory = self.memory.guest().clone();
-        if self.rings[chain.ring].stopped {
+        if !self.rings[chain.ring].awaits(chain.number) {
+            // Whoever waits for a queue that is stopped learns that this one is over.
+            let _ = self.rings[chain.ring].done(&*memory, chain.number, 0);
             return;
         }
         let written = result.and_then(|bytes| Ok(chain.wanted.write(&*memory, bytes)?));
@@ -255,9 +281,9 @@ impl Device {
             Err(refused) => (refused.status(), 0),
         };
         if memory.write_obj(status, chain.status).is_err() {
-            return self.stop(chain.ring, "the place for a status has gone");
+            self.stop(chain.ring, "the place for a status has gone");
         }
-        if let Err(error) = self.rings[chain.ring].put(&*memory, chain.head, written + 1) {
+        if let Err(error) = self.rings[chain.ring].done(&*memory, chain.number, written + 1) {
             self.stop(chain.ring, error);
         }
     }
@@ -311,7 +337,7 @@ impl Device {
     /// Waits until all requests of a queue are answered: for as long as files would wait, or until the front end has
     /// gone, or the export ends.
     fn drain(&mut self, number: usize) -> Result<()> {
-        while self.rings[number].under_way > 0 {
+        while self.rings[number].is_busy() {
             // Of the connection only its end is looked at, which is always reported.
             let waits_for = |what, events| PollFd::new(what, events);
             let mut waits = [
@@ -337,6 +363,16 @@ impl Device {
         self.rings.iter_mut().for_each(|ring| ring.checked = false);
     }
 
+    /// No queue is served until it is set up anew, and what is under way is answered to nobody.
+    fn reset(&mut self) -> Result<()> {
+        self.features = 0;
+        self.disk.forget();
+        self.each_ring(|ring| {
+            ring.enabled = false;
+            ring.forget();
+        })
+    }
+
     fn each_ring(&mut self, mut change: impl FnMut(&mut Ring)) -> Result<()> {
         for number in 0..self.rings.len() {
             change(&mut self.rings[number]);
@@ -358,13 +394,11 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn reset_owner(&mut self) -> Result<()> {
-        self.features = 0;
-        Ok(())
+        self.reset()
     }
 
     fn reset_device(&mut self) -> Result<()> {
-        self.features = 0;
-        self.each_ring(|ring| ring.enabled = false)
+        self.reset()
     }
 
     fn get_features(&mut self) -> Result<u64> {

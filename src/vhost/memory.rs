@@ -4,13 +4,17 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 use super::lost::Guarded;
 
-/// Regions that a front end may share: what vhost in the kernel takes.
-pub const REGIONS_MAX: usize = 509;
+/// Regions that a front end may share: twice what QEMU uses of itself.
+pub const REGIONS_MAX: usize = 64;
+
+/// Bytes that all of them may have: 1 TiB. What is mapped is nobody's memory yet, but has its place among addresses.
+const BYTES_MAX: u64 = 1 << 40;
 
 /// A region by the three names of its place.
 #[derive(Debug)]
@@ -35,6 +39,23 @@ pub struct Memory {
 
 fn unfit(why: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why.to_string())
+}
+
+/// Only memory is taken. A page of another file may have to be asked of somebody who does not answer, and whoever waits
+/// for that holds up others who change what is mapped in this process. Huge pages are mapped whole.
+fn check_file(region: &VhostUserMemoryRegion, file: &File) -> io::Result<()> {
+    let about = fstatfs(file)?;
+    let kind = about.filesystem_type();
+    let page = u64::try_from(about.block_size()).unwrap_or(0).max(1);
+    if kind == HUGETLBFS_MAGIC
+        && !(region.memory_size.is_multiple_of(page) && region.mmap_offset.is_multiple_of(page))
+    {
+        return Err(unfit("a region of huge pages has part of one"));
+    }
+    match kind == TMPFS_MAGIC || kind == HUGETLBFS_MAGIC {
+        true => Ok(()),
+        false => Err(unfit("a region of memory is a file on neither tmpfs nor hugetlbfs")),
+    }
 }
 
 impl Memory {
@@ -64,6 +85,11 @@ impl Memory {
         if self.places.len() >= REGIONS_MAX {
             return Err(unfit("too many regions of memory"));
         }
+        let all = self.places.iter().fold(len, |all, place| all.saturating_add(place.len));
+        if all > BYTES_MAX {
+            return Err(unfit("it shares too much memory"));
+        }
+        check_file(region, &file)?;
         let mapped = region.mmap_region(file).map_err(unfit)?;
         let mapped = GuestRegionMmap::new(mapped, GuestAddress(at));
         let mapped = Arc::new(mapped.ok_or_else(|| unfit("a region without an end"))?);

@@ -8,6 +8,9 @@
 //! that blocks, or anything else that a front end may do to them, holds up its own export and nothing else, and an
 //! answer that comes after the front end has gone has nowhere to go.
 //!
+//! Answers go out in the order of the requests, so that a front end that connects again after a lost connection neither
+//! repeats a request that was answered nor leaves out one that was not ([`ring`]).
+//!
 //! * [`chain`]: a descriptor chain, checked; [`request`]: what it asks for; [`config`]: what a guest is told.
 //! * [`channel`]: the way back, for a disk that grows.
 //! * [`ring`]: a queue; [`memory`]: the front end's memory; [`lost`]: what becomes of memory that is taken back.
@@ -44,6 +47,13 @@ pub const QUEUES_MAX: usize = 8;
 
 /// Entries that a queue may have, at most: the most that QEMU offers.
 pub const ENTRIES_MAX: u16 = 1024;
+
+/// Bytes of all requests of a front end that may be under way before no more are taken. The last one that is taken may
+/// go beyond it.
+pub const BYTES_UNDER_WAY: u64 = 64 << 20;
+
+/// Bytes of a request for zeros that are written at once.
+const ZEROS_AT_ONCE: u64 = 1 << 20;
 
 /// Why a request failed, as far as a guest can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +108,22 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// How many bytes of memory it is taken to hold until it is answered.
+    pub fn cost(&self) -> u64 {
+        /// What the bookkeeping of any request is counted as.
+        const LEAST: u64 = 4096;
+        let bytes = match self {
+            Self::Read { len, .. } => *len as u64,
+            Self::Write { data, .. } => data.len() as u64,
+            // They are written piece by piece.
+            Self::Zero { len, .. } => *len.min(&ZEROS_AT_ONCE),
+            Self::Flush | Self::Discard { .. } => 0,
+        };
+        bytes.max(LEAST)
+    }
+}
+
 /// What a guest is told of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -121,6 +147,8 @@ pub trait Disk: Send {
     fn pool(&self) -> &Pool;
     /// Begins a request and does not wait for it.
     fn submit(&self, ask: Ask, done: Done);
+    /// Nobody waits for what was submitted before: a request that takes many steps need not take the next one.
+    fn forget(&self);
 }
 
 /// Where an export gets its disk, and where it says what happens.

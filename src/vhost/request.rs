@@ -53,6 +53,16 @@ pub enum Plan {
     Tell(Vec<u8>),
 }
 
+impl Plan {
+    /// Bytes that are held until it is answered.
+    pub fn cost(&self) -> u64 {
+        match self {
+            Self::Ask(ask) => ask.cost(),
+            Self::Tell(_) => 0,
+        }
+    }
+}
+
 /// What there is to know for it.
 pub struct About<'a, M> {
     /// The guest's memory.

@@ -1,5 +1,10 @@
 //! One queue of a front end.
+//!
+//! Answers are put in the used ring in the order in which the requests were taken. After a connection that was lost the
+//! front end goes on where the used ring ends: if answers overtook each other there, a request that was answered would
+//! be done twice, and one that was not would never be done.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Deref;
 
@@ -8,6 +13,13 @@ use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddress, GuestMemory};
 
 use super::ENTRIES_MAX;
+
+/// A request that was taken.
+struct Taken {
+    head: u16,
+    /// How many bytes were written to the guest, once it is done.
+    written: Option<u32>,
+}
 
 /// See the module.
 pub struct Ring {
@@ -25,8 +37,10 @@ pub struct Ring {
     pub stopped: bool,
     /// Its three tables were found to be in the guest's memory.
     pub checked: bool,
-    /// Requests that are not answered yet.
-    pub under_way: usize,
+    /// Requests that were taken and are not in the used ring yet, in the order in which they were taken.
+    taken: VecDeque<Taken>,
+    /// The number of the first of these. Numbers are never used again.
+    first: u64,
     /// Answers were put in that the guest was not told of.
     told_late: bool,
 }
@@ -42,7 +56,8 @@ impl Ring {
             enabled: false,
             stopped: false,
             checked: false,
-            under_way: 0,
+            taken: VecDeque::new(),
+            first: 0,
             told_late: false,
         })
     }
@@ -54,6 +69,9 @@ impl Ring {
 
     /// It was started by the front end, or not any more.
     pub fn set_ready(&mut self, ready: bool) {
+        if !ready {
+            self.forget();
+        }
         self.queue.set_ready(ready);
         (self.stopped, self.checked) = (false, false);
     }
@@ -87,8 +105,9 @@ impl Ring {
         self.queue.next_avail()
     }
 
-    /// Goes on there.
+    /// Goes on there. What was taken before is not its own any more.
     pub fn set_next(&mut self, next: u16) {
+        self.forget();
         self.queue.set_next_avail(next);
     }
 
@@ -104,7 +123,29 @@ impl Ring {
 
     /// Whether the guest has as many requests under way as it can have.
     pub fn is_full(&self) -> bool {
-        self.under_way >= usize::from(self.queue.size())
+        self.taken.len() >= usize::from(self.queue.size())
+    }
+
+    /// Whether requests are under way.
+    pub fn is_busy(&self) -> bool {
+        !self.taken.is_empty()
+    }
+
+    /// A request of that head is begun. Returns its number.
+    pub fn begin(&mut self, head: u16) -> u64 {
+        self.taken.push_back(Taken { head, written: None });
+        self.first + self.taken.len() as u64 - 1
+    }
+
+    /// Whether an answer to the request of that number has a place to go to.
+    pub fn awaits(&self, number: u64) -> bool {
+        number >= self.first && !self.stopped
+    }
+
+    /// Requests that are under way have no place for their answers any more.
+    pub fn forget(&mut self) {
+        self.first += self.taken.len() as u64;
+        self.taken.clear();
     }
 
     /// The next chain that the guest has put in.
@@ -126,10 +167,21 @@ impl Ring {
         self.queue.enable_notification(memory)
     }
 
-    /// A chain is answered with so many bytes.
-    pub fn put<M: GuestMemory>(&mut self, memory: &M, head: u16, len: u32) -> Result<(), Error> {
-        self.told_late = true;
-        self.queue.add_used(memory, head, len)
+    /// The request of that number is done, with so many bytes. It is put in the used ring when all before it are.
+    pub fn done<M: GuestMemory>(&mut self, memory: &M, number: u64, written: u32) -> Result<(), Error> {
+        let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        let Some(taken) = place.and_then(|place| self.taken.get_mut(place)) else { return Ok(()) };
+        taken.written = Some(written);
+        while let Some(Taken { head, written: Some(written) }) = self.taken.front() {
+            let (head, written) = (*head, *written);
+            self.taken.pop_front();
+            self.first += 1;
+            if !self.stopped {
+                self.told_late = true;
+                self.queue.add_used(memory, head, written)?;
+            }
+        }
+        Ok(())
     }
 
     /// Rings for all answers since this was called last, if there are any and the guest wants to hear of them.

@@ -34,6 +34,8 @@ struct Shared {
     resized: AtomicBool,
     /// The front end that is served.
     connection: Mutex<Option<UnixStream>>,
+    /// There is one. Who asks does not wait for the lock.
+    connected: AtomicBool,
     over: Mutex<bool>,
     ended: Condvar,
 }
@@ -99,6 +101,7 @@ impl Export {
             stopping: Arc::default(),
             resized: AtomicBool::new(false),
             connection: Mutex::new(None),
+            connected: AtomicBool::new(false),
             over: Mutex::new(false),
             ended: Condvar::new(),
         };
@@ -107,7 +110,7 @@ impl Export {
 
     /// Front ends that are connected.
     pub fn clients(&self) -> usize {
-        usize::from(self.shared.connection().is_some())
+        usize::from(self.shared.connected.load(Ordering::Acquire))
     }
 
     /// The disk may have another size.
@@ -173,7 +176,11 @@ fn serve(shared: &Arc<Shared>, socket: &Socket, source: &Arc<dyn Source>) {
                 if let Err(error) = serve_one(shared, connection, source) {
                     source.say(&format!("the front end is let go of: {error}"));
                 }
-                *shared.connection() = None;
+                // It is closed with nothing locked: descriptors that the front end has sent and nobody has read are
+                // closed with it, and that may take long.
+                let last = shared.connection().take();
+                shared.connected.store(false, Ordering::Release);
+                drop(last);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
@@ -198,6 +205,7 @@ fn serve_one(shared: &Arc<Shared>, connection: UnixStream, source: &Arc<dyn Sour
             return Ok(());
         }
         *served = Some(copy()?);
+        shared.connected.store(true, Ordering::Release);
     }
     connection.set_nonblocking(false).map_err(|error| cannot(&error))?;
     let disk = source.open()?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -30,7 +30,11 @@ use super::*;
 use crate::engine::Buf;
 use crate::wire::SECTOR;
 
+mod closing;
 mod hostile;
+mod memory;
+mod order;
+mod plenty;
 
 /// Bytes of the guest's memory, and of the disk.
 const MEMORY: u64 = 1 << 20;
@@ -65,6 +69,7 @@ struct Fake {
     pool: Pool,
     said: Mutex<Vec<String>>,
     open: AtomicBool,
+    forgotten: AtomicUsize,
 }
 
 impl Fake {
@@ -73,7 +78,7 @@ impl Fake {
         let mut facts = Facts { size: DISK as u64, read_only: false, physical_log2: 0, discard: true, id };
         change(&mut facts);
         Arc::new(Self {
-            bytes: Mutex::new((0..DISK).map(|n| (n / SECTOR) as u8).collect()),
+            bytes: Mutex::new((0..facts.size as usize).map(|n| (n / SECTOR) as u8).collect()),
             asked: Mutex::default(),
             held: Mutex::default(),
             hold: AtomicBool::new(false),
@@ -81,6 +86,7 @@ impl Fake {
             pool: Pool::default(),
             said: Mutex::default(),
             open: AtomicBool::new(true),
+            forgotten: AtomicUsize::new(0),
         })
     }
 
@@ -91,13 +97,14 @@ impl Fake {
 
     fn run(&self, ask: Ask) -> Outcome {
         let mut bytes = self.bytes.lock();
+        let size = bytes.len() as u64;
         let note = |what, offset: u64, len: u64| {
             self.asked.lock().push(what);
             assert!(
                 len > 0 && offset.is_multiple_of(512) && len.is_multiple_of(512),
                 "{what} {offset} {len}"
             );
-            assert!(offset + len <= DISK as u64, "{what} {offset} {len}: nobody has that");
+            assert!(offset + len <= size, "{what} {offset} {len}: nobody has that");
             offset as usize..(offset + len) as usize
         };
         Ok(match ask {
@@ -144,6 +151,9 @@ impl Disk for Handle {
         } else {
             done(fake.run(ask));
         }
+    }
+    fn forget(&self) {
+        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
     }
 }
 

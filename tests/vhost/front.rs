@@ -130,6 +130,11 @@ impl Front {
         self.result(queue)
     }
 
+    pub fn begin_zero(&mut self, queue: usize, offset: u64, len: u64) {
+        self.queues[queue].write_zeroes(offset, len, false, 0).unwrap();
+        self.kick(queue);
+    }
+
     pub fn zero(&mut self, queue: usize, offset: u64, len: u64, unmap: bool) -> i32 {
         self.queues[queue].write_zeroes(offset, len, unmap, 0).unwrap();
         self.result(queue)

@@ -215,6 +215,32 @@ fn a_front_end_that_dies_makes_room_for_the_next() {
 }
 
 #[test]
+fn zeros_do_not_go_on_when_their_front_end_has_gone() {
+    let stage = Stage::new();
+    let path = stage.export("disk", "");
+    stage.host.fill(0xaa);
+    let mut front = Front::connect(&path, 1);
+    assert_eq!(front.read(0, 0, 512).unwrap(), [0xaa; 512]);
+    stage.host.silence(true);
+    front.begin_zero(0, 0, SIZE);
+    stage.host.eventually(|| !stage.host.cat("1.0/ctl").unwrap().contains("\nrequests: 0\n"));
+    drop(front);
+    stage.host.eventually(|| stage.lines() == ["vhost disk data 0"]);
+    stage.host.silence(false);
+    stage.host.eventually(|| stage.host.cat("1.0/ctl").unwrap().contains("\nrequests: 0\n"));
+    // The next one writes where the zeros would come.
+    let mut front = Front::connect(&path, 1);
+    let last = SIZE - 4096;
+    assert_eq!(front.write(0, last, &pattern(4096, 3)), 0);
+    std::thread::sleep(Duration::from_millis(300));
+    let disk = stage.host.disk();
+    assert!(disk[1 << 20..last as usize].iter().all(|byte| *byte == 0xaa), "they went on");
+    assert_eq!(disk[last as usize..], pattern(4096, 3));
+    drop(front);
+    stage.end();
+}
+
+#[test]
 fn a_front_end_that_takes_its_memory_back_is_let_go_of() {
     let stage = Stage::new();
     let (path, other) = (stage.export("disk", ""), stage.export("other", ""));

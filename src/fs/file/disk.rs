@@ -36,6 +36,8 @@ pub struct OpenDisk {
     disk: Arc<Disk>,
     /// The zeros that its truncation owes.
     truncation: Truncation,
+    /// How often its runs of zeros were ended from outside.
+    zeros_ended: AtomicU64,
     /// The kernel caches nothing of it, and the engine does not read ahead.
     uncached: bool,
     /// Nothing was read or written through it yet.
@@ -91,6 +93,7 @@ impl OpenDisk {
             unit,
             disk: disk.clone(),
             truncation: Truncation::default(),
+            zeros_ended: AtomicU64::new(0),
             uncached,
             unused: true.into(),
             failures_told,
@@ -199,7 +202,7 @@ impl OpenDisk {
         then: impl Answer<()>,
     ) {
         let file = self.clone();
-        let run = Zeros { from: gap.start, to: gap.end, until: self.zeros_until() };
+        let run = Zeros { from: gap.start, to: gap.end, limit: self.zeros_limit() };
         self.zero(run, move |reached, zeroed| {
             let mark = if zeroed.is_ok() { mark() } else { reached };
             let waiting = file.truncation.zeroed(mark);

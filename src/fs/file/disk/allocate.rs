@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::truncation::Admit;
-use super::zero::Zeros;
+use super::zero::{Limit, Zeros};
 use super::{OpenDisk, Verbs};
-use crate::engine::{Io, Time};
+use crate::engine::Io;
 use crate::fs::answer::Answer;
 use crate::fs::context::success;
 use crate::fs::errno::Errno;
@@ -21,7 +21,7 @@ struct Zeroing {
     range: Range<u64>,
     /// By TRIM, which only a target that promises zeros after it may be asked for; else they are written.
     trim: bool,
-    until: Option<Time>,
+    limit: Limit,
 }
 
 impl OpenDisk {
@@ -48,9 +48,9 @@ impl OpenDisk {
             _ => return answer(Err(Errno::EOPNOTSUPP)),
         };
         // All of it has one deadline.
-        let until = self.zeros_until();
+        let limit = self.zeros_limit();
         let (file, pending) = (self.clone(), self.pending(answer));
-        self.make_zero(Zeroing { range, trim, until }, move |zeroed| match zeroed {
+        self.make_zero(Zeroing { range, trim, limit }, move |zeroed| match zeroed {
             Ok(()) if file.mode.durable && !pending.is_over() => {
                 file.sync(move |synced| pending.give(synced));
             }
@@ -68,10 +68,10 @@ impl OpenDisk {
         let admit = self
             .truncation
             .write(0, 0, || self.later(held.take(), |file, zeroing, answer| file.make_zero(zeroing, answer)));
-        let (Admit::Go, Some((Zeroing { range, trim, until }, answer))) = (admit, held) else { return };
+        let (Admit::Go, Some((Zeroing { range, trim, limit }, answer))) = (admit, held) else { return };
         let sector = SECTOR as u64;
         let whole = range.start.next_multiple_of(sector)..range.end / sector * sector;
-        let zeros = |range: Range<u64>| Zeros { from: range.start, to: range.end, until };
+        let zeros = |range: Range<u64>| Zeros { from: range.start, to: range.end, limit };
         if !trim || whole.is_empty() {
             return self.zero(zeros(range), move |_, zeroed| answer(zeroed));
         }

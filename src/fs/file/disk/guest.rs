@@ -131,10 +131,15 @@ impl Disk for GuestDisk {
             }
         }
     }
+
+    fn forget(&self) {
+        self.0.end_zeros();
+    }
 }
 
 impl Drop for GuestDisk {
     fn drop(&mut self) {
+        self.forget();
         self.0.close();
         self.0.context.open_files.fetch_sub(1, Ordering::Relaxed);
         self.tell_times();

@@ -1,11 +1,21 @@
 //! Zeros over the wire, piece by piece.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::OpenDisk;
 use crate::engine::{Io, Output, Time, WriteBuf};
 use crate::fs::errno::Errno;
 use crate::fs::limits::REQUEST_MAX;
+
+/// How far a run of zeros may go on.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    /// No piece is begun later: the program that waits for the run was given an error by then.
+    until: Option<Time>,
+    /// No piece is begun after the open file's runs were ended once more.
+    ended: u64,
+}
 
 /// A run of zeros.
 pub(super) struct Zeros {
@@ -13,15 +23,21 @@ pub(super) struct Zeros {
     pub from: u64,
     /// One past the last.
     pub to: u64,
-    /// No piece is begun later: the program that waits for the run was given an error by then.
-    pub until: Option<Time>,
+    /// How long pieces may be begun.
+    pub limit: Limit,
 }
 
 impl OpenDisk {
-    /// The time by which a run that begins now has to be over. None: it has no limit, under `nofail`.
-    pub(super) fn zeros_until(&self) -> Option<Time> {
+    /// The limit of a run that begins now. It has no time under `nofail`.
+    pub(super) fn zeros_limit(&self) -> Limit {
         let now = self.context.runtime.now();
-        self.context.time_left(&self.unit, now).map(|left| now + left)
+        let until = self.context.time_left(&self.unit, now).map(|left| now + left);
+        Limit { until, ended: self.zeros_ended.load(Ordering::SeqCst) }
+    }
+
+    /// Runs of zeros that have begun do not go on behind the piece that is under way.
+    pub(super) fn end_zeros(&self) {
+        self.zeros_ended.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Writes zeros from `from` to `to`. `finish` learns how far they reach, and why not further.
@@ -33,7 +49,9 @@ impl OpenDisk {
         if run.from >= run.to {
             return finish(run.to, Ok(()));
         }
-        if run.until.is_some_and(|until| self.context.runtime.now() >= until) {
+        let Limit { until, ended } = run.limit;
+        let over = until.is_some_and(|until| self.context.runtime.now() >= until);
+        if over || self.zeros_ended.load(Ordering::SeqCst) != ended {
             return finish(run.from, Err(Errno::EIO));
         }
         let piece = REQUEST_MAX as u64;

@@ -1,0 +1,53 @@
+//! More than a front end may have under way.
+
+use super::config::{BYTES_MAX, PIECE_MAX, PIECES_MAX};
+use super::*;
+
+/// Offers that many reads, each as long as there may be. All of them have one place for their bytes.
+fn offer(guest: &mut Guest, count: u16) {
+    let (table, status) = (0x8000, 0x2000);
+    guest.header(0x1000, VIRTIO_BLK_T_IN, 0);
+    let pieces = (0..PIECES_MAX).map(|_| (0x10000, PIECE_MAX, WRITE | NEXT));
+    let pieces = [(0x1000, 16, NEXT)].into_iter().chain(pieces).chain([(status, 1, WRITE)]);
+    for (index, (at, len, flags)) in pieces.enumerate() {
+        let descriptor = RawDescriptor::from(Descriptor::new(at, len, flags, index as u16 + 1));
+        guest.memory.write_obj(descriptor, GuestAddress(table + index as u64 * 16)).unwrap();
+    }
+    guest.describe(0, (table, (PIECES_MAX + 2) * 16, INDIRECT, 0));
+    (0..count).for_each(|_| guest.offer(0));
+}
+
+#[test]
+fn what_is_under_way_has_a_limit_and_the_rest_waits() {
+    let mut guest = Guest::new(Fake::new(|facts| facts.size = 16 << 20));
+    guest.fake.hold.store(true, Ordering::SeqCst);
+    offer(&mut guest, ENTRIES);
+    guest.turn();
+    guest.device.go_on();
+    let at_once = BYTES_UNDER_WAY.div_ceil(BYTES_MAX) as usize;
+    assert!(at_once < ENTRIES.into());
+    assert_eq!(guest.fake.held.lock().len(), at_once);
+    assert!(!guest.device.has_more(), "nothing can be done now");
+    // A kick changes nothing, and an answer makes room for a request.
+    guest.turn();
+    assert_eq!(guest.fake.held.lock().len(), at_once);
+    let answer = guest.fake.held.lock().remove(0);
+    answer();
+    guest.device.collect();
+    assert!(guest.device.has_more());
+    guest.device.go_on();
+    assert_eq!(guest.fake.held.lock().len(), at_once);
+    // Those that a reset has made homeless still count.
+    guest.device.reset_device().unwrap();
+    guest.set_up();
+    offer(&mut guest, 2);
+    guest.turn();
+    assert_eq!(guest.fake.held.lock().len(), at_once);
+    guest.fake.hold.store(false, Ordering::SeqCst);
+    guest.fake.release();
+    guest.device.collect();
+    guest.device.go_on();
+    guest.device.collect();
+    assert_eq!(guest.used(), [(0, BYTES_MAX as u32 + 1); 2]);
+    assert_eq!((guest.bytes(0x2000, 1), guest.said().len()), (vec![OK], 0));
+}
