@@ -108,7 +108,7 @@
 //!   of /proc.
 //!
 //! Whichever thread completes a request gives the reply to the kernel: `fuser-N`, `net-IF`, `sweeper`,
-//! `aoefs-pages`.
+//! `aoefs-pages`, and the thread of a machine's disk.
 //!
 //! # Locks
 //!

@@ -1,5 +1,5 @@
-//! Signals as values: blocked in the whole process, read from a descriptor by one thread. No code of ours ever runs
-//! inside of a signal handler.
+//! Signals as values: blocked in the whole process, read from a descriptor by one thread. None of these runs code of
+//! ours inside of a signal handler; the one that does is SIGBUS, for a machine's memory that is gone (`vhost/lost.rs`).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
