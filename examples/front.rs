@@ -1,4 +1,4 @@
-//! A front end of vhost-user-blk in the place of a guest: one queue, one thread, as many requests under way as asked for.
+//! A front end of vhost-user-blk in the place of a guest: one queue, one thread, as many requests under way as asked.
 //! Its driver is the crate virtio-driver, which knows nothing of aoefs, so that any back end can be measured with it
 //! (`benches/compare`). It sleeps until the back end rings, as a guest does until its interrupt.
 //!
