@@ -32,7 +32,9 @@ use super::inbox::{Bell, Inbox};
 use super::memory::{Memory, REGIONS_MAX};
 use super::request::{About, Plan, Refused};
 use super::ring::Ring;
-use super::{Disk, Facts, Failed, Outcome, QUEUES_MAX, Source, config};
+use super::{Ask, Disk, Done, Facts, Failed, Outcome, QUEUES_MAX, Source, config};
+
+mod rest;
 
 /// What an event of the thread's epoll is about: the bell.
 pub const BELL: u64 = 0;
@@ -40,6 +42,9 @@ pub const BELL: u64 = 0;
 pub const MESSAGES: u64 = 1;
 /// A queue's kick: its number comes on top.
 pub const KICKS: u64 = 2;
+
+/// Requests that are taken before their frames leave: a target has something to do while more are taken.
+const TOGETHER: usize = 16;
 
 /// A chain of a guest that is to be answered.
 struct Chain {
@@ -63,8 +68,8 @@ pub struct Device {
     chains: Slab<Chain>,
     /// Bytes that these hold.
     bytes: u64,
-    /// Queues that were left alone because that is too much: one bit each.
-    waiting: u8,
+    /// Requests that were taken and not begun yet.
+    asks: Vec<(Ask, Done)>,
     /// The queue that is looked at first, so that each has its turn.
     turn: usize,
     bell: Arc<Bell>,
@@ -76,8 +81,8 @@ pub struct Device {
     connection: UnixStream,
     channel: Option<Channel>,
     stopping: Arc<AtomicBool>,
-    /// Queues to be looked at without a kick: one bit each.
-    again: u8,
+    /// Turns since the descriptors were looked at.
+    turns: u32,
 }
 
 fn unfit(error: impl std::fmt::Display) -> Error {
@@ -112,7 +117,7 @@ impl Device {
             rings,
             chains: Slab::new(),
             bytes: 0,
-            waiting: 0,
+            asks: Vec::new(),
             turn: 0,
             inbox: Inbox::new(bell.clone()),
             bell,
@@ -121,7 +126,7 @@ impl Device {
             connection,
             channel: None,
             stopping,
-            again: 0,
+            turns: 0,
         })
     }
 
@@ -151,30 +156,29 @@ impl Device {
         self.memory.is_lost()
     }
 
-    /// Whether there is work that nobody will ring for.
-    pub fn has_more(&self) -> bool {
-        self.again != 0
-    }
-
-    /// Does such work.
-    pub fn go_on(&mut self) {
-        let again = std::mem::take(&mut self.again);
+    /// Does what there is to do: answers what has been done, and begins what the guest asks for.
+    pub fn work(&mut self) {
+        self.collect();
         self.turn = (self.turn + 1) % QUEUES_MAX;
         let in_turn = (self.turn..QUEUES_MAX).chain(0..self.turn);
-        for number in in_turn.filter(|number| again & 1 << number != 0) {
-            self.serve(number);
-        }
+        in_turn.for_each(|number| self.serve(number));
+        self.begin();
     }
 
     /// Takes requests out of a queue: as many as it has entries, so that everything else has its turn.
-    pub fn serve(&mut self, number: usize) {
-        let memory = self.memory.guest().clone();
+    fn serve(&mut self, number: usize) {
         let Some(ring) = self.rings.get_mut(number).filter(|ring| ring.is_live()) else { return };
+        let memory = self.memory.guest().clone();
         if !ring.checked {
             ring.checked = ring.is_valid(&*memory);
             if !ring.checked {
                 return self.stop(number, "its tables are not in the guest's memory");
             }
+        }
+        match ring.has_new(&*memory) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return self.stop(number, error),
         }
         if let Err(error) = ring.hush(&*memory) {
             return self.stop(number, error);
@@ -182,21 +186,17 @@ impl Device {
         let mut empty = false;
         for _ in 0..super::ENTRIES_MAX {
             let ring = &mut self.rings[number];
-            if !ring.is_live() {
-                return;
-            }
-            // It is looked at again when answers have left: until then the guest need not ring.
-            if self.bytes >= super::BYTES_UNDER_WAY {
-                self.waiting |= 1 << number;
-                return self.tell(number);
+            // What is too much stays in the queue until answers have left.
+            if !ring.is_live() || self.bytes >= super::BYTES_UNDER_WAY {
+                break;
             }
             match ring.pop(memory.clone()) {
                 Ok(Some(chain)) => {
                     empty = false;
                     self.take(number, &memory, chain);
                 }
-                Ok(None) => match ring.listen(&*memory) {
-                    Ok(false) => return self.tell(number),
+                Ok(None) => match ring.has_new(&*memory) {
+                    Ok(false) => break,
                     // It has put something in meanwhile, and cannot have done that and not done it.
                     Ok(true) if empty => return self.stop(number, "an entry cannot be read"),
                     Ok(true) => empty = true,
@@ -205,8 +205,14 @@ impl Device {
                 Err(error) => return self.stop(number, error),
             }
         }
-        self.again |= 1 << number;
         self.tell(number);
+    }
+
+    /// Begins what was taken.
+    fn begin(&mut self) {
+        if !self.asks.is_empty() {
+            self.disk.submit_all(&mut self.asks);
+        }
     }
 
     /// Begins one request, or answers it.
@@ -234,7 +240,10 @@ impl Device {
             Ok(Plan::Ask(ask)) => {
                 self.bytes += cost;
                 let (inbox, number) = (self.inbox.clone(), self.chains.insert(chain));
-                self.disk.submit(ask, Box::new(move |outcome| inbox.put(number, outcome)));
+                self.asks.push((ask, Box::new(move |outcome| inbox.put(number, outcome))));
+                if self.asks.len() >= TOGETHER {
+                    self.begin();
+                }
             }
             Ok(Plan::Tell(bytes)) => self.answer(&chain, Ok(&bytes)),
             Err(refused) => self.answer(&chain, Err(refused)),
@@ -259,9 +268,6 @@ impl Device {
             }
         }
         self.outcomes = outcomes;
-        if self.bytes < super::BYTES_UNDER_WAY {
-            self.again |= std::mem::take(&mut self.waiting);
-        }
         for number in (0..QUEUES_MAX).filter(|number| touched & 1 << number != 0) {
             self.tell(number);
         }
@@ -322,7 +328,6 @@ impl Device {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(Error::ReqHandlerError(error.into())),
         }
-        self.again |= 1 << number;
         Ok(())
     }
 
@@ -337,7 +342,12 @@ impl Device {
     /// Waits until all requests of a queue are answered: for as long as files would wait, or until the front end has
     /// gone, or the export ends.
     fn drain(&mut self, number: usize) -> Result<()> {
+        self.begin();
         while self.rings[number].is_busy() {
+            if !self.inbox.may_sleep() {
+                self.collect();
+                continue;
+            }
             // Of the connection only its end is looked at, which is always reported.
             let waits_for = |what, events| PollFd::new(what, events);
             let mut waits = [

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Deref;
+use std::sync::atomic::Ordering;
 
 use nix::unistd;
 use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
@@ -95,7 +96,7 @@ impl Ring {
         self.queue.try_set_avail_ring_address(GuestAddress(available))?;
         self.queue.try_set_used_ring_address(GuestAddress(used))?;
         // The message that says where it goes on has only the place in the available ring. The other one is here.
-        let used = self.queue.used_idx(memory, std::sync::atomic::Ordering::Relaxed)?;
+        let used = self.queue.used_idx(memory, Ordering::Relaxed)?;
         self.queue.set_next_used(used.0);
         Ok(())
     }
@@ -160,6 +161,11 @@ impl Ring {
     /// The guest need not ring while requests are being taken.
     pub fn hush<M: GuestMemory>(&mut self, memory: &M) -> Result<(), Error> {
         self.queue.disable_notification(memory)
+    }
+
+    /// Whether the guest has put something in.
+    pub fn has_new<M: GuestMemory>(&self, memory: &M) -> Result<bool, Error> {
+        Ok(self.queue.avail_idx(memory, Ordering::Acquire)?.0 != self.queue.next_avail())
     }
 
     /// The guest has to ring from now on. True if it has put something in meanwhile.
