@@ -106,5 +106,6 @@ fn main() -> std::process::ExitCode {
         stops::TESTS,
         vhost::TESTS,
         guest::TESTS,
+        guest::aoe::TESTS,
     ])
 }

@@ -81,6 +81,8 @@ impl Guest {
         let size = format!("{}M", plan.memory);
         let memory = format!("memory-backend-memfd,id=ram,size={size},share=on");
         let mut argv = vec!["qemu-system-x86_64", "-machine", "q35,memory-backend=ram", "-object", &memory];
+        // Without random numbers of its processor, mkfs waits seconds for some.
+        argv.extend(["-cpu", "qemu64,+rdrand"]);
         argv.extend(["-accel", "tcg", "-m", &size, "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"]);
         argv.extend(["-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1"]);
         argv.extend(plan.devices);
@@ -149,6 +151,11 @@ fn module(modules: &Path, name: &str) -> Option<Vec<u8>> {
     }
     let packed = path(".xz");
     packed.exists().then(|| Command::new("xz").arg("-dc").arg(packed).output().unwrap().stdout)
+}
+
+/// Whether a machine's kernel has that as a module, or there is no kernel at all.
+pub fn has_module(name: &str) -> bool {
+    kernel().is_none_or(|(_, modules)| module(&modules, name).is_some())
 }
 
 /// A machine's first file system, as the archive that a kernel unpacks.
