@@ -2,10 +2,11 @@
 
 pub mod aoe;
 mod machine;
+pub mod night;
 
 use crate::bed::mount::{Mount, Unit};
 use crate::bed::proc::{self, Daemon};
-use crate::bed::{Bed, until};
+use crate::bed::{Bed, MIB, until};
 use machine::{DISK, Guest, Plan};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,7 +89,7 @@ fn sync_v10_a_guest_survives_a_restart_of_its_target() {
     // It is to grow later.
     unit.ctl_ok("setsize 134217728");
     unit.ctl_ok(&format!("vhost {}", socket.display()));
-    let other = bed.image_of("other", 64 << 20, 0);
+    let other = bed.image_of("other", 64 * MIB, 0);
     let _other = bed.aoefs_target("2.0", "v1", &other);
     let file = file(&mount.wait_for("2.0", SOON).data());
     let guest = boot(&mut bed, &socket, &file, COPIES);
@@ -163,12 +164,12 @@ struct Restarted {
 }
 
 impl Restarted {
-    fn new() -> Self {
+    /// With a disk of so many bytes, and a line before that of the socket.
+    fn new(size: usize, line: &str) -> Self {
         let mut bed = Bed::cable(&["e2fsck"], 9000);
-        let image = bed.image_of("disk", 64 << 20, 0);
+        let image = bed.image_of("disk", size, 0);
         let [config, socket] = ["aoefs.conf", "disk.sock"].map(|name| bed.dir().join(name));
-        // It is to grow later.
-        std::fs::write(&config, format!("1.0 setsize 33554432\n1.0 vhost {}\n", socket.display())).unwrap();
+        std::fs::write(&config, format!("{line}\n1.0 vhost {}\n", socket.display())).unwrap();
         let target = bed.aoefs_target("1.0", "v1", &image);
         let mount = bed.mount(&["--config", config.to_str().unwrap()]);
         mount.wait_for("1.0", SOON);
@@ -211,7 +212,8 @@ fn goes_on(guest: &Guest) {
 }
 
 fn sync_v20_a_guest_survives_the_end_of_the_daemon() {
-    let mut stage = Restarted::new();
+    // It is to grow later.
+    let mut stage = Restarted::new(64 * MIB, "1.0 setsize 33554432");
     let guest = boot(&mut stage.bed, &stage.socket.clone(), &[], VERSIONS);
     guest.until("at");
     goes_on(&guest);

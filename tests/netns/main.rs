@@ -107,5 +107,6 @@ fn main() -> std::process::ExitCode {
         vhost::TESTS,
         guest::TESTS,
         guest::aoe::TESTS,
+        guest::night::TESTS,
     ])
 }

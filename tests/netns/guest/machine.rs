@@ -118,6 +118,10 @@ impl Guest {
         });
     }
 
+    pub fn is_alive(&self) -> bool {
+        self.daemon.alive()
+    }
+
     /// Waits until it has switched itself off.
     #[track_caller]
     pub fn ended(&self) {
