@@ -46,6 +46,10 @@ pub const KICKS: u64 = 2;
 /// Requests that are taken before their frames leave: a target has something to do while more are taken.
 const TOGETHER: usize = 16;
 
+/// Bytes of requests that are taken in one turn: fewer than would keep the thread from receiving for so long that its
+/// absence is noticed. The last request may go beyond it.
+const BYTES_IN_A_TURN: u64 = 1 << 20;
+
 /// A chain of a guest that is to be answered.
 struct Chain {
     ring: usize,
@@ -184,10 +188,11 @@ impl Device {
             return self.stop(number, error);
         }
         let mut empty = false;
+        let enough = super::BYTES_UNDER_WAY.min(self.bytes + BYTES_IN_A_TURN);
         for _ in 0..super::ENTRIES_MAX {
             let ring = &mut self.rings[number];
             // What is too much stays in the queue until answers have left.
-            if !ring.is_live() || self.bytes >= super::BYTES_UNDER_WAY {
+            if !ring.is_live() || self.bytes >= enough {
                 break;
             }
             match ring.pop(memory.clone()) {

@@ -19,13 +19,20 @@ fn offer(guest: &mut Guest, count: u16) {
     (0..count).for_each(|_| guest.offer(0));
 }
 
+/// As the thread does it, until it would sleep.
+fn turns(guest: &mut Guest) {
+    guest.turn();
+    while guest.device.rest().is_none() {
+        guest.turn();
+    }
+}
+
 #[test]
 fn what_is_under_way_has_a_limit_and_the_rest_waits() {
     let mut guest = Guest::new(Fake::new(|facts| facts.size = 16 << 20));
     guest.fake.hold.store(true, Ordering::SeqCst);
     offer(&mut guest, ENTRIES);
-    guest.turn();
-    guest.device.work();
+    turns(&mut guest);
     let at_once = BYTES_UNDER_WAY.div_ceil(BYTES_MAX) as usize;
     assert!(at_once < ENTRIES.into());
     assert_eq!(guest.fake.held.lock().len(), at_once);
@@ -46,9 +53,7 @@ fn what_is_under_way_has_a_limit_and_the_rest_waits() {
     assert_eq!(guest.fake.held.lock().len(), at_once);
     guest.fake.hold.store(false, Ordering::SeqCst);
     guest.fake.release();
-    guest.device.work();
-    guest.device.work();
-    guest.device.work();
+    turns(&mut guest);
     assert_eq!(guest.used(), [(0, BYTES_MAX as u32 + 1); 2]);
     assert_eq!((guest.bytes(0x2000, 1), guest.said().len()), (vec![OK], 0));
 }
