@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::fs::context::Context;
 use crate::fs::ctl::{Switch, Top};
 use crate::fs::errno::Errno;
+use crate::runtime::By;
 
 /// Runs one command of the top ctl.
 pub fn run(context: &Context, command: &Top) -> Result<(), Errno> {
@@ -40,7 +41,7 @@ pub fn run(context: &Context, command: &Top) -> Result<(), Errno> {
 /// too.
 pub fn run_config_line(context: &Context, command: &Top) -> Result<(), Errno> {
     match command {
-        Top::Bind(name) => context.runtime.bind_when_there(name).map_err(Errno::from),
+        Top::Bind(name) => context.runtime.bind_when_there(name, By::File).map_err(Errno::from),
         command => run(context, command),
     }
 }
