@@ -392,7 +392,11 @@ fn over_a_real_mount() {
     let room = Room::new();
     let point = room.point();
     let start = || {
-        let daemon = Daemon::spawn(room.dir(), "aoefs", &[AOEFS, "-f", "--demo=8M", point.to_str().unwrap()]);
+        let daemon = Daemon::spawn(
+            room.dir(),
+            "aoefs",
+            &[AOEFS, "-f", "--demo=8M", "--metrics-listen", "0", point.to_str().unwrap()],
+        );
         until("the mount answers", LIMIT, || {
             assert!(daemon.alive(), "{}", daemon.said());
             point.join("1.0/stats").exists()
@@ -441,6 +445,28 @@ fn over_a_real_mount() {
     } else {
         assert_eq!(proc::sh(LIMIT, &check), "");
     }
+    // The same over HTTP, in the format that was asked for.
+    let said = daemon.said();
+    let url = said.split("metrics: http://").nth(1).and_then(|rest| rest.split("/metrics").next());
+    let address = url.unwrap_or_else(|| panic!("{said}"));
+    let ask = |accept: &str| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nAccept: {accept}\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let (classic, open) = (ask("*/*"), ask("application/openmetrics-text; version=1.0.0"));
+    for (page, family) in [(&classic, "aoefs_refused_total"), (&open, "aoefs_refused")] {
+        assert!(
+            page.contains(&format!("\n# TYPE {family} counter\n")) && page.ends_with("# EOF\n"),
+            "{page}"
+        );
+        assert!(page.contains("\naoefs_target_up{target=\"1.0\"} 1\n"), "{page}");
+    }
+    let families = |page: &str| page.lines().filter(|line| line.starts_with("# TYPE ")).count();
+    assert_eq!(families(&classic), families(&std::fs::read_to_string(&metrics).unwrap()));
     // It goes, and another one comes.
     daemon.signal(Signal::SIGTERM);
     daemon.ended(LIMIT);
