@@ -69,7 +69,7 @@ pub struct Device {
     turn: usize,
     bell: Arc<Bell>,
     inbox: Arc<Inbox>,
-    /// Its memory is used again.
+    /// Kept between calls, so that its memory is allocated once.
     outcomes: Vec<(usize, Outcome)>,
     epoll: Epoll,
     /// To see that the front end has gone.

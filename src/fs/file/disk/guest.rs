@@ -1,4 +1,4 @@
-//! A disk that a virtual machine has open: the requests of its queues take the ways of a program's.
+//! A disk that a virtual machine has open: the requests of its queues are handled as a program's reads and writes are.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use crate::vhost::{Ask, Disk, Done, Facts, Failed};
 const LOOKS: u32 = 18;
 const APART: Duration = Duration::from_millis(50);
 
-/// The number that stands for all of them where reading ahead tells open files apart: a guest reads ahead itself.
+/// Reading ahead tells open files apart by a number. All guests have this one: a guest reads ahead itself.
 const NO_STREAM: u64 = u64::MAX;
 
 /// See the module.
