@@ -28,7 +28,7 @@ mod pending;
 mod truncated;
 
 pub use change::DiskChange;
-pub use exports::{Sockets, note_left};
+pub use exports::{ExportStatus, Sockets, note_left};
 pub use pending::Pending;
 pub use truncated::Truncated;
 
