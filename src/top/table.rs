@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
-use super::report::{NetlinkReport, PathReport, Rates, Report, TargetReport};
+use super::report::{ExportReport, NetlinkReport, PathReport, Rates, Report, TargetReport};
 use super::units;
 
 /// A column of the table of targets.
@@ -250,6 +250,19 @@ pub fn path_line(path: &PathReport) -> String {
     line
 }
 
+/// The line about a socket for virtual machines, below its target.
+pub fn export_line(export: &ExportReport) -> String {
+    let mut line = format!("vhost {} {}", export.socket, export.disk);
+    let _ = write!(line, "  clients {}", units::count(export.clients));
+    let _ = write!(line, "  {} IOPS", units::count(export.requests_per_second));
+    let [read, write] = [export.read_bytes_per_second, export.write_bytes_per_second].map(units::megabytes);
+    let _ = write!(line, "  {read} MB/s read, {write} MB/s written");
+    if export.errors > 0.0 {
+        let _ = write!(line, "  errors {}", units::count(export.errors));
+    }
+    line
+}
+
 /// The words about a netlink.
 pub fn netlink_words(net: &NetlinkReport) -> String {
     let mut words = format!("{} {} mtu {:.0}", net.netlink, net.state, net.mtu_bytes);
@@ -301,6 +314,9 @@ impl fmt::Display for Report {
             row(f, &|column| column.cell(target))?;
             for path in &target.paths {
                 writeln!(f, "  {}", path_line(path))?;
+            }
+            for export in &target.exports {
+                writeln!(f, "  {}", export_line(export))?;
             }
         }
         if !self.netlinks.is_empty() {

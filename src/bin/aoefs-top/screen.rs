@@ -286,6 +286,8 @@ impl App {
                     let style = if path.state == "active" { Style::new() } else { self.style(Color::Red) };
                     Line::styled(format!("  {}", table::path_line(path)), style)
                 }));
+                let exports = target.exports.iter();
+                rows.extend(exports.map(|export| Line::raw(format!("  {}", table::export_line(export)))));
             }
         }
         rows

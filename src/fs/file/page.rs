@@ -46,7 +46,8 @@ impl Content {
             Self::Devlink(unit, n) => status::devlink(runtime, unit, *n).ok_or(Errno::ESTALE)?.into_bytes(),
             Self::Metrics => {
                 bug::here("metrics");
-                Snapshot::take(runtime, context.open_files.load(Ordering::Relaxed)).render().into_bytes()
+                let handles = context.open_files.load(Ordering::Relaxed);
+                Snapshot::take(runtime, handles, context.export_status()).render().into_bytes()
             }
         })
     }

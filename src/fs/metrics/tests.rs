@@ -104,7 +104,11 @@ pub(in crate::fs) fn netlink() -> NetlinkStatus {
 
 fn snapshot() -> Snapshot {
     let counts = Counts { candidates: 1, handles: 2, log_bytes: 77, ..Counts::default() };
-    Snapshot { counts, netlinks: vec![netlink()], targets: vec![busy()] }
+    let counted = crate::vhost::Counts { connections: 3, requests: 40, read: 8192, written: 4096, errors: 1 };
+    let path = "/run/a \"b\".sock".to_owned();
+    let export =
+        ExportStatus { addr: Addr::new(1, 0), disk: "data".into(), path, clients: 1, counts: counted };
+    Snapshot { counts, netlinks: vec![netlink()], targets: vec![busy()], exports: vec![export] }
 }
 
 /// The names, the types and the labels are a contract with dashboards: this page is all of it.
@@ -281,7 +285,8 @@ proptest! {
         target.paths[0].stats.trips = [histograms[2], histograms[3], histograms[0]];
         let targets = addrs.iter().map(|(shelf, slot)| Target { addr: Addr::new(*shelf, *slot), ..target.clone() });
         let net = NetlinkStatus { name: interface.clone(), received: counters[4], ..netlink() };
-        let snapshot = Snapshot { counts: Counts::default(), netlinks: vec![net], targets: targets.collect() };
+        let (counts, exports) = (Counts::default(), Vec::new());
+        let snapshot = Snapshot { counts, netlinks: vec![net], targets: targets.collect(), exports };
         let page = snapshot.render();
         check(&page);
         check_histograms(&page);
