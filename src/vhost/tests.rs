@@ -1,8 +1,7 @@
 //! The queues of a front end that is nothing but memory: what it can put into them, and what comes back.
 
 use std::fs::File;
-use std::io::IoSlice;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +10,6 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use parking_lot::Mutex;
 use vhost::vhost_user::VhostUserBackendReqHandlerMut;
 use vhost::vhost_user::message::{VhostUserMemoryRegion, VhostUserVringAddrFlags};
@@ -39,6 +37,7 @@ mod memory;
 mod order;
 mod plenty;
 mod stopping;
+mod telling;
 
 /// Bytes of the guest's memory, and of the disk.
 const MEMORY: u64 = 1 << 20;
@@ -323,19 +322,6 @@ impl Guest {
             self.memory.write_obj(number, GuestAddress(at)).unwrap();
         }
         self.ask(kind, 0, (16, READ))
-    }
-
-    /// The front end wants to hear of another size. Returns where it listens.
-    fn listens(&mut self) -> UnixStream {
-        let (tell, told) = UnixStream::pair().unwrap();
-        let head: Vec<u8> = [21u32, 1, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let fds = [tell.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let to = self.front.as_raw_fd();
-        sendmsg::<()>(to, &[IoSlice::new(&head)], &rights, MsgFlags::empty(), None).unwrap();
-        self.device.look_for_channel();
-        told.set_nonblocking(true).unwrap();
-        told
     }
 
     fn asked(&self) -> Vec<&'static str> {

@@ -44,7 +44,7 @@ fn who_stops_a_queue_waits_for_its_requests() {
 #[test]
 fn who_stops_a_queue_hears_of_another_size_meanwhile() {
     let mut guest = Guest::new(Fake::new(|_| ()));
-    let mut told = guest.listens();
+    let mut told = telling::listen(&mut guest);
     guest.fake.hold.store(true, Ordering::SeqCst);
     assert_eq!(guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE)), NONE);
     let (fake, orders) = (guest.fake.clone(), guest.orders.clone());
