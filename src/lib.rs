@@ -71,7 +71,8 @@
 //!   `engine/device/submit.rs`; what fallocate(2) makes of it: `fs/file/disk/allocate.rs`.
 //! * A virtual machine's disk: `vhost/device.rs` (its queues and messages), `vhost/request.rs` (what it asks for),
 //!   `vhost/chain.rs` (what it may not do), `vhost/server.rs` (connections), `fs/file/disk/guest.rs` (what is behind),
-//!   `vhost/exports.rs` (who is told of a new size).
+//!   `vhost/exports.rs` (which front ends are told of a new size). It hangs, or repeats requests, after it has connected
+//!   again: `vhost/inflight.rs`, `vhost/ring.rs`.
 //! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `wire/effect.rs` (may it be repeated?).
 //! * A wrong figure: `fs/metrics/families.rs` (which field a metric shows), `engine/stats.rs`, `engine/path.rs` and
 //!   `runtime/netlink.rs` (the fields), `fs/stats.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
