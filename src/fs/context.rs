@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::answer::Answer;
 use super::errno::Errno;
 use super::kept::KeptTexts;
+use super::metrics::{Format, Snapshot};
 use super::notify::{KernelChannel, Pages, Waker};
 use super::tree::{self, Differences, Disk, Node, Tree};
 use super::worker::Worker;
@@ -151,6 +152,12 @@ impl Context {
         if self.settings.read_only { Err(Errno::EROFS) } else { Ok(()) }
     }
 
+    /// Every counter of the mount, as text.
+    pub fn metrics(&self, format: Format) -> String {
+        let handles = self.open_files.load(Ordering::Relaxed);
+        Snapshot::take(&self.runtime, handles, self.settings.born).render(format)
+    }
+
     /// Takes the names and sizes of a target over from the engine, and tells the kernel what is different.
     pub fn refresh(&self, unit: &Arc<Unit>) {
         // Under the target's lock, so that two views of it cannot overtake each other.
@@ -216,7 +223,7 @@ impl Context {
         });
         if let Some(reply) = refused {
             let words = "too many requests wait for all targets, and many of them for this one";
-            self.runtime.log().log("crowded", Some(unit.addr), words);
+            self.runtime.log().warn("crowded", Some(unit.addr), words);
             reply(Err(Error::Io));
         }
     }

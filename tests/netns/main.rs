@@ -38,6 +38,7 @@ mod quirk_frames;
 mod quirk_habits;
 mod sample;
 mod scale;
+mod service;
 mod stops;
 mod tap;
 mod target;
@@ -103,6 +104,7 @@ fn main() -> std::process::ExitCode {
         tap::TESTS,
         crowd::TESTS,
         pressure::TESTS,
+        service::TESTS,
         stops::TESTS,
         vhost::TESTS,
         guest::TESTS,
