@@ -95,7 +95,7 @@
 //!   the only one also frames, for 1 ms at a time (`runtime/deputy.rs`). Never waits for the network, nor for memory;
 //!   `bind` and `unbind` make sockets and ask the kernel.
 //! * `net-IF` (one for each interface in use). Woken by: a frame; `Link::wake`; the duty to receive comes back from
-//!   `fuser-0`. May wait for: its socket.
+//!   `fuser-0` or `vhost`. May wait for: its socket.
 //! * `sweeper` (1). Woken by: the earliest deadline, or an earlier one that is armed. May wait for: nothing else.
 //! * `watcher` (1, none with `--demo`). Woken by: an interface changes (rtnetlink). May wait for: nothing else.
 //! * `signals` (1). Woken by: SIGTERM, SIGINT, SIGHUP, through a descriptor. May wait for: an answer of the
@@ -109,7 +109,8 @@
 //!   bytes that the kernel has pages of, a disk that is stale. May wait for: the kernel's page locks, which a dead
 //!   target may hold until its deadline.
 //! * `vhost` (one for each socket). Woken by: a front end that connects, its messages and kicks, outcomes of its
-//!   requests. May wait for: whatever the front end does to its memory and descriptors; the disk to be opened.
+//!   requests; while some are under way also frames, for 1 ms at a time (`runtime/beside.rs`). May wait for: whatever
+//!   the front end does to its memory and descriptors; the disk to be opened.
 //! * `vhost-end` (1 while sockets are taken away). Woken by: the end of `vhost`. May wait for: the file system that a
 //!   socket is in; 1 s for `vhost`.
 //! * `metrics` (1 from its first use on). Woken by: a read of `metrics` with more than 64 targets. May wait for:
@@ -127,9 +128,10 @@
 //! Outer locks first. Frames are sent and received, requests are answered, and the kernel is told things while none of
 //! them is held, except the first.
 //!
-//! 1. The deputy (`runtime/deputy.rs`), which receives on the session's only thread. It is tried, never waited for.
-//! 2. Locks of one open file or of one target in fs: a truncation, the pages of a target, opens that wait, the place of a reader of
-//!    the log.
+//! 1. The deputy (`runtime/deputy.rs`), which receives on the session's only thread. It is tried, never waited for. A
+//!    front end's device, and what its thread receives with (`runtime/beside.rs`): nobody else locks them.
+//! 2. Locks of one open file or of one target in fs: a truncation, the pages of a target, opens that wait, the place of
+//!    a reader of the log.
 //! 3. One answer that is given once (`Pending`), and one [`Device`](engine::Device), never two; neither inside of
 //!    the other.
 //! 4. Leaves, inside of all others: the tree, the handles, the configuration, timers, the ring of the log. The
