@@ -12,6 +12,8 @@
 //!                 ├─▶ export ─┬─▶ target ──────────────▶ wire
 //!                 │           └─▶ link ────────────────▶ wire
 //!                 └─▶ daemon ───▶ mount
+//! main.rs ─▶ command ─┬─▶ cli, mount, top
+//!                     └─▶ link ──────────────────────▶ wire
 //! ```
 //!
 //! An arrow means "may name". None leads up or in a circle; `tests/tidy.rs` has all of them in a table and keeps it so.
@@ -32,10 +34,12 @@
 //! * `mount`: mount(2), fusermount3, dead mounts, and the processes that keep a mount busy; knows nothing of AoE.
 //! * `daemon`: background, signals, stopping, the unmounter, privileges, stderr and syslog, panics.
 //! * `cli`: the command line.
+//! * `command`: `aoefs status` and the other commands beside the mounting form: they use the files of a mount, or ask
+//!   targets with `wire` and `link` alone.
 //! * `app`: the start: interfaces or demo, configuration file, from a mount that stands to its end.
 //! * `top`: the part of aoefs-top that needs no terminal.
-//! * `failure`, `near`, `allowance`, `bug`: one line for the terminal with its exit code; which word was meant; how many
-//!   log lines of one kind may come; places where a test lets the program panic.
+//! * `failure`, `near`, `allowance`, `bug`: one line for the terminal with its exit code; which word was meant; how
+//!   many log lines of one kind may come; places where a test lets the program panic.
 //!
 //! # Where to look
 //!
@@ -74,6 +78,8 @@
 //!   orderly end: `daemon/stop.rs`. What mount(2) and umount(2) do: `mount/mod.rs`.
 //! * It does not start, or with the wrong rights: `main.rs` (the order), `app/backend.rs`, `mount/error.rs`,
 //!   `daemon/privilege.rs`.
+//! * `aoefs status`, `check` and so on say what is not so: the command's file in `command`; what `check` looks at:
+//!   `command/facts.rs`; frames without a mount: `command/station.rs`.
 //! * The demo or aoefs-target answers wrongly, or not: `target/processor.rs`, `export/server.rs`.
 //!
 //! # Threads
@@ -131,6 +137,7 @@ pub mod allowance;
 pub mod app;
 pub mod bug;
 pub mod cli;
+pub mod command;
 pub mod daemon;
 pub mod engine;
 pub mod export;
