@@ -97,6 +97,7 @@
 //! * `signals` (1). Woken by: SIGTERM, SIGINT, SIGHUP, through a descriptor. May wait for: an answer of the
 //!   unmounter, 30 s at most.
 //! * `reload` (1 while it reads). Woken by: SIGHUP. May wait for: the configuration file, perhaps for ever.
+//! * `status` (1 under a service manager that is told). Woken by: a line of the file `log`. May wait for: nothing else.
 //! * `log` (1). Woken by: a line for stderr. May wait for: the reader of stderr, perhaps for ever.
 //! * `aoefs-notify` (1 from its first use on). Woken by: attributes that changed, a poll(2) to wake. May wait for:
 //!   nothing else.

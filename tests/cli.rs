@@ -164,9 +164,12 @@ fn bad_mount_points() {
 fn bad_interfaces() {
     let room = room();
     let point = room.point();
-    refused_to_start(&room, &["-i", "nope0", text(&point)], &["no interface nope0", "ip link"]);
+    // One that is not there may come; who waits for a target behind it is told.
+    let wait = ["-q", "--wait", "1.0", "--wait-timeout", "1"];
+    let words = ["1.0 did not answer within 1 s", "no interface nope0 yet"];
+    refused_to_start(&room, &[&["-i", "nope0", text(&point)], &wait[..]].concat(), &words);
     refused_to_start(&room, &["-i", "lo", text(&point)], &["lo is no Ethernet interface", "ip link"]);
-    refused_to_start(&room, &["nope0", text(&point), "-o", "rw,_netdev"], &["no interface nope0"]);
+    refused_to_start(&room, &[&["nope0", text(&point), "-o", "rw,_netdev"], &wait[..]].concat(), &words);
 }
 
 fn bad_images() {

@@ -197,7 +197,7 @@ impl Core {
     }
 
     fn complain(&self, addr: Addr, origin: &str, why: &str) {
-        self.context.runtime.log().log("config", Some(addr), format_args!("{origin}: {why}"));
+        self.context.runtime.log().warn("config", Some(addr), format_args!("{origin}: {why}"));
     }
 }
 

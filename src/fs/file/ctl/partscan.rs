@@ -50,7 +50,7 @@ pub fn scan_unasked(context: &Arc<Context>, unit: &Arc<Unit>) {
     let (own, addr) = (context.clone(), unit.addr);
     scan(context, unit, move |done| match done {
         Err(error) if error.errno != Errno::ENOENT => {
-            own.runtime.log().log("partscan", Some(addr), format_args!("partscan: {error}"));
+            own.runtime.log().warn("partscan", Some(addr), format_args!("partscan: {error}"));
         }
         _ => {}
     });

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, Switch, Top};
 use crate::fs::errno::{self, Errno};
-use crate::runtime::RuntimeError;
+use crate::runtime::{By, RuntimeError};
 use crate::wire::Addr;
 
 /// Names that a refusal lists at most.
@@ -47,7 +47,9 @@ pub fn run(context: &Context, command: &Top) -> Result<(), CtlError> {
 /// too.
 pub fn run_config_line(context: &Context, command: &Top) -> Result<(), CtlError> {
     match command {
-        Top::Bind(name) => context.runtime.bind_when_there(name).map_err(|error| not_bound(name, error)),
+        Top::Bind(name) => {
+            context.runtime.bind_when_there(name, By::File).map_err(|error| not_bound(name, error))
+        }
         command => run(context, command),
     }
 }

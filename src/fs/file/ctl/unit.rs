@@ -132,7 +132,7 @@ pub fn run(context: &Arc<Context>, unit: &Arc<Unit>, command: UnitCommand) -> Pr
         local
     });
     if let Some(overlap) = overlap {
-        context.runtime.log().log("part", Some(unit.addr), overlap);
+        context.runtime.log().warn("part", Some(unit.addr), overlap);
     }
     if let Some(done) = local {
         return Progress::Done(done);
@@ -179,11 +179,13 @@ fn flush_and_log(context: &Arc<Context>, unit: &Arc<Unit>) {
         if let Err(Error::Io) = outcome {
             target.failed_flushes.fetch_add(1, Ordering::SeqCst);
         }
-        let said = match outcome {
-            Ok(_) => "flush: done".to_string(),
-            Err(error) => format!("flush: {}", errno::words(Errno::from(error))),
-        };
-        own.runtime.log().log("flush", Some(target.addr), said);
+        let (log, addr) = (own.runtime.log(), Some(target.addr));
+        match outcome {
+            Ok(_) => log.log("flush", addr, "flush: done"),
+            Err(error) => {
+                log.warn("flush", addr, format_args!("flush: {}", errno::words(Errno::from(error))));
+            }
+        }
         if own.flushing.lock().remove(&target.id) == Some(true) {
             flush_and_log(&own, &target);
         }
