@@ -108,7 +108,7 @@ fn row(
     let rate = |op: usize| match before {
         // A counter that fell has started again.
         Some((old, time)) if target.up && target.ops[op].bytes >= old.ops[op].bytes => {
-            units::bytes((target.ops[op].bytes - old.ops[op].bytes) / time.as_secs_f64()) + "B"
+            units::bytes((target.ops[op].bytes - old.ops[op].bytes) / time.as_secs_f64())
         }
         _ => "-".into(),
     };
