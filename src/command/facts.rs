@@ -145,9 +145,7 @@ fn of_target(mount: &Mount, addr: Addr) -> Result<Target, Failure> {
                 mac: mac.into(),
                 state: state.into(),
                 ours: room(mtu),
-                proven: value(&page, &format!("probed: {mac}"))
-                    .or(probed(&page, mac))
-                    .and_then(|n| n.parse().ok()),
+                proven: probed(&page, mac).and_then(|n| n.parse().ok()),
                 ..Path::default()
             });
         }
@@ -211,7 +209,6 @@ fn path(station: &mut Station, heard: &Heard) -> Result<Path, Failure> {
     let ours = sectors_per_frame(station.mtu());
     let mut proven = None;
     for sectors in LADDER.iter().copied().filter(|sectors| *sectors <= ours.min(advertised)) {
-        // Once something has passed a shorter wait is enough; the first question may meet a target that is busy.
         if reads(station, mac, addr, sectors, disk.is_some_and(|disk| disk.lba48))? {
             proven = Some(usize::from(sectors) * SECTOR);
             break;
