@@ -13,6 +13,8 @@
 //!                 ├─▶ export ─┬─▶ target ──────────────▶ wire
 //!                 │           └─▶ link ────────────────▶ wire
 //!                 └─▶ daemon ───▶ mount
+//! main.rs ─▶ command ─┬─▶ cli, mount, top
+//!                     └─▶ link ──────────────────────▶ wire
 //! ```
 //!
 //! An arrow means "may name". None leads up or in a circle; `tests/tidy.rs` has all of them in a table and keeps it so.
@@ -34,6 +36,8 @@
 //! * `mount`: mount(2), fusermount3, dead mounts, and the processes that keep a mount busy; knows nothing of AoE.
 //! * `daemon`: background, signals, stopping, the unmounter, privileges, stderr and syslog, panics.
 //! * `cli`: the command line.
+//! * `command`: `aoefs status` and the other commands beside the mounting form: they use the files of a mount, or ask
+//!   targets with `wire` and `link` alone.
 //! * `app`: the start: interfaces or demo, configuration file, from a mount that stands to its end.
 //! * `top`: the part of aoefs-top that needs no terminal.
 //! * `failure`, `near`, `allowance`, `bug`: one line for the terminal with its exit code; which word was meant; how
@@ -83,6 +87,8 @@
 //!   on one directory: `mount/place.rs`.
 //! * It does not start, or with the wrong rights: `main.rs` (the order), `app/backend.rs`, `mount/error.rs`,
 //!   `daemon/privilege.rs`.
+//! * `aoefs status`, `check` and so on say what is not so: the command's file in `command`; what `check` looks at:
+//!   `command/facts.rs`; frames without a mount: `command/station.rs`.
 //! * The demo or aoefs-target: what it answers, and which flushes fail, `target/processor.rs`; its file or device,
 //!   `target/file.rs`; how requests reach it, `export/server.rs`.
 //!
@@ -145,6 +151,7 @@ pub mod allowance;
 pub mod app;
 pub mod bug;
 pub mod cli;
+pub mod command;
 pub mod daemon;
 pub mod engine;
 pub mod export;

@@ -64,6 +64,11 @@ impl Place {
         &self.path
     }
 
+    /// Whether nothing is in the directory, which a mount would hide. One that cannot be read counts as empty.
+    pub fn is_empty(&self) -> bool {
+        std::fs::read_dir(&self.path).map_or(true, |mut entries| entries.next().is_none())
+    }
+
     /// Detaches the dead mounts of ours that lie there, and says how many there were. Never a living or foreign one.
     pub fn clear(&self) -> Result<usize, MountError> {
         for cleared in 0..MAX_DEAD {

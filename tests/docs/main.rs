@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aoefs::cli::MOUNT_OPTIONS;
+use aoefs::cli::{COMMANDS, MOUNT_OPTIONS};
 use aoefs::fs::ctl::{parse_mask, parse_reserve, top_usage, unit_usage};
 use bed::mount::{AOEFS, AOEFS_TARGET};
 use bed::proc::{self, Output};
@@ -25,6 +25,7 @@ use bed::{Bed, Ns, until};
 
 tests![
     options,
+    subcommands,
     mount_options,
     words_of_the_ctl_files,
     words_of_the_lists,
@@ -93,9 +94,13 @@ fn same(what: &str, program: &BTreeSet<String>, manual: &BTreeSet<String>) {
     assert!(!program.is_empty(), "{what}: none found");
 }
 
-/// `-o` and `--options` of `  -o, --options <OPT[,OPT...]>  Mount options`.
+/// `-o` and `--options` of `  -o, --options <OPT[,OPT...]>  Mount options`, also those of the commands of aoefs.
 fn options_of_help(program: &str) -> BTreeSet<String> {
-    let help = proc::ok(SOON, &[program, "--help"]);
+    let commands = if program == AOEFS { &COMMANDS[..] } else { &[] };
+    let mut help = proc::ok(SOON, &[program, "--help"]);
+    for command in commands {
+        help += &proc::ok(SOON, &[program, command, "--help"]);
+    }
     let mut found = BTreeSet::new();
     for line in help.lines().map(str::trim_start).filter(|line| line.starts_with('-')) {
         for word in line.split(' ').take_while(|word| word.starts_with('-')) {
@@ -111,6 +116,19 @@ fn options() {
         let described = manual.lines().filter(|line| line.starts_with(".It Fl "));
         let described = described.flat_map(|line| arguments(line, "Fl")).map(|name| format!("-{name}"));
         same(program, &options_of_help(program), &described.collect());
+    }
+}
+
+fn subcommands() {
+    let items = part(MANUAL, ".Sh SUBCOMMANDS").lines().filter_map(|line| line.strip_prefix(".It Cm "));
+    let described = items.map(|item| item.split(' ').next().unwrap_or_default().to_owned());
+    same("subcommands", &COMMANDS.map(str::to_owned).into(), &described.collect());
+    let help = proc::ok(SOON, &[AOEFS, "--help"]);
+    for command in COMMANDS {
+        assert!(help.contains(&format!("\n  aoefs {command} ")), "{command} is not in --help");
+        let own = proc::ok(SOON, &[AOEFS, command, "--help"]);
+        assert!(own.contains(&format!("Usage: aoefs {command} ")), "{own}");
+        assert_eq!(own, proc::ok(SOON, &[AOEFS, "help", command]), "aoefs help {command}");
     }
 }
 
