@@ -34,8 +34,8 @@
 //! * `cli`: the command line.
 //! * `app`: the start: interfaces or demo, configuration file, from a mount that stands to its end.
 //! * `top`: the part of aoefs-top that needs no terminal.
-//! * `failure`, `allowance`, `bug`: one line for the terminal with its exit code; how many log lines of one kind may
-//!   come; places where a test lets the program panic.
+//! * `failure`, `near`, `allowance`, `bug`: one line for the terminal with its exit code; which word was meant; how many
+//!   log lines of one kind may come; places where a test lets the program panic.
 //!
 //! # Where to look
 //!
@@ -139,6 +139,7 @@ pub mod failure;
 pub mod fs;
 pub mod link;
 pub mod mount;
+pub mod near;
 pub mod parttable;
 pub mod runtime;
 pub mod target;

@@ -99,11 +99,12 @@ impl Drop for Broken {
 
 /// The rooms of the house: which others of the crate each may name. The names in the first column are all that there
 /// are.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("allowance", &[]),
     ("bug", &[]),
     ("failure", &[]),
     ("mount", &[]),
+    ("near", &[]),
     ("wire", &[]),
     ("parttable", &["wire"]),
     ("engine", &["wire"]),
@@ -113,8 +114,8 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("runtime", &["allowance", "bug", "engine", "link", "wire"]),
     ("export", &["bug", "link", "target", "wire"]),
     ("vhost", &["bug", "engine", "wire"]),
-    ("fs", &["bug", "engine", "parttable", "runtime", "vhost", "wire"]),
-    ("cli", &["engine", "failure", "wire"]),
+    ("fs", &["bug", "engine", "near", "parttable", "runtime", "vhost", "wire"]),
+    ("cli", &["engine", "failure", "near", "wire"]),
     ("daemon", &["allowance", "failure", "mount"]),
     (
         "app",

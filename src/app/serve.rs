@@ -324,9 +324,8 @@ impl Reader {
         let file = self.startup.file();
         self.runtime.forget_wanted();
         for line in file.top() {
-            if let Err(errno) = self.core.run_top_line(&line.command) {
-                let why = std::io::Error::from_raw_os_error(errno.into());
-                self.say(&format!("{}: {why}", file.origin(line.number)));
+            if let Err(error) = self.core.run_top_line(&line.command) {
+                self.say(&format!("{}: {error}", file.origin(line.number)));
             }
         }
     }

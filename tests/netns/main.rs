@@ -108,5 +108,7 @@ fn main() -> std::process::ExitCode {
         stops::TESTS,
         vhost::TESTS,
         guest::TESTS,
+        guest::aoe::TESTS,
+        guest::night::TESTS,
     ])
 }

@@ -210,6 +210,12 @@ impl Troubles {
 
     fn kill(&mut self, world: &mut World, rng: &mut Rng, t: usize, until: Time) {
         let before = world.targets[t].look().id;
+        if self.plan.swaps && self.plan.announces && world.reaches(t) && rng.chance(0.3) {
+            // It restarts several times with its disk first, more often than announcements are believed.
+            for _ in 0..rng.below(14) {
+                world.announce(t);
+            }
+        }
         world.targets[t].die();
         if self.plan.swaps && rng.chance(0.5) {
             self.exchange(world, rng, t);

@@ -278,6 +278,21 @@ impl Target {
         }
     }
 
+    /// Executes one request on a disk that was in this target before, and answers as if it were there still.
+    pub fn execute_on(
+        &mut self,
+        other: &mut Disk,
+        tick: u64,
+        rng: &mut Rng,
+        frame: &mut [u8],
+        mac: Mac,
+    ) -> Option<Vec<u8>> {
+        std::mem::swap(self.disk(), other);
+        let answer = self.execute(tick, rng, frame, mac);
+        std::mem::swap(self.disk(), other);
+        answer
+    }
+
     /// The frame that tells the network that it is there.
     pub fn announcement(&mut self, mac: Mac) -> Option<Vec<u8>> {
         let len = self.processor.announcement(0, mac, self.mtu, &mut self.reply)?;

@@ -6,6 +6,7 @@
 
 mod grow;
 mod hear;
+mod serve;
 mod sleep;
 
 use std::cmp::Reverse;
@@ -462,73 +463,6 @@ impl World {
         if !target.busy {
             self.begin_service(t);
         }
-    }
-
-    fn begin_service(&mut self, t: usize) {
-        let target = &mut self.targets[t];
-        target.busy = false;
-        if let Some(next) = target.queue.front() {
-            let time = target.service_time(&mut self.rng, &next.frame);
-            target.busy = true;
-            let life = target.life;
-            self.at(self.now.0 + time, Happening::Serve { target: t, life });
-        }
-    }
-
-    fn serve(&mut self, t: usize, life: u32) {
-        if !self.targets[t].alive || self.targets[t].life != life {
-            return;
-        }
-        let Some(mut arrived) = self.targets[t].queue.pop_front() else { return };
-        for _ in 0..arrived.copies {
-            if self.meant_for_another(t, &arrived) {
-                break;
-            }
-            let target = &mut self.targets[t];
-            let mac = target.macs[self.wires[arrived.wire].port];
-            let mut frame = arrived.frame.clone();
-            let answer = target.execute(self.tick, &mut self.rng, &mut frame, mac);
-            if let Some(problem) = target.disk().problem.take() {
-                self.violate(|| problem);
-            }
-            let Some(answer) = answer else { continue };
-            self.answer(arrived.wire, answer);
-        }
-        arrived.frame.clear();
-        self.begin_service(t);
-    }
-
-    /// IDENTITY: is this request one that the initiator had for another disk? True if it is shielded from the disk
-    /// because no initiator could have known; a violation if it could.
-    fn meant_for_another(&mut self, t: usize, arrived: &Arrived) -> bool {
-        let Origin { unit: Some(u), disk, sent, heard, blind_repeat, tick, unconfirmed } = arrived.origin
-        else {
-            return false;
-        };
-        let target = &self.targets[t];
-        let is = target.look().identity();
-        if is == disk || (is.0 == disk.0 && target.resized) || !touches_data(&arrived.frame) {
-            return false;
-        }
-        let told = |since| {
-            self.units[u].announced.iter().any(|a| a.at >= since && a.tick < tick && a.counts_from <= sent)
-        };
-        let told = target.restarted.is_some_and(told);
-        let excused = target.restarted.is_some()
-            && sent.saturating_sub(heard) <= SILENCE
-            && !told
-            && !blind_repeat
-            && !unconfirmed;
-        if excused {
-            self.figures.shielded += 1;
-            return true;
-        }
-        if modifies(&arrived.frame) {
-            self.violate(|| {
-                format!("IDENTITY: a write for disk {disk:?} that left at {sent} (heard {heard}, told {told}, blind {blind_repeat}) reached disk {is:?}")
-            });
-        }
-        false
     }
 
     fn answer(&mut self, w: usize, answer: Vec<u8>) {
