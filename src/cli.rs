@@ -6,6 +6,7 @@ mod mount_options;
 pub mod values;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Options {
     pub wait: Vec<Addr>,
     /// How long to wait for them.
     pub wait_timeout: Duration,
+    /// Where the metrics are to be had over HTTP.
+    pub metrics_listen: Option<SocketAddr>,
     /// Times -v, or -1 for -q.
     pub verbosity: i8,
     /// -o.
@@ -111,6 +114,10 @@ where
         config: config(matches.get_one::<PathBuf>("config"))?,
         wait: values::targets(many::<String>(&matches, "wait"))?,
         wait_timeout: Duration::from_secs(*matches.get_one("wait-timeout").unwrap_or(&WAIT_TIMEOUT)),
+        metrics_listen: matches
+            .get_one::<String>("metrics-listen")
+            .map(|text| values::listen_address(text))
+            .transpose()?,
         verbosity: match matches.get_flag("quiet") {
             true => -1,
             false => i8::try_from(matches.get_count("verbose")).unwrap_or(i8::MAX),
@@ -181,6 +188,13 @@ pub fn command() -> Command {
                 .value_name("SECS")
                 .value_parser(value_parser!(u64).range(1..=DAY))
                 .help("How long --wait waits; then exit code 1 [default: 30]"),
+        )
+        .arg(
+            Arg::new("metrics-listen")
+                .long("metrics-listen")
+                .value_name("[ADDR:]PORT")
+                .value_parser(list())
+                .help("Answer Prometheus over HTTP at this address [default ADDR: 127.0.0.1]"),
         )
         .arg(
             Arg::new("check-config")

@@ -9,6 +9,7 @@
 //!                 │           │            └─▶ link ───▶ wire
 //!                 │           ├─▶ vhost ─────▶ engine
 //!                 │           └─▶ parttable ───────────▶ wire
+//!                 ├─▶ scrape
 //!                 ├─▶ export ─┬─▶ target ──────────────▶ wire
 //!                 │           └─▶ link ────────────────▶ wire
 //!                 └─▶ daemon ───▶ mount
@@ -25,6 +26,7 @@
 //! * `runtime`: what drives the engine: clock, locks, netlinks, sweeper, alarms, the log that the file `log` shows.
 //! * `fs`: the files: names and inodes, handles, each kind of file, the ctl language, status pages, replies to the
 //!   kernel.
+//! * `scrape`: the metrics over HTTP; knows nothing of what is on the page.
 //! * `parttable`: GPT and MBR, read without doing any I/O.
 //! * `vhost`: disks for virtual machines: sockets, front ends and their queues; `fs` says what is behind one.
 //! * `target`: an AoE target as a pure command processor, and its images: memory, file, block device.
@@ -70,6 +72,7 @@
 //! * A wrong figure: `fs/metrics/families.rs` (which field a metric shows), `engine/stats.rs`, `engine/path.rs` and
 //!   `runtime/netlink.rs` (the fields), `fs/stats.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
 //!   file `log`), `daemon/logging.rs` (stderr and syslog).
+//! * The metrics do not come over HTTP: `scrape.rs`.
 //! * A mount that stays, or users that wait, after the daemon was killed: `daemon/unmounter.rs`. A hang at its
 //!   orderly end: `daemon/stop.rs`. What mount(2) and umount(2) do: `mount/mod.rs`.
 //! * It does not start, or with the wrong rights: `main.rs` (the order), `app/backend.rs`, `mount/error.rs`,
@@ -104,6 +107,7 @@
 //!   socket is in; 1 s for `vhost`.
 //! * `metrics` (1 from its first use on). Woken by: a read of `metrics` with more than 64 targets. May wait for:
 //!   nothing else.
+//! * `scrape` (1 with --metrics-listen). Woken by: a connection, or what comes on one. May wait for: nothing else.
 //! * `target …` (1 with `--demo`). Woken by: a frame. May wait for: the image.
 //! * process `aoefs-unmount` (1). Woken by: a word of the daemon, or its death. May wait for: umount(2), the scan
 //!   of /proc.
@@ -142,6 +146,7 @@ pub mod mount;
 pub mod near;
 pub mod parttable;
 pub mod runtime;
+pub mod scrape;
 pub mod target;
 pub mod top;
 pub mod vhost;

@@ -1,7 +1,8 @@
 //! The `aoefs` command: the order of its start. Each step needs the results of the steps before it, and only the last
 //! one starts threads: forks and signal masks come first.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use aoefs::failure::Failure;
 use aoefs::fs::session::REPLIES;
 use aoefs::mount::{self, MountError, MountSpec, Place, timeout};
 use aoefs::runtime::events::EVENTS;
+use aoefs::scrape::Scrape;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -84,6 +86,7 @@ fn run(
         .map_err(|error| Failure::start(format!("cannot fork: {error}; see ulimit -u")))?;
     let unmounter = Arc::new(unmounter);
     let backend = Backend::open(&options)?;
+    let scrape = options.metrics_listen.map(listen).transpose()?;
     let dead = place.clear().map_err(refused)?;
     if dead > 0 {
         log::info!("{}: detached the mount of an aoefs that is gone", place.path().display());
@@ -100,7 +103,7 @@ fn run(
     let served = match unmounter.mounted(&mount) {
         Ok(()) => {
             let unmounter = unmounter.clone();
-            serve(Stage { options, config, backend, mounted, unmounter, signals }, ready)
+            serve(Stage { options, config, backend, mounted, unmounter, signals, scrape }, ready)
         }
         Err(error) => Err(Failure::start(format!("the unmounter is gone: {error}; start again"))),
     };
@@ -110,6 +113,26 @@ fn run(
         log::warn!("{}: cannot detach the mount: {error}", mount.point().display());
     }
     served
+}
+
+/// Takes the address of --metrics-listen. After the unmounter was forked, which must not hold it.
+fn listen(address: SocketAddr) -> Result<Scrape, Failure> {
+    let scrape = Scrape::bind(address).map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::AddrInUse => "another program has it; choose another port",
+            ErrorKind::AddrNotAvailable => "no interface here has it; see: ip address",
+            ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; choose another port",
+            _ => "under systemd see RestrictAddressFamilies=",
+        };
+        Failure::start(format!("--metrics-listen {address}: {error}; {hint}"))
+    })?;
+    // A port that the kernel chose is known to nobody else.
+    if let Ok(chosen) = scrape.address()
+        && address.port() == 0
+    {
+        log::info!("metrics: http://{chosen}/metrics");
+    }
+    Ok(scrape)
 }
 
 /// Sets properties of the process before the first thread; threads inherit them. Under memory pressure a file system on

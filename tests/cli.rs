@@ -26,6 +26,7 @@ tests![
     check_config,
     bad_mount_points,
     bad_interfaces,
+    bad_addresses,
     bad_images,
     bad_configurations,
     without_fuse,
@@ -166,6 +167,15 @@ fn bad_interfaces() {
     refused_to_start(&room, &["-i", "nope0", text(&point)], &["no interface nope0", "ip link"]);
     refused_to_start(&room, &["-i", "lo", text(&point)], &["lo is no Ethernet interface", "ip link"]);
     refused_to_start(&room, &["nope0", text(&point), "-o", "rw,_netdev"], &["no interface nope0"]);
+}
+
+fn bad_addresses() {
+    let room = room();
+    let point = room.point();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let args = ["--demo", "--metrics-listen", &address, text(&point)];
+    refused_to_start(&room, &args, &["another program has it", "choose another port"]);
 }
 
 fn bad_images() {

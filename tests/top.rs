@@ -157,7 +157,7 @@ fn a_live_view() {
         "{seen}"
     );
     assert!(
-        seen.lines().any(|line| line.starts_with("TARGET    STATE") && line.ends_with("PATHS")),
+        seen.lines().any(|line| line.starts_with("TARGET    STATE") && line.ends_with("ERR/s PATHS")),
         "{seen}"
     );
     // Something is done, and seen as a rate.
@@ -168,7 +168,7 @@ fn a_live_view() {
         sample.count(requests);
         let seen = terminal.seen();
         let line = seen.lines().find(|line| line.starts_with("1.1 ")).unwrap_or_default();
-        let mut words = line.split_ascii_whitespace().skip(3);
+        let mut words = line.split_ascii_whitespace().skip(2);
         if let (Some(iops), Some(read)) = (words.next(), words.next())
             && iops.parse::<f64>().is_ok_and(|iops| iops > 0.0)
         {
@@ -179,17 +179,31 @@ fn a_live_view() {
     assert!(busy);
     let first =
         |seen: &str| seen.lines().nth(4).unwrap_or_default().split(' ').next().unwrap_or_default().to_owned();
-    assert_eq!(first(&terminal.shows("sort: target")), "1.0");
+    assert_eq!(first(&terminal.shows("sort: target, lowest first")), "1.0");
     terminal.keys(&["r"]);
-    assert_eq!(first(&terminal.shows("sort: target reversed")), "1.1");
+    assert_eq!(first(&terminal.shows("sort: target, highest first")), "1.1");
     terminal.keys(&["r", "s"]);
-    terminal.shows("sort: iops");
+    terminal.shows("sort: iops, largest first");
     terminal.keys(&["p"]);
     terminal.shows("  eth1 02:00:00:00:00:01 down");
     terminal.keys(&["?"]);
-    assert!(terminal.shows("Ctrl-C    quit").starts_with("Keys\n"));
+    assert!(terminal.shows("Ctrl-C    quit").starts_with("Keys of the table\n"));
+    terminal.keys(&["End"]);
+    terminal.shows("bytes of data in a frame");
     terminal.keys(&["x"]);
     terminal.shows("2 targets");
+    // One target, and back; a filter, in which a q is a letter, and back.
+    terminal.keys(&["r", "s", "S", "Down", "Enter"]);
+    assert!(terminal.shows("Target 1.1 is up: The Model").contains("a second: "));
+    terminal.keys(&["Escape"]);
+    terminal.shows("TARGET    STATE");
+    terminal.keys(&["/", "q"]);
+    terminal.shows("filter: q_");
+    terminal.keys(&["BSpace", "1", ".", "0", "Enter"]);
+    let seen = terminal.shows("filter \"1.0\": 1 of 2 targets");
+    assert!(seen.contains("\n1.0 ") && !seen.contains("\n1.1 "), "{seen}");
+    terminal.keys(&["Escape"]);
+    terminal.shows("\n1.1 ");
     // Another size: more columns, more lines.
     terminal.tmux(&["resize-window", "-x", "120", "-y", "40"]);
     let seen = terminal.shows("MODEL");
@@ -341,6 +355,12 @@ fn once_and_json() {
     assert_eq!((busy["target"].as_str(), busy["state"].as_str()), (Some("1.1"), Some("up")));
     assert!(busy["rates"]["read_bytes_per_second"].as_f64().unwrap() > 4e7, "{document}");
     assert_eq!(document["mountpoint"], point);
+    let one = run(&["--json", "-d", "0.1", "--filter", "1.1", point]).stdout;
+    let one: serde_json::Value = serde_json::from_str(&one).unwrap();
+    assert_eq!(
+        (one["targets"].as_array().unwrap().len(), one["targets"][0]["target"].as_str()),
+        (1, Some("1.1"))
+    );
     assert_eq!(document["log"][0], "2026-11-20T07:00:00.000Z 1.0 up");
     assert_eq!(
         proc::sh(LIMIT, &format!("{TOP} --once -d 0.1 {point} | head -c 5; exit ${{PIPESTATUS[0]}}")),
@@ -392,7 +412,11 @@ fn over_a_real_mount() {
     let room = Room::new();
     let point = room.point();
     let start = || {
-        let daemon = Daemon::spawn(room.dir(), "aoefs", &[AOEFS, "-f", "--demo=8M", point.to_str().unwrap()]);
+        let daemon = Daemon::spawn(
+            room.dir(),
+            "aoefs",
+            &[AOEFS, "-f", "--demo=8M", "--metrics-listen", "0", point.to_str().unwrap()],
+        );
         until("the mount answers", LIMIT, || {
             assert!(daemon.alive(), "{}", daemon.said());
             point.join("1.0/stats").exists()
@@ -403,7 +427,7 @@ fn over_a_real_mount() {
     let terminal = Terminal::new("", &format!("-d 0.2 {}", point.display()));
     let seen = terminal.shows("1 target, 1 up");
     assert!(
-        seen.contains(" 1.0 found: ") && seen.lines().nth(4).unwrap().starts_with("1.0       up     8.39M"),
+        seen.contains(" 1.0 found: ") && seen.lines().nth(4).unwrap().starts_with("1.0       up  "),
         "{seen}"
     );
     let mut data = File::options().read(true).write(true).open(point.join("1.0/data")).unwrap();
@@ -415,7 +439,7 @@ fn over_a_real_mount() {
         data.sync_all().unwrap();
         let seen = terminal.seen();
         let line = seen.lines().find(|line| line.starts_with("1.0 ")).unwrap_or_default();
-        let written = line.split_ascii_whitespace().nth(5).and_then(|word| word.parse::<f64>().ok());
+        let written = line.split_ascii_whitespace().nth(4).and_then(|word| word.parse::<f64>().ok());
         if written.is_some_and(|written| written > 0.1) {
             break;
         }
@@ -426,7 +450,7 @@ fn over_a_real_mount() {
     drop(data);
     let output = run(&["--json", "-d", "0.1", point.to_str().unwrap()]);
     let document: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
-    assert_eq!(document["targets"][0]["size_bytes"], 8_388_608.0, "{document}");
+    assert_eq!(document["targets"][0]["size_bytes"].as_u64(), Some(8_388_608), "{document}");
     assert_eq!(document["targets"][0]["paths"][0]["state"], "active");
     assert_eq!(document["netlinks"][0]["netlink"], "demo");
     let stats = std::fs::read_to_string(point.join("1.0/stats")).unwrap();
@@ -441,6 +465,28 @@ fn over_a_real_mount() {
     } else {
         assert_eq!(proc::sh(LIMIT, &check), "");
     }
+    // The same over HTTP, in the format that was asked for.
+    let said = daemon.said();
+    let url = said.split("metrics: http://").nth(1).and_then(|rest| rest.split("/metrics").next());
+    let address = url.unwrap_or_else(|| panic!("{said}"));
+    let ask = |accept: &str| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nAccept: {accept}\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let (classic, open) = (ask("*/*"), ask("application/openmetrics-text; version=1.0.0"));
+    for (page, family) in [(&classic, "aoefs_refused_total"), (&open, "aoefs_refused")] {
+        assert!(
+            page.contains(&format!("\n# TYPE {family} counter\n")) && page.ends_with("# EOF\n"),
+            "{page}"
+        );
+        assert!(page.contains("\naoefs_target_up{target=\"1.0\"} 1\n"), "{page}");
+    }
+    let families = |page: &str| page.lines().filter(|line| line.starts_with("# TYPE ")).count();
+    assert_eq!(families(&classic), families(&std::fs::read_to_string(&metrics).unwrap()));
     // It goes, and another one comes.
     daemon.signal(Signal::SIGTERM);
     daemon.ended(LIMIT);

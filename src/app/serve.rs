@@ -24,10 +24,12 @@ use crate::export::server::Server;
 use crate::failure::Failure;
 use crate::fs::core::{Core, Lines, Settings, WAITING_MAX};
 use crate::fs::ctl::UnitCommand;
+use crate::fs::metrics::Format;
 use crate::fs::session::FuseSession;
 use crate::link::loopback;
 use crate::mount::Mounted;
 use crate::runtime::{By, NetlinkStatus, Runtime, TARGETS_MAX, Unit, clock};
+use crate::scrape::{Kind, Pages, Scrape};
 use crate::target::TargetConfig;
 use crate::wire::Addr;
 
@@ -59,12 +61,14 @@ pub struct Stage {
     pub unmounter: Arc<Unmounter>,
     /// Blocked; for `daemon::stop::spawn`.
     pub signals: Signals,
+    /// Where Prometheus is to be answered.
+    pub scrape: Option<Scrape>,
 }
 
 /// Serves until the mount is gone. An error before `ready` becomes the one line on stderr, and whatever is mounted is
 /// unmounted by the caller.
 pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
-    let Stage { options, config, backend, mounted, unmounter, signals } = stage;
+    let Stage { options, config, backend, mounted, unmounter, signals, scrape } = stage;
     let runtime = Runtime::new(options.mount.max_targets.unwrap_or(TARGETS_MAX));
     let startup = Arc::new(Startup::new(&options, config));
     let settings = Settings {
@@ -101,6 +105,9 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     stop::spawn(signals, unmounter, options.mount.stop, service.clone()).map_err(cannot("start a thread"))?;
     let _target = attach_backend(&runtime, backend).map_err(cannot("start a thread"))?;
     reader.run_top();
+    if let Some(scrape) = scrape {
+        scrape.start(pages(&core)).map_err(cannot("start a thread"))?;
+    }
     // The kernel's requests are answered from here on, also while targets are awaited.
     let serving = thread::Builder::new().name("session".into()).spawn(move || session.run());
     let serving = serving.map_err(cannot("start a thread"))?;
@@ -125,6 +132,19 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     core.close();
     runtime.stop();
     result
+}
+
+/// The pages for Prometheus. The thread that asks for them must not keep the mount in memory.
+fn pages(core: &Arc<Core>) -> Pages {
+    let core = Arc::downgrade(core);
+    Arc::new(move |kind| {
+        bug::here("scrape");
+        let format = match kind {
+            Kind::Text => Format::Prometheus,
+            Kind::OpenMetrics => Format::OpenMetrics,
+        };
+        Some(core.upgrade()?.metrics(format))
+    })
 }
 
 fn note(done: Result<String, String>) {

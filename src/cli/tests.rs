@@ -30,6 +30,7 @@ fn the_plain_form() {
     assert_eq!(options.config, Config { path: DEFAULT_CONFIG.into(), named: false });
     assert_eq!(options.wait, []);
     assert_eq!(options.wait_timeout, Duration::from_secs(30));
+    assert_eq!(options.metrics_listen, None);
     assert_eq!(options.verbosity, 0);
     assert_eq!(options.mount, MountOptions::default());
 }
@@ -38,7 +39,7 @@ fn the_plain_form() {
 fn every_option() {
     let options = options(
         "aoefs -i eth1,eth2 -i eth1 --interface=eth3 -f -c /x.conf -vv --wait 1.0,0x2.3 --wait 1.0 \
-         --wait-timeout 5 -o allow_other,ro,uid=3,gid=4,direct_io,deadline=60,stop=0,readahead=128 \
+         --wait-timeout 5 --metrics-listen [::1]:9417 -o allow_other,ro,uid=3,gid=4,direct_io,deadline=60,stop=0,readahead=128 \
          -o max_targets=9,partscan /mnt/aoe",
     );
     assert_eq!(options.network, Network::Only(vec!["eth1".into(), "eth2".into(), "eth3".into()]));
@@ -47,6 +48,7 @@ fn every_option() {
     assert_eq!(options.config, Config { path: "/x.conf".into(), named: true });
     assert_eq!(options.wait, [Addr::new(1, 0), Addr::new(2, 3)]);
     assert_eq!(options.wait_timeout, Duration::from_secs(5));
+    assert_eq!(options.metrics_listen, Some("[::1]:9417".parse().unwrap()));
     assert_eq!(options.verbosity, 2);
     let expected = MountOptions {
         allow_other: true,
@@ -151,6 +153,23 @@ fn clap_complains_in_one_line() {
     assert!(complaint("aoefs /mnt --wait 1").contains("\"1\""));
     assert!(complaint("aoefs /mnt --wait 65535.255").contains("65535.255"));
     assert!(complaint("aoefs /mnt --foreground=yes").contains("--foreground"));
+}
+
+#[test]
+fn where_to_listen() {
+    let at = |text: &str| options(&format!("aoefs --demo --metrics-listen {text} /mnt")).metrics_listen;
+    // A port alone is reached from this machine only.
+    for text in ["9417", ":9417", "127.0.0.1:9417"] {
+        assert_eq!(at(text), Some("127.0.0.1:9417".parse().unwrap()), "{text}");
+    }
+    assert_eq!(at("0.0.0.0:1"), Some("0.0.0.0:1".parse().unwrap()));
+    for text in ["x", "70000", "localhost:9417", "127.0.0.1", "::1:9417:", "-1"] {
+        let complaint = complaint(&format!("aoefs --metrics-listen={text} /mnt"));
+        assert!(
+            complaint.contains("--metrics-listen") && complaint.contains("127.0.0.1:9417"),
+            "{complaint}"
+        );
+    }
 }
 
 #[test]

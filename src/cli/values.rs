@@ -1,5 +1,7 @@
 //! Values of the command line that clap does not know: sizes, interfaces, targets.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use crate::failure::Failure;
 use crate::wire::{Addr, SECTOR, SECTORS_48};
 
@@ -36,6 +38,18 @@ pub fn bytes(text: &str) -> Option<u64> {
         return None;
     }
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Where to listen: `9417`, `127.0.0.1:9417`, `[::1]:9417`. A port alone is one of the loopback address, which other
+/// machines do not reach. Names of hosts are not looked up.
+pub fn listen_address(text: &str) -> Result<SocketAddr, Failure> {
+    let port = || text.strip_prefix(':').unwrap_or(text).parse::<u16>().ok();
+    let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    text.parse().ok().or_else(|| port().map(loopback)).ok_or_else(|| {
+        Failure::usage(format!(
+            "--metrics-listen: \"{text}\" is not an address and a port; try --metrics-listen 127.0.0.1:9417"
+        ))
+    })
 }
 
 /// Names of interfaces out of words that may be comma lists, each once; no name for `none`. Whether they exist is found

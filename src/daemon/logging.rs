@@ -1,7 +1,7 @@
 //! Where log lines go: to stderr as env_logger writes them, while there is a terminal to read it; to stderr as
 //! systemd's journal takes them (sd-daemon(3)), with a level and without a time, if the journal reads it; to syslog
-//! once the daemon is in the background. RUST_LOG decides what is logged, in all three. What is also in the file `log`
-//! is shown on a terminal only if it is a warning, or asked for with -v: its user has the file.
+//! once the daemon is in the background. RUST_LOG decides what is logged, in all three. What is also in the file
+//! `log` is shown on a terminal only if it is a warning, or asked for with -v: its user has the file.
 //!
 //! Promises: once [`start`] was called, a log call never waits, whether the log is read or not; lines that repeat are
 //! limited in rate, except those that the user has asked for (debug and trace) and those that are limited already.

@@ -98,6 +98,8 @@ pub struct Stats {
     pub confirmations: u64,
     /// Times the target went down.
     pub downs: u64,
+    /// Requests that failed because their deadline passed.
+    pub deadlines: u64,
     /// Bytes that came ahead of readers.
     pub ahead_fetched: u64,
     /// Bytes of reads that were answered with them.

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::answer::Answer;
 use super::errno::Errno;
 use super::kept::KeptTexts;
+use super::metrics::{Format, Snapshot};
 use super::notify::{KernelChannel, Pages, Waker};
 use super::tree::{self, Differences, Disk, Node, Tree};
 use super::worker::Worker;
@@ -149,6 +150,12 @@ impl Context {
             return Err(Errno::ESTALE);
         }
         if self.settings.read_only { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
+    /// Every counter of the mount, as text.
+    pub fn metrics(&self, format: Format) -> String {
+        let handles = self.open_files.load(Ordering::Relaxed);
+        Snapshot::take(&self.runtime, handles, self.settings.born).render(format)
     }
 
     /// Takes the names and sizes of a target over from the engine, and tells the kernel what is different.

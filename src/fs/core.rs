@@ -15,6 +15,7 @@ use super::ctl::{CtlError, Top, UnitCommand};
 use super::errno::Errno;
 use super::file::{OpenFile, Verbs, ctl, verb};
 use super::handles::Handles;
+use super::metrics::Format;
 use super::notify::Kernel;
 use crate::engine::Device;
 use crate::runtime::{Change, Deputy, Done, Observer, Runtime, Unit};
@@ -103,6 +104,11 @@ impl Core {
     /// Files and directories that are open: a gauge that must fall back to zero.
     pub fn open_handles(&self) -> usize {
         self.context.open_files.load(Ordering::Relaxed)
+    }
+
+    /// What the file `metrics` has, as text in that format.
+    pub fn metrics(&self, format: Format) -> String {
+        self.context.metrics(format)
     }
 
     /// Reads: all of what was asked for, unless the file ends before.

@@ -1,4 +1,5 @@
-//! The `metrics` file: every counter of the mount as Prometheus text (also OpenMetrics in its order and its `# EOF`).
+//! The `metrics` file: every counter of the mount, as Prometheus text. Over HTTP (`--metrics-listen`) the same page can
+//! be had in the format OpenMetrics, which names a counter's family without its `_total`.
 //!
 //! Promises: each target's lock is held for one copy of its numbers and for nothing else, so that reading the file
 //! never keeps I/O waiting; the lines of a family stand together below its HELP and TYPE; a series keeps its name and
@@ -7,7 +8,7 @@
 //! A histogram appears with its first observation: most of 4096 idle targets have none.
 
 use std::fmt::{self, Display, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::snapshot::{Target, word};
 use crate::engine::{BUCKETS, Histogram, Op, OpStats, PathStatus, Status, Trust};
@@ -15,11 +16,22 @@ use crate::runtime::{NetlinkStatus, Runtime};
 use crate::wire::SECTOR;
 
 mod families;
+mod process;
 
-use families::{COUNTS, Family, NETLINK, OPS, PATH, TARGET, TRIPS, Value, WAITS};
+use families::{COUNTS, Family, NETLINK, OPS, PATH, PROCESS, TARGET, TRIPS, Value, WAITS};
+pub use process::Process;
 
 /// The first bound of a histogram is 2^4 µs: no answer of another machine comes sooner.
 const FIRST_BOUND: usize = 4;
+
+/// How the page is written. The lines are the same in both; what is said above them differs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// Prometheus' text format 0.0.4, in which a family of counters is called `…_total`.
+    Prometheus,
+    /// OpenMetrics 1.0, in which only its lines are called so.
+    OpenMetrics,
+}
 
 /// Numbers that belong to no target and no netlink.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -43,6 +55,8 @@ pub struct Counts {
 pub struct Snapshot {
     /// Numbers of the mount.
     pub counts: Counts,
+    /// Numbers of the daemon.
+    pub process: Process,
     /// The interfaces in use.
     pub netlinks: Vec<NetlinkStatus>,
     /// The targets in order of addresses.
@@ -50,8 +64,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Copies all numbers; `handles` are the open files, which only the file system knows.
-    pub fn take(runtime: &Runtime, handles: usize) -> Snapshot {
+    /// Copies all numbers; `handles` are the open files, which only the file system knows; `start` is when the mount
+    /// was made.
+    pub fn take(runtime: &Runtime, handles: usize, start: SystemTime) -> Snapshot {
         let log = runtime.log();
         let counts = Counts {
             candidates: runtime.candidates() as u64,
@@ -62,12 +77,12 @@ impl Snapshot {
             log_suppressed: log.suppressed(),
         };
         let targets = runtime.units().iter().map(|unit| Target::take(runtime, unit)).collect();
-        Snapshot { counts, netlinks: runtime.netlinks(), targets }
+        Snapshot { counts, process: Process::take(start), netlinks: runtime.netlinks(), targets }
     }
 
     /// The page.
-    pub fn render(&self) -> String {
-        let mut page = Page(String::new());
+    pub fn render(&self, format: Format) -> String {
+        let mut page = Page(String::new(), format);
         self.mount(&mut page);
         self.netlinks(&mut page);
         self.targets(&mut page);
@@ -79,12 +94,21 @@ impl Snapshot {
     fn mount(&self, page: &mut Page) {
         page.head("aoefs_info", "Always 1; its label is the version of aoefs.");
         page.line("aoefs_info", concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), Value::Count(1));
+        page.head("aoefs_build_info", "Always 1; its labels are what the program was built as.");
+        let build = format!(
+            concat!("version=\"", env!("CARGO_PKG_VERSION"), "\",arch=\"{}\""),
+            std::env::consts::ARCH
+        );
+        page.line("aoefs_build_info", &build, Value::Count(1));
         let up = self.targets.iter().filter(|target| target.status.up).count() as u64;
         page.head("aoefs_targets", "Known targets by state.");
         page.line("aoefs_targets", "state=\"up\"", Value::Count(up));
         page.line("aoefs_targets", "state=\"down\"", Value::Count(self.targets.len() as u64 - up));
         for family in &COUNTS {
             page.family(family, [("", &self.counts)]);
+        }
+        for family in &PROCESS {
+            page.family(family, [("", &self.process)]);
         }
     }
 
@@ -157,12 +181,15 @@ fn with_op<'a, T>(labels: &str, values: &'a [T]) -> Vec<(String, &'a T)> {
 }
 
 /// The text under construction. Writing into a String cannot fail; its `Result`s are dropped.
-struct Page(String);
+struct Page(String, Format);
 
 impl Page {
     fn head(&mut self, name: &str, help: &str) {
-        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-        self.typed(name, help, kind);
+        match (name.strip_suffix("_total"), self.1) {
+            (None, _) => self.typed(name, help, "gauge"),
+            (Some(_), Format::Prometheus) => self.typed(name, help, "counter"),
+            (Some(family), Format::OpenMetrics) => self.typed(family, help, "counter"),
+        }
     }
 
     fn typed(&mut self, name: &str, help: &str, kind: &str) {

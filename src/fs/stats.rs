@@ -60,6 +60,7 @@ impl fmt::Display for StatsPage {
         writeln!(f, "read ahead fetched: {}", status.stats.ahead_fetched)?;
         writeln!(f, "read ahead served: {}", status.stats.ahead_served)?;
         writeln!(f, "read ahead wasted: {}", status.stats.ahead_wasted)?;
+        writeln!(f, "deadlines passed: {}", status.stats.deadlines)?;
         for path in paths {
             let (netlink, mac, stats) = (net_name(&self.netlinks, path.net), path.mac, &path.stats);
             let state = if path.up { word(path.trust) } else { "down" };

@@ -4,6 +4,7 @@
 //! person (`table`, `units`) or one JSON document. Nothing here reads a file or a clock, and no input is trusted: lines
 //! that make no sense and families that are not known are skipped, and no control character gets through.
 
+pub mod fit;
 pub mod model;
 pub mod report;
 pub mod table;

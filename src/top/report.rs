@@ -39,6 +39,7 @@ pub struct Totals {
     /// Targets that do not.
     pub targets_down: usize,
     /// Addresses that are no targets yet.
+    #[serde(serialize_with = "whole")]
     pub candidates: f64,
     /// Events a second; no latencies.
     pub rates: Option<Rates>,
@@ -76,26 +77,35 @@ pub struct TargetReport {
     /// `up` or `down`.
     pub state: &'static str,
     /// Of the disk.
+    #[serde(serialize_with = "whole")]
     pub size_bytes: f64,
     /// From IDENTIFY.
     pub model: String,
     /// From IDENTIFY.
     pub serial: String,
     /// Rises with every new disk.
+    #[serde(serialize_with = "whole")]
     pub generation: f64,
     /// Open handles.
+    #[serde(serialize_with = "whole")]
     pub open_handles: f64,
     /// Requests that are not answered yet.
+    #[serde(serialize_with = "whole")]
     pub queued_requests: f64,
     /// Frames outstanding.
+    #[serde(serialize_with = "whole")]
     pub outstanding_frames: f64,
     /// Frames that may be.
+    #[serde(serialize_with = "whole")]
     pub window_frames: f64,
     /// Requests that failed since the start.
+    #[serde(serialize_with = "whole")]
     pub errors: f64,
     /// Copies sent again since the start.
+    #[serde(serialize_with = "whole")]
     pub retransmissions: f64,
     /// Answers to copies that had been answered, since the start.
+    #[serde(serialize_with = "whole")]
     pub duplicates: f64,
     /// Events a second.
     pub rates: Option<Rates>,
@@ -110,19 +120,24 @@ pub struct PathReport {
     pub netlink: String,
     /// The target's end.
     pub mac: String,
-    /// `active`, `proving`, `tainted`, or `down` if its netlink is.
+    /// `active`, `proving`, `tainted`, or `down` if its netlink or the target is.
     pub state: String,
     /// Smoothed round trip.
     pub round_trip_seconds: Option<f64>,
     /// Frames outstanding.
+    #[serde(serialize_with = "whole")]
     pub outstanding_frames: f64,
     /// Frames that may be.
+    #[serde(serialize_with = "whole")]
     pub window_frames: f64,
     /// Bytes of data in a frame.
+    #[serde(serialize_with = "whole")]
     pub frame_payload_bytes: f64,
     /// Copies sent again since the start.
+    #[serde(serialize_with = "whole")]
     pub retransmissions: f64,
     /// Late answers since the start.
+    #[serde(serialize_with = "whole")]
     pub late_replies: f64,
     /// Frames sent.
     pub frames_per_second: Option<f64>,
@@ -140,10 +155,13 @@ pub struct NetlinkReport {
     /// `up` or `down`.
     pub state: &'static str,
     /// Its MTU.
+    #[serde(serialize_with = "whole")]
     pub mtu_bytes: f64,
     /// Frames lost for want of receive buffer since the start.
+    #[serde(serialize_with = "whole")]
     pub dropped_frames: f64,
     /// Frames that the kernel did not take since the start.
+    #[serde(serialize_with = "whole")]
     pub unsent_frames: f64,
     /// Frames received.
     pub received_frames_per_second: Option<f64>,
@@ -153,6 +171,16 @@ pub struct NetlinkReport {
 
 fn as_text<S: serde::Serializer>(addr: &Addr, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(addr)
+}
+
+/// A number of things is an integer, also where it was read as a float. What is not whole, which no page of ours has,
+/// stays as it is.
+fn whole<S: serde::Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Error> {
+    const TOO_LARGE: f64 = u64::MAX as f64;
+    match *number {
+        n if n >= 0.0 && n.fract() == 0.0 && n < TOO_LARGE => to.serialize_u64(n as u64),
+        n => to.serialize_f64(n),
+    }
 }
 
 fn word(up: bool) -> &'static str {
@@ -197,6 +225,17 @@ impl Report {
     }
 }
 
+impl TargetReport {
+    /// Whether the word is in what names the target: address, state, model, serial number, or the ends of a path.
+    pub fn has(&self, word: &str) -> bool {
+        let word = word.to_lowercase();
+        let own = [self.target.to_string(), self.state.to_owned(), self.model.clone(), self.serial.clone()];
+        let paths =
+            self.paths.iter().flat_map(|path| [path.netlink.clone(), path.mac.clone(), path.state.clone()]);
+        own.into_iter().chain(paths).any(|text| text.to_lowercase().contains(&word))
+    }
+}
+
 fn sum<'a>(all: impl Iterator<Item = &'a Rates>) -> Rates {
     all.fold(Rates::default(), |sum, each| Rates {
         requests_per_second: sum.requests_per_second + each.requests_per_second,
@@ -238,7 +277,7 @@ fn target_report(addr: Addr, target: &Target, since: Option<Since<'_>>) -> Targe
                     let path = before.and_then(|target| target.paths.get(&(netlink.clone(), mac.clone())));
                     (path.cloned().unwrap_or_default(), since.seconds)
                 });
-                path_report(netlink, mac, path, before)
+                path_report(netlink, mac, path, target.up, before)
             })
             .collect(),
     }
@@ -304,14 +343,15 @@ impl Histogram {
     }
 }
 
-fn path_report(netlink: &str, mac: &str, path: &Path, before: Option<(Path, f64)>) -> PathReport {
+fn path_report(netlink: &str, mac: &str, path: &Path, up: bool, before: Option<(Path, f64)>) -> PathReport {
     let rate = |field: fn(&Path) -> f64| {
         before.as_ref().map(|(before, seconds)| grown(field(path), field(before)) / seconds)
     };
     PathReport {
         netlink: netlink.to_owned(),
         mac: mac.to_owned(),
-        state: if path.up { path.state.clone() } else { "down".to_owned() },
+        // What leads to a target that is down carries no work, whatever was known of it before.
+        state: if up && path.up { path.state.clone() } else { "down".to_owned() },
         round_trip_seconds: path.rtt,
         outstanding_frames: path.outstanding,
         window_frames: path.window,

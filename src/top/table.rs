@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
+use super::fit::fit;
 use super::report::{NetlinkReport, PathReport, Rates, Report, TargetReport};
 use super::units;
 
@@ -58,13 +59,13 @@ impl Column {
     /// The columns that a narrow terminal does without, in the order in which they are left out.
     const DISPENSABLE: [Column; 9] = [
         Column::Model,
-        Column::Errors,
         Column::Size,
         Column::P99,
         Column::Paths,
         Column::Again,
         Column::Queue,
         Column::Latency,
+        Column::Errors,
         Column::State,
     ];
 
@@ -91,8 +92,8 @@ impl Column {
     pub fn width(self) -> usize {
         match self {
             Column::Target => 9,
-            Column::Size | Column::Iops | Column::Latency | Column::P99 | Column::Again => 6,
-            Column::Read | Column::Write => 7,
+            Column::Iops | Column::Latency | Column::P99 | Column::Again => 6,
+            Column::Size | Column::Read | Column::Write => 7,
             Column::State | Column::Queue | Column::Errors | Column::Paths => 5,
             Column::Model => 24,
         }
@@ -101,6 +102,11 @@ impl Column {
     /// Numbers stand to the right.
     pub fn is_number(self) -> bool {
         !matches!(self, Column::Target | Column::State | Column::Model)
+    }
+
+    /// What only a target that is up has.
+    fn is_work(self) -> bool {
+        matches!(self, Column::Iops | Column::Read | Column::Write | Column::Latency | Column::P99)
     }
 
     /// Those that fit side by side, with a blank between two.
@@ -117,7 +123,8 @@ impl Column {
 
     /// The text in it.
     pub fn cell(self, target: &TargetReport) -> String {
-        let rates = target.rates.as_ref();
+        // The work of a target that is down is none, whatever the time before it went down had.
+        let rates = target.rates.as_ref().filter(|_| target.state == "up" || !self.is_work());
         let rate = |field: fn(&Rates) -> f64| rates.map(field);
         match self {
             Column::Target => target.target.to_string(),
@@ -142,7 +149,7 @@ impl Column {
     /// The cell as wide as the column.
     pub fn padded(self, cell: &str) -> String {
         let width = self.width();
-        let cell: String = cell.chars().take(width).collect();
+        let cell = fit(cell, width, &[]);
         if self.is_number() { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
     }
 }
@@ -171,6 +178,16 @@ impl Sort {
     /// In the order in which a key goes through them.
     pub const ALL: [Sort; 7] =
         [Sort::Target, Sort::Iops, Sort::Throughput, Sort::Latency, Sort::Queue, Sort::Again, Sort::Errors];
+
+    /// Which end of the order stands first.
+    pub fn direction(self, reverse: bool) -> &'static str {
+        match (self, reverse) {
+            (Sort::Target, false) => "lowest first",
+            (Sort::Target, true) => "highest first",
+            (_, false) => "largest first",
+            (_, true) => "smallest first",
+        }
+    }
 
     /// Its name on the command line and on the screen.
     pub fn name(self) -> &'static str {
@@ -239,29 +256,56 @@ impl Sort {
     }
 }
 
-/// The line about a path, below its target.
-pub fn path_line(path: &PathReport) -> String {
-    let mut line = format!("{} {} {}", path.netlink, path.mac, path.state);
+/// What stands between two parts of a line about a path.
+const GAP: &str = "  ";
+
+/// The line about a path, below its target, in `width` characters: what matters least stands at its end.
+pub fn path_line(path: &PathReport, width: usize) -> String {
     let (out, window) = (units::count(path.outstanding_frames), units::count(path.window_frames));
-    let _ = write!(line, "  rtt {}  frames {out}/{window}", units::seconds(path.round_trip_seconds));
-    let _ = write!(line, "  {} MB/s", units::megabytes(path.bytes_per_second));
-    let (again, all) = (units::count(path.retransmissions_per_second), units::count(path.retransmissions));
-    let _ = write!(line, "  retx {again}/s ({all})  {}", units::bytes(path.frame_payload_bytes));
-    line
+    let parts = [
+        format!("{} {} {}", path.netlink, path.mac, path.state),
+        format!("rtt {}", units::seconds(path.round_trip_seconds)),
+        format!("{out}/{window} frames"),
+        format!("{} MB/s", units::megabytes(path.bytes_per_second)),
+        format!("{} retx/s", units::count(path.retransmissions_per_second)),
+        format!("{} retx in all", units::count(path.retransmissions)),
+        format!("{:.0} B a frame", path.frame_payload_bytes),
+    ];
+    fit(&parts.join(GAP), width, &[GAP])
 }
 
 /// The words about a netlink.
 pub fn netlink_words(net: &NetlinkReport) -> String {
-    let mut words = format!("{} {} mtu {:.0}", net.netlink, net.state, net.mtu_bytes);
+    let mut words = format!("{} {}, mtu {:.0} B", net.netlink, net.state, net.mtu_bytes);
     let (received, sent) =
         (units::count(net.received_frames_per_second), units::count(net.sent_frames_per_second));
-    let _ = write!(words, " in {received}/s out {sent}/s");
+    let _ = write!(words, ", in {received} out {sent} frames/s");
     for (what, count) in [("dropped", net.dropped_frames), ("unsent", net.unsent_frames)] {
         if count > 0.0 {
-            let _ = write!(words, " {what} {}", units::count(count));
+            let _ = write!(words, ", {} frames {what}", units::count(count));
         }
     }
     words
+}
+
+/// The words about each netlink, in as few words as it needs for all of them to fit between their separators.
+pub fn netlinks_that_fit(nets: &[NetlinkReport], width: usize, separator: &str) -> Vec<String> {
+    let state = |net: &NetlinkReport| format!("{} {}", net.netlink, net.state);
+    let brief = |net: &NetlinkReport| match net.state {
+        "up" => {
+            let [received, sent] =
+                [net.received_frames_per_second, net.sent_frames_per_second].map(units::count);
+            format!("{}, in {received} out {sent} frames/s", state(net))
+        }
+        _ => state(net),
+    };
+    let fits = |words: &[String]| {
+        let used: usize = words.iter().map(|words| words.chars().count() + separator.len()).sum();
+        used <= width + separator.len()
+    };
+    let long: Vec<String> = nets.iter().map(netlink_words).collect();
+    let brief: Vec<String> = nets.iter().map(brief).collect();
+    [long, brief].into_iter().find(|words| fits(words)).unwrap_or_else(|| nets.iter().map(state).collect())
 }
 
 /// The line above the table: the number of targets, and their sums.
@@ -300,7 +344,7 @@ impl fmt::Display for Report {
         for target in &self.targets {
             row(f, &|column| column.cell(target))?;
             for path in &target.paths {
-                writeln!(f, "  {}", path_line(path))?;
+                writeln!(f, "  {}", path_line(path, usize::MAX))?;
             }
         }
         if !self.netlinks.is_empty() {

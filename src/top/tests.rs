@@ -84,7 +84,7 @@ fn one_reading_has_no_rates() {
     for report in [Report::new(&now, None), Report::new(&now, Some((&now, 0.0)))] {
         assert_eq!((report.interval_seconds, report.totals.rates), (None, None));
         assert_eq!(report.targets[0].rates, None);
-        assert!(report.to_string().contains("\n1.0       up     1.07G      -       -       -"), "{report}");
+        assert!(report.to_string().contains("\n1.0       up     1.07GB      -       -       -"), "{report}");
     }
 }
 
@@ -149,7 +149,7 @@ fn columns_fit_the_terminal() {
     let all = |width| Column::that_fit(width);
     assert_eq!(all(200), Column::ALL);
     let at_80 = all(80);
-    for gone in [Column::Model, Column::Errors] {
+    for gone in [Column::Model, Column::Size] {
         assert!(!at_80.contains(&gone));
     }
     assert_eq!(at_80.len(), Column::ALL.len() - 2);
@@ -159,7 +159,11 @@ fn columns_fit_the_terminal() {
         assert!(used <= width + 1, "{width}");
     }
     assert!(Column::ALL.iter().all(|column| column.title().len() <= column.width()));
-    assert_eq!(Column::Target.padded("65534.254-and-more"), "65534.254");
+    assert_eq!(Column::Target.padded("65534.254-and-more"), "65534.25…");
+    assert_eq!(
+        Column::Model.padded("a model with many words in it"),
+        format!("{:<24}", "a model with many …")
+    );
 }
 
 #[test]
@@ -172,13 +176,13 @@ fn the_page_of_once() {
 aoefs 0.1.0 on /mnt/aoe, over 2.0 s
 2 targets, 2 up, 0 down, 2 candidates; 101 IOPS, 2.00 MB/s read, 0.00 MB/s written, 2 retx/s
 
-TARGET    STATE   SIZE   IOPS RD MB/s WR MB/s    LAT    P99 QUEUE RETX/s ERR/s PATHS MODEL
-1.0       up     1.07G    101    2.00    0.00  129us  128us     4      2     1   1/1 a \"disk\"
-  eth1 02:00:00:00:00:01 active  rtt 210us  frames 0/0  0.00 MB/s  retx 2/s (9)  0
-65534.254 up     1.07G      0    0.00    0.00      -      -     4      0     0   1/1 a \"disk\"
-  eth1 02:00:00:00:00:01 active  rtt 210us  frames 0/0  0.00 MB/s  retx 0/s (5)  0
+TARGET    STATE    SIZE   IOPS RD MB/s WR MB/s    LAT    P99 QUEUE RETX/s ERR/s PATHS MODEL
+1.0       up     1.07GB    101    2.00    0.00  129us  128us     4      2     1   1/1 a \"disk\"
+  eth1 02:00:00:00:00:01 active  rtt 210us  0/0 frames  0.00 MB/s  2 retx/s  9 retx in all  0 B a frame
+65534.254 up     1.07GB      0    0.00    0.00      -      -     4      0     0   1/1 a \"disk\"
+  eth1 02:00:00:00:00:01 active  rtt 210us  0/0 frames  0.00 MB/s  0 retx/s  5 retx in all  0 B a frame
 
-eth1 up mtu 9000 in 0/s out 0/s dropped 5
+eth1 up, mtu 9000 B, in 0 out 0 frames/s, 5 frames dropped
 
 2026-11-20T07:00:00.000Z 1.0 up
 ";
@@ -195,8 +199,79 @@ fn the_document_of_json() {
     assert_eq!(document["targets"][0]["paths"][0]["round_trip_seconds"], 0.00021);
     assert_eq!(document["netlinks"][0]["netlink"], "eth1");
     assert_eq!(document["interval_seconds"], 2.0);
+    // Numbers of things are integers.
+    let text = serde_json::to_string(&document).unwrap();
+    for integer in [
+        "\"size_bytes\":1073741824,",
+        "\"errors\":3,",
+        "\"queued_requests\":4",
+        "\"candidates\":2,",
+        "\"mtu_bytes\":9000,",
+        "\"dropped_frames\":5,",
+        "\"retransmissions\":9,",
+        "\"frame_payload_bytes\":0,",
+    ] {
+        assert!(text.contains(integer), "{integer} is not in {text}");
+    }
     let alone = json(&Report::new(&now, None));
     assert!(alone["totals"]["rates"].is_null() && alone["targets"][0]["rates"].is_null());
+}
+
+/// What is down does no work, and no path to it carries any: in the table, in the lines below it and in the document.
+#[test]
+fn down_is_down_everywhere() {
+    let down = |counted| {
+        page(&[("1.0", counted)])
+            .replace("aoefs_target_up{target=\"1.0\"} 1", "aoefs_target_up{target=\"1.0\"} 0")
+    };
+    let [before, now] = [EARLY, LATER].map(|counted| Sample::parse(&down(counted)).unwrap());
+    let report = Report::new(&now, Some((&before, 1.0)));
+    let text = report.to_string();
+    let row = text.lines().find(|line| line.starts_with("1.0 ")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[..2], ["1.0", "down"]);
+    assert_eq!(cells[3..8], ["-"; 5], "{row}");
+    // What waits, is sent again or fails is work that it does not do.
+    assert_eq!(cells[8..12], ["4", "4", "2", "0/1"], "{row}");
+    assert!(text.contains("\n  eth1 02:00:00:00:00:01 down  "), "{text}");
+    let document = serde_json::to_value(&report).unwrap();
+    assert_eq!(document["targets"][0]["paths"][0]["state"], "down");
+}
+
+#[test]
+fn a_filter_looks_at_what_names_a_target() {
+    let now = sample(&[("1.0", EARLY), ("17.3", EARLY)]);
+    let report = Report::new(&now, None);
+    let found = |word: &str| report.targets.iter().filter(|target| target.has(word)).count();
+    for (word, count) in [
+        ("", 2),
+        ("17.", 1),
+        ("1", 2),
+        ("DISK", 2),
+        ("eth1", 2),
+        ("eth2", 0),
+        ("02:00", 2),
+        ("up", 2),
+        ("down", 0),
+    ] {
+        assert_eq!(found(word), count, "{word}");
+    }
+}
+
+#[test]
+fn netlinks_in_a_narrow_place() {
+    let mut net = Report::new(&sample(&[]), None).netlinks.remove(0);
+    net.dropped_frames = 0.0;
+    let other = super::report::NetlinkReport { netlink: "eth2".into(), state: "down", ..net.clone() };
+    let nets = [net, other];
+    let words = |width| table::netlinks_that_fit(&nets, width, " | ").join(" | ");
+    assert_eq!(
+        words(100),
+        "eth1 up, mtu 9000 B, in - out - frames/s | eth2 down, mtu 9000 B, in - out - frames/s"
+    );
+    assert_eq!(words(80), "eth1 up, in - out - frames/s | eth2 down");
+    assert_eq!(words(30), "eth1 up | eth2 down");
+    assert_eq!(words(3), "eth1 up | eth2 down", "whoever shows them cuts them");
 }
 
 /// The manual names every field.

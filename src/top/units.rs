@@ -1,4 +1,4 @@
-//! Numbers for narrow columns: at most six characters, decimal prefixes, a dash for unknown values.
+//! Numbers for narrow columns: at most seven characters, decimal prefixes, a dash for unknown values.
 
 /// Prefixes above the unit itself.
 const PREFIXES: [&str; 6] = ["k", "M", "G", "T", "P", "E"];
@@ -14,12 +14,15 @@ pub fn count(number: impl Into<Option<f64>>) -> String {
     }
 }
 
-/// Bytes: `512`, `64.0M`, `1.07G`.
+/// Bytes: `512B`, `64.0MB`, `1.07GB`.
 pub fn bytes(number: f64) -> String {
     match number {
         n if !n.is_finite() || n < 0.0 => "?".into(),
-        n if n < 999.5 => format!("{n:.0}"),
-        n => prefixed(n),
+        n if n < 999.5 => format!("{n:.0}B"),
+        n => match prefixed(n) {
+            unknown if unknown == "?" => unknown,
+            known => known + "B",
+        },
     }
 }
 
@@ -95,7 +98,9 @@ mod tests {
             assert_eq!(count(n), text);
         }
         assert_eq!(count(None), "-");
-        for (n, text) in [(0.0, "0"), (512.0, "512"), (67_108_864.0, "67.1M"), (1.8e19, "18.0E")] {
+        for (n, text) in
+            [(0.0, "0B"), (512.0, "512B"), (67_108_864.0, "67.1MB"), (1.8e19, "18.0EB"), (1e30, "?")]
+        {
             assert_eq!(bytes(n), text);
         }
         for (n, text) in [(0.0, "0.00"), (12.34e6, "12.3"), (1234e6, "1234"), (1e15, "1.00G")] {

@@ -1,12 +1,13 @@
 //! The documents say what the programs do: every option, word and file stands in the manual and exists, the manual's
 //! examples run, and the README's tour prints what it shows. What is run is taken from the documents as they are, but
 //! for the directories, which are the test's own. `repository` holds the documents for those who change the programs
-//! to the sources.
+//! to the sources, `monitoring` what is in contrib/monitoring to what the daemon shows.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 
 #[path = "../bed/mod.rs"]
 mod bed;
+mod monitoring;
 mod repository;
 mod shipping;
 
@@ -37,7 +38,7 @@ tests![
 ];
 
 fn main() -> std::process::ExitCode {
-    bed::harness::main(&[TESTS, repository::TESTS, shipping::TESTS])
+    bed::harness::main(&[TESTS, monitoring::TESTS, repository::TESTS, shipping::TESTS])
 }
 
 const MANUAL: &str = include_str!("../../man/aoefs.8");

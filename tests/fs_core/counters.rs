@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aoefs::export::server::{FrameHandler, Server};
 use aoefs::fs::core::{Core, Reader};
 use aoefs::fs::errno::Errno;
+use aoefs::fs::metrics::Format;
 use aoefs::link::loopback::pair;
 use aoefs::runtime::{Runtime, TARGETS_MAX};
 use aoefs::target::{MemoryImage, Processor, Slot, TargetConfig};
@@ -110,6 +111,28 @@ fn noblock_a_silent_target_is_counted_at_once() {
     host.eventually(|| stat(&host, "retransmitted") != "0" || stat(&host, "outstanding") == "0");
     host.silence(false);
     assert_eq!(answered.recv_timeout(crate::host::PATIENCE).unwrap(), Ok(4096));
+    host.core.release(fh);
+    host.end();
+}
+
+/// A request that fails because its deadline passed has a counter of its own, which alerts are made of.
+#[test]
+fn a_deadline_that_passed() {
+    let host = Host::new();
+    let passed = || {
+        let page = host.core.metrics(Format::Prometheus);
+        let line =
+            page.lines().find(|line| line.starts_with("aoefs_target_deadlines_passed_total{")).unwrap();
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    assert_eq!(passed(), "0");
+    host.echo("1.0/ctl", "deadline 1").unwrap();
+    let fh = host.open("1.0/data");
+    host.silence(true);
+    let (tx, answered) = std::sync::mpsc::channel();
+    host.core.read(fh, 0, 4096, Reader::Program, move |read| tx.send(read.map(<[u8]>::len)).unwrap());
+    assert_eq!(answered.recv_timeout(crate::host::PATIENCE).unwrap(), Err(Errno::EIO));
+    assert_eq!((passed().as_str(), stat(&host, "deadlines passed").as_str()), ("1", "1"));
     host.core.release(fh);
     host.end();
 }

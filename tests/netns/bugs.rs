@@ -43,6 +43,11 @@ fn kinds() -> Vec<(&'static str, Stir)> {
         ("signals", |_, pid| proc::signal(pid, Signal::SIGHUP)),
         ("reload", |_, pid| proc::signal(pid, Signal::SIGHUP)),
         ("watcher", |_, _| ()),
+        ("scrape", |_, pid| {
+            let ask =
+                "ip link set lo up; printf 'GET /metrics HTTP/1.1\\r\\n\\r\\n' >/dev/tcp/127.0.0.1/9417";
+            proc::run(SOON, &["nsenter", "-t", &pid.to_string(), "-n", "bash", "-c", ask]);
+        }),
     ];
     // Where there are more, nobody stands in for a netlink's thread.
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() <= 2) {
@@ -68,6 +73,9 @@ fn alive_no_panic_goes_on_serving() {
         // Interfaces are watched where there can be some.
         let network: &[&str] = if place == "watcher" { &["-i", "v0"] } else { &["--demo=1M"] };
         argv.extend(network);
+        if place == "scrape" {
+            argv.extend(["--metrics-listen", "0.0.0.0:9417"]);
+        }
         argv.push(mount.to_str().unwrap());
         let daemon = bed.spawn(&ns, &argv);
         until("the mount answers", SOON, || {

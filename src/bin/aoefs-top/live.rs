@@ -32,13 +32,20 @@ enum News {
 }
 
 /// Runs until a key or a signal ends it.
-pub fn run(source: Source, first: Report, interval: Duration, order: (Sort, bool)) -> Result<(), String> {
+pub fn run(
+    source: Source,
+    first: Report,
+    interval: Duration,
+    order: (Sort, bool),
+    filter: String,
+) -> Result<(), String> {
     // Before any thread, so that all of them leave the signals to the one that waits for them.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block().map_err(|e| format!("cannot block signals: {e}"))?;
     let (news, heard) = unbounded();
     let (pace, paced) = bounded(1);
     let mut app = App::new(source.point(), interval, order, wants_colour());
+    app.filter(filter);
     app.reading(Ok(first));
     let mut screen = Screen::open().map_err(|e| format!("cannot use the terminal: {e}"))?;
     let waiting = |name: &str, wait: Box<dyn FnOnce() + Send>| {
@@ -129,7 +136,9 @@ fn show(
                         screen.stop().map_err(|e| format!("cannot use the terminal: {e}"))?
                     }
                     Some(Meaning::Key(key)) => {
-                        app.key(key);
+                        if !app.key(key) {
+                            return Ok(());
+                        }
                         // It is full only while the reader hangs; the next key then sends the newest interval.
                         let _ = pace.try_send(app.interval());
                     }
@@ -157,7 +166,6 @@ fn meaning(key: KeyEvent) -> Option<Meaning> {
         };
     }
     Some(Meaning::Key(match key.code {
-        KeyCode::Char('q') => return Some(Meaning::Quit),
         KeyCode::Char(c) => Key::Char(c),
         KeyCode::Up => Key::Up,
         KeyCode::Down => Key::Down,
@@ -165,8 +173,10 @@ fn meaning(key: KeyEvent) -> Option<Meaning> {
         KeyCode::PageDown => Key::PageDown,
         KeyCode::Home => Key::Home,
         KeyCode::End => Key::End,
-        KeyCode::Left => Key::Char('<'),
-        KeyCode::Right => Key::Char('>'),
+        KeyCode::Left => Key::Left,
+        KeyCode::Right => Key::Right,
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Backspace => Key::Backspace,
         KeyCode::F(1) => Key::Char('?'),
         KeyCode::Esc => Key::Escape,
         _ => return None,

@@ -54,6 +54,10 @@ pub(crate) struct Cli {
     /// Turn the order around
     #[arg(short, long)]
     reverse: bool,
+
+    /// Only targets with this text in address, state, model, serial number, interface or MAC
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    filter: String,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -106,10 +110,11 @@ fn run(cli: &Cli) -> Result<(), String> {
         if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
             return Err("this is no terminal; print one table with --once, or JSON with --json".into());
         }
-        return live::run(source, first, cli.interval, (cli.sort, cli.reverse));
+        return live::run(source, first, cli.interval, (cli.sort, cli.reverse), cli.filter.clone());
     }
     std::thread::sleep(cli.interval);
     let mut report = source.read()?;
+    report.targets.retain(|target| target.has(&cli.filter));
     cli.sort.apply(&mut report.targets, cli.reverse);
     let newest = report.log.len().saturating_sub(LOG_LINES);
     report.log.drain(..newest);

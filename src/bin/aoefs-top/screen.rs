@@ -1,14 +1,20 @@
 //! The content of the screen and the effect of keys, without terminal, file or clock.
 //!
 //! Promises: every state has a word, so that colours are never needed; a screen of any size can be drawn, a small one
-//! with less on it; 80×24 has everything but the disks' models and the rate of errors.
+//! with less on it, and what is left out is left out between words; 80×24 has every column but size and model of the
+//! disks, which the page of one target has.
+
+mod detail;
+mod help;
 
 use std::path::Path;
 use std::time::Duration;
 
 use aoefs::failure::one_line;
+use aoefs::top::fit::fit;
 use aoefs::top::report::TargetReport;
 use aoefs::top::{Column, Report, Sort, table};
+use aoefs::wire::Addr;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
@@ -30,39 +36,39 @@ const BELOW: u16 = 1;
 const LOG_SHARE: u16 = 4;
 const LOG_FROM: u16 = 16;
 
-const HELP: &str = "\
-Keys
-
-  s S  < >     next or previous column to sort by
-  r            turn the order around
-  p            show or hide the paths of each target
-  l            show or hide the log
-  + -          shorter or longer interval
-  space        pause, go on
-  up down, j k, PgUp PgDn, Home End
-               move through the targets
-  h ?          this page; any key leaves it
-  q, Ctrl-C    quit             Ctrl-Z  stop
-
-Columns
-
-  IOPS  reads, writes and flushes that ended, a second
-  LAT   mean latency of reads and writes, P99 what one in 100 exceeds
-  QUEUE requests not answered yet
-  RETX  frames sent again      PATHS  paths that carry work, of how many";
-
 /// A key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Key {
     Char(char),
     Up,
     Down,
+    Left,
+    Right,
     PageUp,
     PageDown,
     Home,
     End,
+    Enter,
+    Backspace,
     Escape,
 }
+
+/// What the screen shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum View {
+    /// All targets.
+    Table,
+    /// One target.
+    Target(Addr),
+    /// The keys and the columns.
+    Help,
+}
+
+/// Characters of a filter: more do not fit beside what else stands in its line.
+const FILTER_MAX: usize = 40;
+
+/// What stands between two netlinks.
+const BETWEEN: &str = " | ";
 
 /// See the module.
 pub struct App {
@@ -74,7 +80,13 @@ pub struct App {
     paused: bool,
     paths: bool,
     log: bool,
-    help: bool,
+    view: View,
+    /// Targets without this text are not shown.
+    filter: String,
+    /// The filter is being typed; this is what it was before.
+    typing: Option<String>,
+    /// The target that Enter shows; the first one if it is none that is there.
+    chosen: Option<Addr>,
     /// Rows above the first one that is seen, and how many are seen.
     scroll: usize,
     page: usize,
@@ -96,13 +108,21 @@ impl App {
             paused: false,
             paths: false,
             log: true,
-            help: false,
+            view: View::Table,
+            filter: String::new(),
+            typing: None,
+            chosen: None,
             scroll: 0,
             page: 1,
             report: Report::default(),
             trouble: None,
             late: None,
         }
+    }
+
+    /// Shows only targets with that text, as `/` does.
+    pub fn filter(&mut self, text: String) {
+        self.filter = text;
     }
 
     /// Between two readings.
@@ -135,32 +155,101 @@ impl App {
         self.sort.apply(&mut self.report.targets, self.reverse);
     }
 
-    /// Does the work of a key.
-    pub fn key(&mut self, key: Key) {
-        if self.help {
-            self.help = false;
-            return;
+    /// Does the work of a key. False: it was the one that ends the program.
+    pub fn key(&mut self, key: Key) -> bool {
+        if self.typing.is_some() {
+            self.typed(key);
+            return true;
         }
+        match (key, self.view) {
+            (Key::Char('q'), View::Table | View::Target(_)) => return false,
+            (Key::Char('+'), View::Table | View::Target(_)) => {
+                self.pace(|now| INTERVALS.into_iter().rev().find(|at| *at < now));
+            }
+            (Key::Char('-'), View::Table | View::Target(_)) => {
+                self.pace(|now| INTERVALS.into_iter().find(|at| *at > now));
+            }
+            (Key::Char(' '), View::Table | View::Target(_)) => self.paused = !self.paused,
+            (Key::Char('h' | '?'), View::Table | View::Target(_)) => self.show(View::Help),
+            (key, View::Table) => self.table_key(key),
+            (key, View::Target(_) | View::Help) => match self.moved(key) {
+                Some(to) => self.scroll = to(self.scroll),
+                None => self.show(View::Table),
+            },
+        }
+        true
+    }
+
+    fn show(&mut self, view: View) {
+        self.view = view;
+        self.scroll = 0;
+    }
+
+    fn table_key(&mut self, key: Key) {
         match key {
-            Key::Char('s' | '>') => self.sort = self.sort.step(1),
-            Key::Char('S' | '<') => self.sort = self.sort.step(-1),
+            Key::Char('s' | '>') | Key::Right => self.sort = self.sort.step(1),
+            Key::Char('S' | '<') | Key::Left => self.sort = self.sort.step(-1),
             Key::Char('r') => self.reverse = !self.reverse,
             Key::Char('p') => self.paths = !self.paths,
             Key::Char('l') => self.log = !self.log,
-            Key::Char('h' | '?') => self.help = true,
-            Key::Char(' ') => self.paused = !self.paused,
-            Key::Char('+') => self.pace(|now| INTERVALS.into_iter().rev().find(|at| *at < now)),
-            Key::Char('-') => self.pace(|now| INTERVALS.into_iter().find(|at| *at > now)),
-            Key::Up | Key::Char('k') => self.scroll = self.scroll.saturating_sub(1),
-            Key::Down | Key::Char('j') => self.scroll += 1,
-            Key::PageUp => self.scroll = self.scroll.saturating_sub(self.page),
-            Key::PageDown => self.scroll += self.page,
-            Key::Home => self.scroll = 0,
-            // Drawing brings it back to the last page.
-            Key::End => self.scroll = usize::MAX / 2,
-            Key::Char(_) | Key::Escape => {}
+            Key::Char('/') => self.typing = Some(self.filter.clone()),
+            Key::Escape => self.filter.clear(),
+            Key::Enter => {
+                if let Some(target) = self.shown_at(self.choice()) {
+                    self.chosen = Some(target);
+                    self.show(View::Target(target));
+                }
+            }
+            key => {
+                if let Some(to) = self.moved(key) {
+                    let last = self.shown().count().saturating_sub(1);
+                    let to = to(self.choice()).min(last);
+                    self.chosen = self.shown_at(to);
+                }
+            }
         }
         self.order();
+    }
+
+    /// A key while the filter is typed.
+    fn typed(&mut self, key: Key) {
+        match key {
+            Key::Char(c) if self.filter.chars().count() < FILTER_MAX => self.filter.push(c),
+            Key::Backspace => drop(self.filter.pop()),
+            Key::Enter => self.typing = None,
+            Key::Escape => self.filter = self.typing.take().unwrap_or_default(),
+            _ => {}
+        }
+    }
+
+    /// Where a key leads that moves, from a place in a list.
+    fn moved(&self, key: Key) -> Option<impl Fn(usize) -> usize + use<>> {
+        let page = self.page;
+        let forth = match key {
+            Key::Up | Key::Char('k') => -1,
+            Key::Down | Key::Char('j') => 1,
+            Key::PageUp => -page.cast_signed(),
+            Key::PageDown => page.cast_signed(),
+            Key::Home => isize::MIN / 2,
+            // Drawing brings it back to the last page.
+            Key::End => isize::MAX / 2,
+            _ => return None,
+        };
+        Some(move |from: usize| from.saturating_add_signed(forth))
+    }
+
+    /// The targets that the filter lets through, in their order.
+    fn shown(&self) -> impl Iterator<Item = &TargetReport> {
+        self.report.targets.iter().filter(|target| self.filter.is_empty() || target.has(&self.filter))
+    }
+
+    fn shown_at(&self, place: usize) -> Option<Addr> {
+        self.shown().nth(place).map(|target| target.target)
+    }
+
+    /// The place of the chosen target among them.
+    fn choice(&self) -> usize {
+        self.shown().position(|target| Some(target.target) == self.chosen).unwrap_or(0)
     }
 
     fn pace(&mut self, next: impl FnOnce(f64) -> Option<f64>) {
@@ -172,29 +261,71 @@ impl App {
     /// Draws all of it.
     pub fn draw(&mut self, frame: &mut Frame<'_>) {
         let Rect { width, height, .. } = frame.area();
-        if self.help {
-            return frame.render_widget(Paragraph::new(HELP), frame.area());
-        }
-        let log = if self.log && height >= LOG_FROM { height / LOG_SHARE } else { 0 };
-        let room = height.saturating_sub(ABOVE + BELOW + log);
-        let rows = self.rows(width.into());
+        let columns = usize::from(width);
+        let log =
+            if self.log && self.view == View::Table && height >= LOG_FROM { height / LOG_SHARE } else { 0 };
+        let above = if self.view == View::Help { 0 } else { ABOVE };
+        let room = height.saturating_sub(above + BELOW + log);
         self.page = usize::from(room).max(1);
+        let rows = self.rows(columns);
         self.scroll = self.scroll.min(rows.len().saturating_sub(self.page));
         let seen: Vec<Line<'_>> = rows.iter().skip(self.scroll).take(self.page).cloned().collect();
-        let top = vec![
-            self.title(rows.len(), width.into()),
-            self.sums(),
-            self.netlinks(),
-            self.heading(width.into()),
-        ];
-        let parts =
-            [(top, ABOVE), (seen, room), (self.log_lines(log.into()), log), (vec![self.keys()], BELOW)];
+        let top = match self.view {
+            View::Help => Vec::new(),
+            View::Table => {
+                vec![
+                    self.title(rows.len(), columns),
+                    self.sums(columns),
+                    self.netlinks(columns),
+                    self.heading(columns),
+                ]
+            }
+            View::Target(_) => {
+                vec![
+                    self.title(rows.len(), columns),
+                    self.sums(columns),
+                    self.netlinks(columns),
+                    Line::default(),
+                ]
+            }
+        };
+        let below = vec![self.keys(rows.len(), columns)];
+        let parts = [(top, above), (seen, room), (self.log_lines(log.into(), columns), log), (below, BELOW)];
         let mut y = 0;
         for (lines, lines_high) in parts {
             let high = lines_high.min(height - y);
             let at = Rect { x: 0, y, width, height: high };
             frame.render_widget(Paragraph::new(lines), at);
             y += high;
+        }
+    }
+
+    /// The rows of what is shown. Of the table, the chosen target's are brought into sight.
+    fn rows(&mut self, width: usize) -> Vec<Line<'static>> {
+        match self.view {
+            View::Help => help::HELP.lines().map(Line::raw).collect(),
+            View::Target(addr) => match self.report.targets.iter().find(|target| target.target == addr) {
+                Some(target) => {
+                    let lines = detail::lines(target, &self.report.log, width);
+                    let style = |n: usize| match (n, target.state) {
+                        (0, "up") => self.bold(Color::Green),
+                        (0, _) => self.bold(Color::Red),
+                        _ => Style::new(),
+                    };
+                    lines.into_iter().enumerate().map(|(n, line)| Line::styled(line, style(n))).collect()
+                }
+                None => vec![Line::raw(format!("Target {addr} is known no more"))],
+            },
+            View::Table => {
+                let (rows, chosen) = self.table_rows(width);
+                if chosen.start < self.scroll {
+                    self.scroll = chosen.start;
+                } else if chosen.end > self.scroll + self.page {
+                    // Its first row is seen even if it has more rows than there is room for.
+                    self.scroll = (chosen.end - self.page).min(chosen.start);
+                }
+                rows
+            }
         }
     }
 
@@ -207,49 +338,62 @@ impl App {
     }
 
     fn title(&self, rows: usize, width: usize) -> Line<'static> {
-        let mut right = format!("every {} s  sort: {}", self.interval.as_secs_f64(), self.sort.name());
-        if self.reverse {
-            right.push_str(" reversed");
-        }
-        if rows > self.page {
-            right = format!("{}-{} of {rows}  {right}", self.scroll + 1, rows.min(self.scroll + self.page));
-        }
+        let (every, direction) = (self.interval.as_secs_f64(), self.sort.direction(self.reverse));
+        let place = match rows > self.page {
+            true => format!("{}-{} of {rows}  ", self.scroll + 1, rows.min(self.scroll + self.page)),
+            false => String::new(),
+        };
+        let sort = format!("sort: {}, {direction}", self.sort.name());
+        // What there is no room for is left out, the least important first.
         let left = format!("aoefs {} on {}", self.report.version, self.point);
         let state = if self.paused { "  PAUSED" } else { "" };
-        let used = left.chars().count() + state.len() + right.chars().count();
-        let gap = " ".repeat(width.saturating_sub(used).max(1));
+        let right = match self.view {
+            View::Table => [format!("{place}every {every} s  {sort}"), format!("{place}{sort}"), sort],
+            _ => [format!("{place}every {every} s"), place.trim_end().to_owned(), String::new()],
+        };
+        let taken = |right: &str| state.len() + 1 + right.chars().count();
+        let fits = |right: &&String| left.chars().count() + taken(right) <= width;
+        let right = right.iter().find(fits).or(right.last()).cloned().unwrap_or_default();
+        let left = fit(&left, width.saturating_sub(taken(&right)), &[]);
+        let gap = width.saturating_sub(left.chars().count() + state.len() + right.chars().count());
         Line::from(vec![
             Span::styled(left, self.bold(Color::Reset)),
             Span::styled(state, self.bold(Color::Yellow)),
-            Span::raw(gap + &right),
+            Span::raw(" ".repeat(gap.max(1)) + &right),
         ])
     }
 
     /// The sums over all targets; or why they are not known.
-    fn sums(&self) -> Line<'static> {
+    fn sums(&self, width: usize) -> Line<'static> {
         if let Some(why) = &self.trouble {
-            return Line::styled(why.clone(), self.bold(Color::Red));
+            return Line::styled(fit(why, width, &[]), self.bold(Color::Red));
         }
         if let Some(time) = self.late {
             let late = format!("no answer from {} for {} s", self.point, time.as_secs());
-            return Line::styled(late, self.bold(Color::Red));
+            return Line::styled(fit(&late, width, &[]), self.bold(Color::Red));
         }
-        Line::raw(table::summary(&self.report))
+        Line::raw(fit(&table::summary(&self.report), width, &["; ", ", "]))
     }
 
-    fn netlinks(&self) -> Line<'static> {
+    fn netlinks(&self, width: usize) -> Line<'static> {
         if self.trouble.is_some() {
             let again =
                 format!("trying again every {} s; below is what was known last", self.interval.as_secs_f64());
-            return Line::styled(again, self.style(Color::Red));
+            return Line::styled(fit(&again, width, &["; "]), self.style(Color::Red));
+        }
+        let words = table::netlinks_that_fit(&self.report.netlinks, width, BETWEEN);
+        if words.iter().map(|words| words.chars().count() + BETWEEN.len()).sum::<usize>()
+            > width + BETWEEN.len()
+        {
+            return Line::raw(fit(&words.join(BETWEEN), width, &[BETWEEN]));
         }
         let mut spans = Vec::new();
-        for net in &self.report.netlinks {
+        for (net, words) in self.report.netlinks.iter().zip(words) {
             if !spans.is_empty() {
-                spans.push(Span::raw(" | "));
+                spans.push(Span::raw(BETWEEN));
             }
             let style = if net.state == "up" { Style::new() } else { self.style(Color::Red) };
-            spans.push(Span::styled(table::netlink_words(net), style));
+            spans.push(Span::styled(words, style));
         }
         Line::from(spans)
     }
@@ -268,10 +412,14 @@ impl App {
         Line::from(spans)
     }
 
-    fn rows(&self, width: usize) -> Vec<Line<'static>> {
+    /// The rows of the table, and which of them are the chosen target's.
+    fn table_rows(&self, width: usize) -> (Vec<Line<'static>>, std::ops::Range<usize>) {
         let columns = Column::that_fit(width);
+        let choice = self.choice();
         let mut rows = Vec::new();
-        for target in &self.report.targets {
+        let mut chosen = 0..0;
+        for (place, target) in self.shown().enumerate() {
+            let start = rows.len();
             let mut spans = Vec::new();
             for column in &columns {
                 spans.push(Span::styled(
@@ -280,15 +428,24 @@ impl App {
                 ));
                 spans.push(Span::raw(" "));
             }
-            rows.push(Line::from(spans));
+            let line = Line::from(spans);
+            rows.push(if place == choice {
+                line.patch_style(Modifier::BOLD | Modifier::UNDERLINED)
+            } else {
+                line
+            });
             if self.paths {
                 rows.extend(target.paths.iter().map(|path| {
                     let style = if path.state == "active" { Style::new() } else { self.style(Color::Red) };
-                    Line::styled(format!("  {}", table::path_line(path)), style)
+                    let line = table::path_line(path, width.saturating_sub(2));
+                    Line::styled(format!("  {line}"), style)
                 }));
             }
+            if place == choice {
+                chosen = start..rows.len();
+            }
         }
-        rows
+        (rows, chosen)
     }
 
     fn cell_style(&self, column: Column, target: &TargetReport) -> Style {
@@ -300,6 +457,8 @@ impl App {
             _ if stale => Style::new().add_modifier(Modifier::DIM),
             Column::State if target.state == "up" => self.style(Color::Green),
             Column::State => self.bold(Color::Red),
+            // A target that is down is so in its whole row.
+            _ if target.state != "up" => self.style(Color::Red),
             Column::Again if rate(|rates| rates.retransmissions_per_second) => self.style(Color::Yellow),
             Column::Errors if rate(|rates| rates.errors_per_second) => self.bold(Color::Red),
             Column::Paths if target.paths.iter().any(|path| path.state != "active") => {
@@ -309,17 +468,36 @@ impl App {
         }
     }
 
-    fn log_lines(&self, room: usize) -> Vec<Line<'static>> {
+    fn log_lines(&self, room: usize, width: usize) -> Vec<Line<'static>> {
         let Some(room) = room.checked_sub(1) else { return Vec::new() };
         let mut lines = vec![Line::styled("LOG", self.bold(Color::Reset))];
         let old = self.report.log.len().saturating_sub(room);
-        lines.extend(self.report.log[old..].iter().map(|line| Line::raw(line.clone())));
+        lines.extend(self.report.log[old..].iter().map(|line| Line::raw(fit(line, width, &[]))));
         lines
     }
 
-    fn keys(&self) -> Line<'static> {
-        let keys = "q quit  s sort  r reverse  p paths  l log  + - interval  space pause  h help";
-        Line::styled(keys, Style::new().add_modifier(Modifier::DIM))
+    /// The last line: keys, or the filter.
+    fn keys(&self, rows: usize, width: usize) -> Line<'static> {
+        let dim = Style::new().add_modifier(Modifier::DIM);
+        if self.typing.is_some() {
+            let words = format!("filter: {}_  Enter keeps it, Esc ends it", self.filter);
+            return Line::styled(fit(&words, width, &["  "]), self.bold(Color::Reset));
+        }
+        let keys = match self.view {
+            View::Table if !self.filter.is_empty() => {
+                let (shown, all) = (self.shown().count(), self.report.targets.len());
+                let words =
+                    format!("filter \"{}\": {shown} of {all} targets; Esc shows all of them", self.filter);
+                return Line::styled(fit(&words, width, &["; "]), self.bold(Color::Yellow));
+            }
+            View::Table => {
+                "q quit  h help  / filter  Enter details  s sort  r reverse  p paths  l log  + - pace"
+            }
+            View::Target(_) => "Esc back  q quit  h help  + - pace  space pause  up down move",
+            View::Help if rows > self.page => "any key goes back  up down move  there is more",
+            View::Help => "any key goes back",
+        };
+        Line::styled(fit(keys, width, &["  "]), dim)
     }
 }
 

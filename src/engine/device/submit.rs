@@ -429,6 +429,7 @@ impl<R> Device<R> {
         if let Some(req) = self.reqs.get(id) {
             if !req.is_ahead() {
                 sink.events.push(Event::Failed { op: req.op(), at: req.at(), cause });
+                self.stats.deadlines += u64::from(cause == Cause::Deadline);
             }
             self.abandon(id, now);
             self.end(id, Err(error), now, sink);

@@ -1,7 +1,6 @@
 //! Texts that are only read: each is made when it is read at its beginning, and kept for the reads that follow.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{Reader, Verbs};
 use crate::bug;
@@ -9,7 +8,7 @@ use crate::fs::answer::DataAnswer;
 use crate::fs::context::Context;
 use crate::fs::errno::Errno;
 use crate::fs::kept::{KeptText, slice};
-use crate::fs::metrics::Snapshot;
+use crate::fs::metrics::Format;
 use crate::fs::stats::StatsPage;
 use crate::fs::status;
 use crate::runtime::Unit;
@@ -46,7 +45,7 @@ impl Content {
             Self::Devlink(unit, n) => status::devlink(runtime, unit, *n).ok_or(Errno::ESTALE)?.into_bytes(),
             Self::Metrics => {
                 bug::here("metrics");
-                Snapshot::take(runtime, context.open_files.load(Ordering::Relaxed)).render().into_bytes()
+                context.metrics(Format::Prometheus).into_bytes()
             }
         })
     }

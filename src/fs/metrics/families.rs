@@ -76,6 +76,24 @@ pub(super) static COUNTS: [Family<Counts>; 6] = [
     }),
 ];
 
+/// Of the daemon's process. Other programs have these too, under the same names.
+pub(super) static PROCESS: [Family<Process>; 6] = [
+    family("process_cpu_seconds_total", "Time of processors that the daemon has used.", |p: &Process| {
+        time(p.cpu)
+    }),
+    family("process_resident_memory_bytes", "Memory that the daemon occupies.", |p| {
+        p.resident.and_then(count)
+    }),
+    family("process_virtual_memory_bytes", "Addresses that the daemon has mapped.", |p| {
+        p.mapped.and_then(count)
+    }),
+    family("process_open_fds", "Open file descriptors of the daemon.", |p| p.descriptors.and_then(count)),
+    family("process_max_fds", "How many of them it may have.", |p| p.descriptors_max.and_then(count)),
+    family("process_start_time_seconds", "When the daemon started, in seconds since 1970.", |p| {
+        time(p.start)
+    }),
+];
+
 /// Of each netlink.
 pub(super) static NETLINK: [Family<NetlinkStatus>; 8] = [
     family("aoefs_netlink_up", "Whether frames sent now have a chance.", |n: &NetlinkStatus| count(n.up)),
@@ -95,7 +113,7 @@ pub(super) static NETLINK: [Family<NetlinkStatus>; 8] = [
 ];
 
 /// Of each target.
-pub(super) static TARGET: [Family<Status>; 22] = [
+pub(super) static TARGET: [Family<Status>; 23] = [
     family("aoefs_target_up", "Whether the target answers.", |s: &Status| count(s.up)),
     family("aoefs_target_size_bytes", "Size of the file data.", |s| count(s.size)),
     family("aoefs_target_generation", "Rises with every new disk at this address.", |s| count(s.generation)),
@@ -139,6 +157,11 @@ pub(super) static TARGET: [Family<Status>; 22] = [
         count(s.stats.confirmations)
     }),
     family("aoefs_target_downs_total", "Times that the target went down.", |s| count(s.stats.downs)),
+    family(
+        "aoefs_target_deadlines_passed_total",
+        "Requests that failed because their deadline passed.",
+        |s| count(s.stats.deadlines),
+    ),
     family("aoefs_target_read_ahead_fetched_bytes_total", "Bytes that came ahead of readers.", |s| {
         count(s.stats.ahead_fetched)
     }),

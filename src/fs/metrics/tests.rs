@@ -1,3 +1,4 @@
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
@@ -9,7 +10,8 @@ use crate::wire::{Addr, FlushKind, Text};
 
 /// A target in the middle of its work.
 pub(in crate::fs) fn busy() -> Target {
-    let mut stats = Stats { duplicates: 2, held_back: 1, confirmations: 3, downs: 1, ..Stats::default() };
+    let mut stats =
+        Stats { duplicates: 2, held_back: 1, confirmations: 3, downs: 1, deadlines: 2, ..Stats::default() };
     (stats.ahead_fetched, stats.ahead_served, stats.ahead_wasted) = (1 << 20, 128 << 10, 64 << 10);
     let mut read = Histogram::default();
     for micros in [3, 40, 200, 210, 90_000_000] {
@@ -104,13 +106,26 @@ pub(in crate::fs) fn netlink() -> NetlinkStatus {
 
 fn snapshot() -> Snapshot {
     let counts = Counts { candidates: 1, handles: 2, log_bytes: 77, ..Counts::default() };
-    Snapshot { counts, netlinks: vec![netlink()], targets: vec![busy()] }
+    let process = Process {
+        cpu: Duration::from_millis(1500),
+        resident: Some(8 << 20),
+        mapped: Some(1 << 28),
+        descriptors: Some(17),
+        descriptors_max: None,
+        start: Duration::from_millis(1_763_622_000_250),
+    };
+    Snapshot { counts, process, netlinks: vec![netlink()], targets: vec![busy()] }
+}
+
+fn page_of(snapshot: &Snapshot) -> String {
+    snapshot.render(Format::Prometheus)
 }
 
 /// The names, the types and the labels are a contract with dashboards: this page is all of it.
 #[test]
 fn the_whole_page() {
-    let page = snapshot().render().replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    let page = page_of(&snapshot()).replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    let page = page.replace(std::env::consts::ARCH, "ARCH");
     assert!(page == include_str!("page.txt"), "page.txt has to change, and the manual with it:\n{page}");
 }
 
@@ -118,11 +133,12 @@ fn the_whole_page() {
 #[test]
 fn the_manual_knows_them_all() {
     let manual = include_str!("../../../man/aoefs.8");
-    let page = snapshot().render();
+    let page = page_of(&snapshot());
     for name in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
         assert!(manual.lines().any(|line| line == name), "{name} is not in aoefs.8");
     }
-    for name in manual.lines().filter(|line| line.starts_with("aoefs_")) {
+    let named = |line: &&str| line.starts_with("aoefs_") || line.starts_with("process_");
+    for name in manual.lines().filter(named) {
         assert!(page.contains(&format!("# TYPE {name} ")), "aoefs.8 has {name}, which is no more");
     }
 }
@@ -152,7 +168,7 @@ fn check(page: &str) {
             ),
             _ => assert_eq!(name, family),
         }
-        assert!(family.starts_with("aoefs_"));
+        assert!(family.starts_with("aoefs_") || family.starts_with("process_"));
         let (series, value) = line.rsplit_once(' ').unwrap();
         assert!(seen.insert(series), "{series} twice");
         assert!(value.parse::<f64>().unwrap() >= 0.0, "{line}");
@@ -181,7 +197,7 @@ fn check_histograms(page: &str) {
 
 #[test]
 fn the_page_of_an_empty_mount() {
-    let page = Snapshot::default().render();
+    let page = page_of(&Snapshot::default());
     check(&page);
     assert!(page.contains("\naoefs_targets{state=\"up\"} 0\naoefs_targets{state=\"down\"} 0\n"), "{page}");
 }
@@ -202,42 +218,93 @@ fn seconds_are_shown_without_loss() {
     }
 }
 
+/// What the pages that parsers get have in common: many targets, and none.
+fn two_pages(format: Format) -> [(String, &'static str); 2] {
+    let mut many = snapshot();
+    many.targets.extend((0..20).map(|slot| Target { addr: Addr::new(2, slot), ..busy() }));
+    [(many.render(format), "busy"), (Snapshot::default().render(format), "empty")]
+}
+
 #[test]
 fn promtool_accepts_it() {
-    let Some(promtool) = promtool() else {
+    let Some(promtool) = tool("usr/bin/promtool") else {
         println!("skipped: promtool_accepts_it: promtool is not installed (Debian: prometheus)");
         return;
     };
-    let mut many = snapshot();
-    many.targets.extend((0..20).map(|slot| Target { addr: Addr::new(2, slot), ..busy() }));
-    for (page, what) in [(many.render(), "busy"), (Snapshot::default().render(), "empty")] {
-        let mut child = Command::new(&promtool)
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), page.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    for (page, what) in two_pages(Format::Prometheus) {
+        let (good, said) = fed(Command::new(&promtool).args(["check", "metrics"]), &page);
         // Not even advice.
-        assert!(output.status.success() && said.trim().is_empty(), "{what}: {said}");
+        assert!(good && said.is_empty(), "{what}: {said}");
     }
 }
 
-/// Where the test command puts it, too.
-fn promtool() -> Option<std::path::PathBuf> {
-    let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/usr/bin");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).chain([unpacked.into()]);
-    places.find_map(|dir| Some(dir.join("promtool")).filter(|file| file.is_file()))
+/// In the format OpenMetrics the lines are the same, and a family of counters is called without its `_total`.
+#[test]
+fn open_metrics_differs_above_the_lines_only() {
+    let snapshot = snapshot();
+    let (classic, open) = (page_of(&snapshot), snapshot.render(Format::OpenMetrics));
+    let renamed = |line: &str| match line.split_once("_total ") {
+        Some((family, rest)) if line.starts_with("# ") => format!("{family} {rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    assert_eq!(classic.lines().map(renamed).collect::<String>(), open);
+    assert!(
+        open.contains("\n# TYPE aoefs_path_sent_frames counter\naoefs_path_sent_frames_total{"),
+        "{open}"
+    );
+}
+
+/// The parser of Prometheus' own library for Python, which is strict where the server is not.
+#[test]
+fn a_parser_of_open_metrics_accepts_it() {
+    const READ: &str = "import sys\n\
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
+        print(sum(len(family.samples) for family in parse(sys.stdin.read())))";
+    let library = tool("usr/lib/python3/dist-packages/prometheus_client/__init__.py");
+    let python = |arg: &str| {
+        let mut command = Command::new("python3");
+        command.args(["-c", arg]);
+        if let Some(packages) = library.as_deref().and_then(|file| file.parent()?.parent()) {
+            command.env("PYTHONPATH", packages);
+        }
+        command
+    };
+    if !python("import prometheus_client").stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    {
+        println!("skipped: a_parser_of_open_metrics_accepts_it: python3-prometheus-client is not installed");
+        return;
+    }
+    for (page, what) in two_pages(Format::OpenMetrics) {
+        let (good, said) = fed(&mut python(READ), &page);
+        let lines = page.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(good && said == lines.to_string(), "{what}: {said}, not {lines} samples");
+    }
+}
+
+/// Runs a program with that text as its input: whether it succeeded, and what it said.
+fn fed(command: &mut Command, input: &str) -> (bool, String) {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), said.trim().to_owned())
+}
+
+/// A file of a package: where the test command puts it, or, for a program, in the search path.
+fn tool(path: &str) -> Option<PathBuf> {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(path);
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> =
+        std::env::split_paths(&dirs).filter_map(|dir| Some(dir.join(Path::new(path).file_name()?))).collect();
+    places.push(unpacked);
+    places.into_iter().find(|file| file.is_file())
 }
 
 /// What aoefs-top reads is what was put in, whatever a disk or an interface is called.
 #[test]
 fn aoefs_top_understands_it() {
-    let sample = top::Sample::parse(&snapshot().render()).unwrap();
+    let sample = top::Sample::parse(&page_of(&snapshot())).unwrap();
     let target = &sample.targets[&Addr::new(1, 0)];
     assert_eq!((target.up, target.size, target.queue), (true, 1_073_741_824.0, 2.0));
     assert_eq!(target.model, "a \"quoted\" back\\slash");
@@ -281,8 +348,8 @@ proptest! {
         target.paths[0].stats.trips = [histograms[2], histograms[3], histograms[0]];
         let targets = addrs.iter().map(|(shelf, slot)| Target { addr: Addr::new(*shelf, *slot), ..target.clone() });
         let net = NetlinkStatus { name: interface.clone(), received: counters[4], ..netlink() };
-        let snapshot = Snapshot { counts: Counts::default(), netlinks: vec![net], targets: targets.collect() };
-        let page = snapshot.render();
+        let snapshot = Snapshot { netlinks: vec![net], targets: targets.collect(), ..Snapshot::default() };
+        let page = page_of(&snapshot);
         check(&page);
         check_histograms(&page);
         let sample = top::Sample::parse(&page).unwrap();
@@ -302,7 +369,7 @@ fn four_thousand_targets() {
     let targets = (0..4096u16).map(|n| Target { addr: Addr::new(n / 200, (n % 200) as u8), ..busy() });
     let snapshot = Snapshot { targets: targets.collect(), netlinks: vec![netlink()], ..Snapshot::default() };
     let start = std::time::Instant::now();
-    let page = snapshot.render();
+    let page = page_of(&snapshot);
     println!("4096 busy targets: {} MB in {:?}", page.len() / 1_000_000, start.elapsed());
     assert!(page.len() < 64 << 20);
 }
