@@ -61,7 +61,8 @@ pub(super) fn split_word(line: &str) -> (&str, &str) {
     }
 }
 
-/// Looks a line up in a command table and makes its command. `elsewhere`: what is said of a word that another file takes.
+/// Looks a line up in a command table and makes its command. `elsewhere`: what is said of a word that another
+/// file takes.
 pub(super) fn parse<C>(
     table: &[Word<C>],
     elsewhere: impl FnOnce(&str) -> Option<String>,
