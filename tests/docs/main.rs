@@ -9,6 +9,7 @@
 mod bed;
 mod monitoring;
 mod repository;
+mod shipping;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -38,7 +39,7 @@ tests![
 ];
 
 fn main() -> std::process::ExitCode {
-    bed::harness::main(&[TESTS, monitoring::TESTS, repository::TESTS])
+    bed::harness::main(&[TESTS, monitoring::TESTS, repository::TESTS, shipping::TESTS])
 }
 
 const MANUAL: &str = include_str!("../../man/aoefs.8");
@@ -482,8 +483,8 @@ fn markup() {
     if !proc::have("mandoc") {
         bed::skip("the program mandoc is not installed");
     }
-    for page in ["aoefs.8", "aoefs-target.8", "aoefs-top.8"] {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(page);
+    let pages = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("man")).unwrap();
+    for file in pages.map(|page| page.unwrap().path()) {
         let output = proc::run(SOON, &["mandoc", "-T", "lint", "-W", "warning", file.to_str().unwrap()]);
         assert!(output.ok() && output.stdout.is_empty(), "{}{}", output.stdout, output.stderr);
     }
