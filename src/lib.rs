@@ -36,8 +36,8 @@
 //! * `cli`: the command line.
 //! * `app`: the start: interfaces or demo, configuration file, from a mount that stands to its end.
 //! * `top`: the part of aoefs-top that needs no terminal.
-//! * `failure`, `allowance`, `bug`: one line for the terminal with its exit code; how many log lines of one kind may
-//!   come; places where a test lets the program panic.
+//! * `failure`, `near`, `allowance`, `bug`: one line for the terminal with its exit code; which word was meant; how
+//!   many log lines of one kind may come; places where a test lets the program panic.
 //!
 //! # Where to look
 //!
@@ -94,6 +94,7 @@
 //! * `signals` (1). Woken by: SIGTERM, SIGINT, SIGHUP, through a descriptor. May wait for: an answer of the
 //!   unmounter, 30 s at most.
 //! * `reload` (1 while it reads). Woken by: SIGHUP. May wait for: the configuration file, perhaps for ever.
+//! * `status` (1 under a service manager that is told). Woken by: a line of the file `log`. May wait for: nothing else.
 //! * `log` (1). Woken by: a line for stderr. May wait for: the reader of stderr, perhaps for ever.
 //! * `aoefs-notify` (1 from its first use on). Woken by: attributes that changed, a poll(2) to wake. May wait for:
 //!   nothing else.
@@ -142,6 +143,7 @@ pub mod failure;
 pub mod fs;
 pub mod link;
 pub mod mount;
+pub mod near;
 pub mod parttable;
 pub mod runtime;
 pub mod scrape;

@@ -21,6 +21,7 @@ use aoefs::engine::DEADLINE;
 use aoefs::failure::Failure;
 use aoefs::fs::session::REPLIES;
 use aoefs::mount::{self, MountError, MountSpec, Place, timeout};
+use aoefs::runtime::events::EVENTS;
 use aoefs::scrape::Scrape;
 
 fn main() -> ExitCode {
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
 
 /// Errors that can be found without forking are found in front of the terminal; the others by the daemon.
 fn start(mut options: Options) -> ExitCode {
-    logging::install(options.verbosity, REPLIES);
+    logging::install(options.verbosity, REPLIES, EVENTS);
     panics::install();
     let ready_to_fork = || {
         let config = configfile::read(&options.config)?;

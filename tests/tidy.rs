@@ -99,11 +99,12 @@ impl Drop for Broken {
 
 /// The rooms of the house: which others of the crate each may name. The names in the first column are all that there
 /// are.
-const ROOMS: [(&str, &[&str]); 18] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("allowance", &[]),
     ("bug", &[]),
     ("failure", &[]),
     ("mount", &[]),
+    ("near", &[]),
     ("scrape", &[]),
     ("wire", &[]),
     ("parttable", &["wire"]),
@@ -114,8 +115,8 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("runtime", &["allowance", "bug", "engine", "link", "wire"]),
     ("export", &["bug", "link", "target", "wire"]),
     ("vhost", &["bug", "engine", "wire"]),
-    ("fs", &["bug", "engine", "parttable", "runtime", "vhost", "wire"]),
-    ("cli", &["engine", "failure", "wire"]),
+    ("fs", &["bug", "engine", "near", "parttable", "runtime", "vhost", "wire"]),
+    ("cli", &["engine", "failure", "near", "wire"]),
     ("daemon", &["allowance", "failure", "mount"]),
     (
         "app",

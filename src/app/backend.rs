@@ -8,6 +8,7 @@ use std::io;
 use crate::cli::{Network, Options};
 use crate::daemon::privilege;
 use crate::failure::Failure;
+use crate::link::is_gone;
 use crate::link::packet::{PacketLink, Role};
 use crate::link::watch;
 use crate::target::{FileImage, Image, MemoryImage, Open, OpenError};
@@ -19,6 +20,8 @@ pub enum Backend {
     Links {
         /// One for each interface that is usable now.
         links: Vec<PacketLink>,
+        /// Named by -i and not there yet: they are bound when they come.
+        late: Vec<String>,
         /// No -i was given: interfaces that come up or appear later are used, too.
         follow: bool,
     },
@@ -29,7 +32,9 @@ pub enum Backend {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Backend::Links { links, follow } => write!(f, "{} links, follow {follow}", links.len()),
+            Backend::Links { links, late, follow } => {
+                write!(f, "{} links, {} late, follow {follow}", links.len(), late.len())
+            }
             Backend::Demo(image) => write!(f, "demo of {} sectors", image.sectors()),
         }
     }
@@ -43,12 +48,20 @@ impl Backend {
                 if !names.is_empty() {
                     may_send()?;
                 }
-                let links = names.iter().map(|name| link(name)).collect::<Result<_, _>>()?;
-                Ok(Backend::Links { links, follow: false })
+                let (mut links, mut late) = (Vec::new(), Vec::new());
+                for name in names {
+                    match PacketLink::open(name, Role::Initiator) {
+                        Ok(link) => links.push(link),
+                        // A VLAN, a bond or a slow driver: at boot it may come any time later.
+                        Err(error) if is_gone(&error) => late.push(name.clone()),
+                        Err(error) => return Err(refused(name, &error)),
+                    }
+                }
+                Ok(Backend::Links { links, late, follow: false })
             }
             Network::All => {
                 may_send()?;
-                Ok(Backend::Links { links: all_links()?, follow: true })
+                Ok(Backend::Links { links: all_links()?, late: Vec::new(), follow: true })
             }
             Network::Demo(bytes) => {
                 let image = MemoryImage::new(bytes / SECTOR as u64);
@@ -76,10 +89,6 @@ impl Backend {
     }
 }
 
-fn link(name: &str) -> Result<PacketLink, Failure> {
-    PacketLink::open(name, Role::Initiator).map_err(|error| refused(name, &error))
-}
-
 /// Every Ethernet interface that is up. An interface that goes before it is opened is left out.
 fn all_links() -> Result<Vec<PacketLink>, Failure> {
     let found = watch::ethernet_interfaces()
@@ -100,11 +109,8 @@ fn may_send() -> Result<(), Failure> {
 }
 
 fn refused(name: &str, error: &io::Error) -> Failure {
-    match (error.raw_os_error(), error.kind()) {
-        (Some(nix::libc::ENODEV | nix::libc::ENXIO), _) => {
-            Failure::start(format!("there is no interface {name}; see: ip link"))
-        }
-        (_, io::ErrorKind::Unsupported) => {
+    match error.kind() {
+        io::ErrorKind::Unsupported => {
             Failure::start(format!("{name} is no Ethernet interface, and AoE needs one; see: ip link"))
         }
         _ => Failure::start(format!("cannot use interface {name}: {error}; see: ip link show {name}")),

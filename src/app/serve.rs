@@ -13,6 +13,7 @@ use crate::cli::Options;
 use crate::daemon::background::Ready;
 use crate::daemon::errand::{Asked, Errand};
 use crate::daemon::logging;
+use crate::daemon::notify;
 use crate::daemon::privilege;
 use crate::daemon::privilege::Programs;
 use crate::daemon::signals::Signals;
@@ -27,7 +28,7 @@ use crate::fs::metrics::Format;
 use crate::fs::session::FuseSession;
 use crate::link::loopback;
 use crate::mount::Mounted;
-use crate::runtime::{NetlinkStatus, Runtime, TARGETS_MAX, clock};
+use crate::runtime::{By, NetlinkStatus, Runtime, TARGETS_MAX, Unit, clock};
 use crate::scrape::{Kind, Pages, Scrape};
 use crate::target::TargetConfig;
 use crate::wire::Addr;
@@ -38,6 +39,10 @@ const DEMO: Addr = Addr::new(1, 0);
 const DEMO_MTU: usize = 9000;
 /// How long the first discovery has before the mount is said to be ready.
 const FIRST_DISCOVERY: Duration = Duration::from_millis(500);
+/// The service manager is told of changes at most so often.
+const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// How many targets a line names.
+const NAMED_MAX: usize = 8;
 /// How often it is checked whether the awaited targets are up.
 const CHECK_EVERY: Duration = Duration::from_millis(10);
 
@@ -110,7 +115,10 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let there = await_targets(&runtime, &options, &|| serving.is_finished());
     let result = match there {
         Ok(()) => {
-            ready.ready(&summary(&runtime, &mounted.mount.point().display().to_string()));
+            let point = mounted.mount.point().display().to_string();
+            let now = summary(&runtime, &point);
+            ready.ready(&now);
+            follow_status(&runtime, point, now);
             ended(serving)
         }
         // In the foreground no process waits to hear that the start went well: a mount that was unmounted has ended
@@ -158,13 +166,17 @@ fn ended(serving: thread::JoinHandle<std::io::Result<()>>) -> Result<(), Failure
 /// Gives the runtime its back end. The demo's target is served until the returned server is dropped.
 fn attach_backend(runtime: &Arc<Runtime>, backend: Backend) -> std::io::Result<Option<Server>> {
     match backend {
-        Backend::Links { links, follow } => {
+        Backend::Links { links, late, follow } => {
             for link in links {
                 // A name given twice is bound once.
                 let _ = runtime.attach(Arc::new(link));
             }
             // Interfaces that come up later are bound by the watcher.
             runtime.start(true, follow)?;
+            for name in late {
+                // It may have come meanwhile; what is wrong with it then is in the log.
+                let _ = runtime.bind_when_there(&name, By::CommandLine);
+            }
             Ok(None)
         }
         Backend::Demo(image) => {
@@ -197,8 +209,12 @@ fn await_targets(runtime: &Runtime, options: &Options, over: &dyn Fn() -> bool) 
             if options.wait.is_empty() {
                 return Ok(());
             }
+            let late = match runtime.awaited() {
+                names if names.is_empty() => String::new(),
+                names => format!(", and there is no interface {} yet", names.join(", ")),
+            };
             return Err(Failure::start(format!(
-                "{} did not answer within {} s; check the cable, the target and -i, or wait longer with --wait-timeout",
+                "{} did not answer within {} s{late}; check the cable, the target and -i, or wait longer with --wait-timeout",
                 missing.join(", "),
                 options.wait_timeout.as_secs()
             )));
@@ -223,16 +239,62 @@ fn summary(runtime: &Runtime, point: &str) -> String {
         (false, false) => format!("{} (down)", net.name),
     };
     let names: Vec<String> = runtime.netlinks().into_iter().map(name).collect();
-    let bound =
-        if names.is_empty() { "bound to nothing".to_owned() } else { format!("bound {}", names.join(", ")) };
-    let units = runtime.units();
-    let targets: Vec<String> = units.iter().take(8).map(|u| u.addr.to_string()).collect();
-    match units.len() {
-        0 => format!("{point}: {bound}; no target has answered yet; see {point}/ctl"),
-        n if n > targets.len() => {
-            format!("{point}: {bound}; targets {} and {} more", targets.join(", "), n - targets.len())
+    let late = runtime.awaited();
+    let mut parts = Vec::new();
+    match (names.is_empty(), late.is_empty()) {
+        (true, true) => parts.push("bound to nothing".to_owned()),
+        (true, false) => {}
+        (false, _) => parts.push(format!("bound {}", names.join(", "))),
+    }
+    if !late.is_empty() {
+        parts.push(format!("waiting for {} (no such interface yet; see: ip link)", late.join(", ")));
+    }
+    let (up, down): (Vec<_>, Vec<_>) =
+        runtime.units().into_iter().partition(|unit| runtime.inspect(unit, |device| device.is_up()));
+    match (up.is_empty(), down.is_empty()) {
+        (true, true) => parts.push(format!("no target has answered yet; see {point}/ctl")),
+        (true, false) => {}
+        (false, _) => parts.push(format!("targets {}", some_of(&up))),
+    }
+    if !down.is_empty() {
+        parts.push(format!("down: {}", some_of(&down)));
+    }
+    format!("{point}: {}", parts.join("; "))
+}
+
+/// Tells the service manager, if there is one, whenever the summary has changed. What changes it is in the log, too.
+fn follow_status(runtime: &Arc<Runtime>, point: String, mut told: String) {
+    if !notify::is_listened_to() {
+        return;
+    }
+    let (news, to_tell) = crossbeam_channel::bounded(1);
+    // One that is in the channel stands for all that follow until it is taken out.
+    runtime.log().on_news(Arc::new(move || {
+        let _ = news.try_send(());
+    }));
+    let weak = Arc::downgrade(runtime);
+    let follow = move || {
+        while to_tell.recv().is_ok() {
+            thread::sleep(STATUS_EVERY);
+            let Some(runtime) = weak.upgrade() else { return };
+            let now = summary(&runtime, &point);
+            if now != told {
+                notify::status(&now);
+                told = now;
+            }
         }
-        _ => format!("{point}: {bound}; targets {}", targets.join(", ")),
+    };
+    if let Err(error) = thread::Builder::new().name("status".into()).spawn(follow) {
+        log::warn!("systemctl status will not follow the targets: no thread: {error}");
+    }
+}
+
+/// The first addresses of a list, and how many more there are.
+fn some_of(units: &[Arc<Unit>]) -> String {
+    let first: Vec<String> = units.iter().take(NAMED_MAX).map(|unit| unit.addr.to_string()).collect();
+    match units.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 
@@ -280,9 +342,8 @@ impl Reader {
         let file = self.startup.file();
         self.runtime.forget_wanted();
         for line in file.top() {
-            if let Err(errno) = self.core.run_top_line(&line.command) {
-                let why = std::io::Error::from_raw_os_error(errno.into());
-                self.say(&format!("{}: {why}", file.origin(line.number)));
+            if let Err(error) = self.core.run_top_line(&line.command) {
+                self.say(&format!("{}: {error}", file.origin(line.number)));
             }
         }
     }
@@ -297,15 +358,14 @@ impl Reader {
                 *self.startup.config.write() = Arc::new(file);
                 self.run_top();
                 self.core.apply_lines();
-                self.say("configuration read again");
+                self.runtime.log().log("daemon", None, "configuration read again");
             }
             Err(failure) => self.say(&failure.to_string()),
         }
     }
 
     fn say(&self, line: &str) {
-        log::warn!("{line}");
-        self.runtime.log().log("daemon", None, line);
+        self.runtime.log().warn("daemon", None, line);
     }
 }
 

@@ -186,7 +186,8 @@ fn serve_signals(
                 ));
                 return Ok(LOST.into());
             }
-            Ok(Some(Wish::Stop)) => {
+            Ok(Some(Wish::StopWhenUnused)) if stopping => {}
+            Ok(Some(Wish::Stop | Wish::StopWhenUnused)) => {
                 log::info!("stopping: flushing");
                 stopping = true;
                 let (export, servers, file) = (Arc::clone(export), Arc::clone(servers), file.to_owned());

@@ -78,7 +78,7 @@ impl Ready {
 
 /// The one line on stderr.
 pub fn report(failure: &Failure) -> ExitCode {
-    logging::say(&format!("aoefs: {failure}"));
+    logging::complain("aoefs", &failure.to_string());
     logging::flush();
     ExitCode::from(failure.code())
 }

@@ -1,10 +1,13 @@
-//! Where log lines go: to stderr as env_logger writes them, while there is a terminal or a service manager to read
-//! it; to syslog once the daemon is in the background. RUST_LOG decides what is logged, in both.
+//! Where log lines go: to stderr as env_logger writes them, while there is a terminal to read it; to stderr as
+//! systemd's journal takes them (sd-daemon(3)), with a level and without a time, if the journal reads it; to syslog
+//! once the daemon is in the background. RUST_LOG decides what is logged, in all three. What is also in the file
+//! `log` is shown on a terminal only if it is a warning, or asked for with -v: its user has the file.
 //!
 //! Promises: once [`start`] was called, a log call never waits, whether the log is read or not; lines that repeat are
-//! limited in rate, except those that the user has asked for (debug and trace).
+//! limited in rate, except those that the user has asked for (debug and trace) and those that are limited already.
 
 use std::io::{self, IsTerminal};
+use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,21 +35,31 @@ static OUTLET: Outlet = Outlet::new();
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Installs the logger of aoefs. `verbosity` counts -v, and -q as minus one; RUST_LOG wins over it. fuser logs every
-/// request at debug, so that takes -vv. Lines with the target `replies` are left out below -vv.
-pub fn install(verbosity: i8, replies: &str) {
-    install_as("aoefs", &default_filter(verbosity, replies));
+/// request at debug, so that takes -vv. Lines with the target `replies` are left out below -vv;
+/// those with the target `events` are in the file `log`, and limited in rate already.
+pub fn install(verbosity: i8, replies: &str, events: &'static str) {
+    install_with("aoefs", &default_filter(verbosity, replies), events);
 }
 
 /// Installs the logger of the program `name`. `filter` decides which lines it logs, unless RUST_LOG says otherwise.
 pub fn install_as(name: &'static str, filter: &str) {
+    install_with(name, filter, "");
+}
+
+fn install_with(name: &'static str, filter: &str, events: &'static str) {
     let terminal = env_logger::Builder::new()
         .target(Target::Pipe(Box::new(Terminal)))
         .write_style(if wants_colours() { WriteStyle::Always } else { WriteStyle::Never })
         .parse_env(env_logger::Env::default().default_filter_or(filter))
         .build();
     let level = terminal.filter();
-    let logger =
-        LOGGER.get_or_init(|| Logger { name, terminal, syslog: Mutex::new(None), limiter: Mutex::default() });
+    let logger = LOGGER.get_or_init(|| Logger {
+        name,
+        terminal,
+        events,
+        syslog: Mutex::new(None),
+        limiter: Mutex::default(),
+    });
     // A second logger in one process can only come from a test.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(level);
@@ -81,6 +94,24 @@ pub fn say(line: &str) {
     OUTLET.say(format!("{line}\n").as_bytes());
 }
 
+/// Puts the line on standard error that says why the program `name` ends.
+pub fn complain(name: &str, line: &str) {
+    match is_journal() {
+        true => say(&for_journal(Level::Error, line)),
+        false => say(&format!("{name}: {line}")),
+    }
+}
+
+/// Whether standard error leads to systemd's journal, which says so by device and inode.
+fn is_journal() -> bool {
+    static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
+    *IS_JOURNAL.get_or_init(|| {
+        let stderr = || std::fs::metadata("/proc/self/fd/2").ok();
+        let said = std::env::var("JOURNAL_STREAM").ok();
+        said.zip(stderr()).is_some_and(|(said, file)| said == format!("{}:{}", file.st_dev(), file.st_ino()))
+    })
+}
+
 /// All lines are written, or given up after [`PATIENCE`]. Call it before the process ends.
 pub fn flush() {
     tick_all(true);
@@ -95,7 +126,7 @@ pub fn last_words(line: &str) {
     {
         logger.to_syslog(Level::Error, line);
     } else {
-        say(&format!("{name}: {}", one_line(line)));
+        complain(name, &one_line(line));
     }
     OUTLET.flush(PATIENCE);
 }
@@ -142,6 +173,7 @@ impl io::Write for Terminal {
 struct Logger {
     name: &'static str,
     terminal: env_logger::Logger,
+    events: &'static str,
     syslog: Mutex<Option<UnixDatagram>>,
     limiter: Mutex<Limiter>,
 }
@@ -152,7 +184,14 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.terminal.matches(record) && (record.level() > Level::Info || self.may_say(record)) {
+        let event = record.target() == self.events;
+        if event && record.level() == Level::Info && !in_system_log() {
+            let asked = Metadata::builder().level(Level::Debug).target(record.target()).build();
+            if !self.terminal.enabled(&asked) {
+                return;
+            }
+        }
+        if self.terminal.matches(record) && (event || record.level() > Level::Info || self.may_say(record)) {
             self.write(record);
         }
     }
@@ -175,6 +214,8 @@ impl Logger {
     fn write(&self, record: &Record<'_>) {
         if IN_BACKGROUND.load(Ordering::Relaxed) {
             self.to_syslog(record.level(), &record.args().to_string());
+        } else if is_journal() {
+            say(&for_journal(record.level(), &record.args().to_string()));
         } else {
             self.terminal.log(record);
         }
@@ -202,6 +243,11 @@ impl Logger {
     }
 }
 
+/// Whether lines go to the system's log, and no person waits for them.
+fn in_system_log() -> bool {
+    IN_BACKGROUND.load(Ordering::Relaxed) || is_journal()
+}
+
 fn connect() -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
@@ -211,13 +257,22 @@ fn connect() -> io::Result<UnixDatagram> {
 
 /// A line as syslog takes it; the receiver adds time and host.
 fn format(name: &str, level: Level, text: &str) -> String {
-    let severity = match level {
+    format!("<{}>{name}[{}]: {}", FACILITY | severity(level), std::process::id(), one_line(text))
+}
+
+/// A line as systemd's journal takes it from a standard error.
+fn for_journal(level: Level, text: &str) -> String {
+    format!("<{}>{}", severity(level), one_line(text))
+}
+
+/// The numbers of syslog(3).
+fn severity(level: Level) -> u8 {
+    match level {
         Level::Error => 3,
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
-    };
-    format!("<{}>{name}[{}]: {}", FACILITY | severity, std::process::id(), one_line(text))
+    }
 }
 
 #[cfg(test)]
@@ -244,5 +299,6 @@ mod tests {
     fn a_line_of_syslog() {
         let pid = std::process::id();
         assert_eq!(format("aoefs", Level::Warn, "eth1\ndown"), format!("<28>aoefs[{pid}]: eth1\\ndown"));
+        assert_eq!(for_journal(Level::Info, "eth1\ndown"), "<6>eth1\\ndown");
     }
 }

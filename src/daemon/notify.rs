@@ -1,11 +1,17 @@
-//! Tells systemd that the daemon is ready, and that it stops: a datagram of a few lines, sent without waiting. Without
-//! `NOTIFY_SOCKET` nothing happens.
+//! Tells systemd that the daemon is ready, how it is, and that it stops: a datagram of a few lines, sent without
+//! waiting. Without `NOTIFY_SOCKET` nothing happens.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::failure::one_line;
+
+/// A daemon that stops says why it takes so long, and nothing else.
+static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// The mount answers. `systemctl status` shows `status`.
 pub fn ready(status: &str) {
@@ -14,7 +20,25 @@ pub fn ready(status: &str) {
 
 /// The daemon stops.
 pub fn stopping() {
+    STOPPING.store(true, Ordering::Relaxed);
     send_state("STOPPING=1\n");
+}
+
+/// What `systemctl status` shows from now on, unless the daemon stops.
+pub fn status(line: &str) {
+    if !STOPPING.load(Ordering::Relaxed) {
+        send_state(&format!("STATUS={}\n", one_line(line)));
+    }
+}
+
+/// What `systemctl status` shows of a daemon that stops.
+pub fn stopping_status(line: &str) {
+    send_state(&format!("STATUS={}\n", one_line(line)));
+}
+
+/// Whether a service manager wants to hear of the daemon.
+pub fn is_listened_to() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 fn send_state(text: &str) {

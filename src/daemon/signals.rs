@@ -15,6 +15,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 pub enum Wish {
     /// SIGTERM, SIGINT.
     Stop,
+    /// SIGUSR1.
+    StopWhenUnused,
     /// SIGHUP.
     Reload,
 }
@@ -30,7 +32,7 @@ impl Signals {
     /// starts.
     pub fn block() -> io::Result<Self> {
         let mut set = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
             set.add(signal);
         }
         set.thread_block()?;
@@ -59,6 +61,7 @@ impl Signals {
     fn take(&self) -> io::Result<Option<Wish>> {
         Ok(self.fd.read_signal()?.map(|info| match Signal::try_from(info.ssi_signo as i32) {
             Ok(Signal::SIGHUP) => Wish::Reload,
+            Ok(Signal::SIGUSR1) => Wish::StopWhenUnused,
             _ => Wish::Stop,
         }))
     }

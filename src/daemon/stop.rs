@@ -1,7 +1,7 @@
 //! How the daemon stops. The first SIGTERM or SIGINT unmounts. If the mount is busy (a loop device holds data, say),
 //! stopping at once would lose data that is not written back: so the daemon says which processes use the mount, keeps
 //! serving, and tries again for `stop` seconds; then it detaches the mount and serves until the last close. The second
-//! signal ends the process.
+//! signal ends the process. SIGUSR1 is a first signal however often it comes: service managers repeat theirs.
 
 use std::io;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub trait Service {
 /// with it.
 pub fn supervise(signals: &Signals, unmounter: &Unmounter, stop: Duration, service: &dyn Service) -> bool {
     let supervisor = Supervisor { signals, unmounter, service };
-    supervisor.stop_asked(None);
+    supervisor.first_signal();
     notify::stopping();
     supervisor.wind_down(stop);
     service.say("stopping: outstanding requests fail");
@@ -120,11 +120,23 @@ impl Supervisor<'_> {
         }
     }
 
-    /// True as soon as a stop signal comes, false when the time is over. Without a time it returns for a signal only.
+    /// Returns when the daemon is to stop.
+    fn first_signal(&self) {
+        while !self.take_signal(None, true) {}
+    }
+
+    /// True as soon as a second stop signal comes, false when the time is over. Without a time it returns for a signal
+    /// only.
     fn stop_asked(&self, within: Option<Duration>) -> bool {
+        self.take_signal(within, false)
+    }
+
+    fn take_signal(&self, within: Option<Duration>, first: bool) -> bool {
         loop {
             match self.signals.next(within) {
                 Ok(Some(Wish::Stop)) => return true,
+                Ok(Some(Wish::StopWhenUnused)) if first => return true,
+                Ok(Some(Wish::StopWhenUnused)) => {}
                 Ok(Some(Wish::Reload)) => self.service.reload(),
                 Ok(None) if within.is_some() => return false,
                 Ok(None) => {}
@@ -140,6 +152,8 @@ impl Supervisor<'_> {
     }
 
     fn say(&self, line: &str) {
-        self.service.say(&format!("stopping: {line}"));
+        let line = format!("stopping: {line}");
+        notify::stopping_status(&line);
+        self.service.say(&line);
     }
 }

@@ -159,6 +159,32 @@ impl Event {
         }
     }
 
+    /// Whether an operator has to hear of it: something does not work as it should.
+    pub fn is_trouble(&self) -> bool {
+        match self {
+            Event::Down(_)
+            | Event::Replaced { .. }
+            | Event::Larger { .. }
+            | Event::Unidentified
+            | Event::PathRefused(..)
+            | Event::PathSilent(..)
+            | Event::Failed { .. }
+            | Event::Reserved(_) => true,
+            Event::Up
+            | Event::Grown { .. }
+            | Event::Doubted(_)
+            | Event::Confirmed
+            | Event::Identified(_)
+            | Event::PathFound(..)
+            | Event::PathBack(..)
+            | Event::PathGone(..)
+            | Event::FrameSize(..)
+            | Event::LostJumbo(..)
+            | Event::NoFlush
+            | Event::Flushed => false,
+        }
+    }
+
     /// Of interest only to readers that want to see everything.
     pub fn is_chatty(&self) -> bool {
         matches!(self, Event::Doubted(_) | Event::Confirmed | Event::LostJumbo(..))

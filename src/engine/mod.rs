@@ -38,7 +38,7 @@ pub use event::{Cause, Event, Reason};
 pub use flight::TagSpace;
 pub use ids::{Identity, NetId, Stream};
 pub use limits::{DEADLINE, FRAMES_MAX, PLAIN, REQUESTS_MAX};
-pub use partition::{PartError, PartId, Partition, Scanned};
+pub use partition::{PARTITIONS_MAX, PartError, PartId, Partition, Scanned};
 pub use path::{PathStats, Trust};
 pub use request::{Error, Handle, Io, Outcome, Output, Request, Reservation};
 pub use stats::{BUCKETS, Histogram, Op, OpStats, Stats};

@@ -101,6 +101,13 @@ struct Sent {
     fate: Fate,
 }
 
+/// When an answer came to an attempt that had been given up, and when the youngest attempt left that was answered so.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    at: Time,
+    sent: Time,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Path {
@@ -150,6 +157,8 @@ pub struct Path {
     tailed_at: Time,
     /// When an attempt was lost here last.
     lost_at: Option<Time>,
+    /// The last answer to an attempt that had been given up.
+    late: Option<Late>,
     /// How much later than the mean an overtaken attempt may be, in quarters of the mean; what proved wrong raises
     /// it.
     tolerance: u32,
@@ -187,6 +196,7 @@ impl Path {
             tails: 0,
             tailed_at: Time::default(),
             lost_at: None,
+            late: None,
             tolerance: TOLERANCE_FIRST,
             well_judged: 0,
         }
@@ -348,7 +358,7 @@ impl Path {
         }
         let since = self.order.back()?.at.max(self.last_heard).max(self.tailed_at);
         let calm = self.lost_at.is_none_or(|lost| since.since(lost) > LOSSY);
-        let slack = if calm { TAIL_CALM } else { TAIL };
+        let slack = if calm { TAIL_CALM.max(self.rtt.pause()) } else { TAIL };
         let wait = (self.rtt.smoothed()? * 2 + self.rtt.deviation() * 4 + slack) * (1 << tails);
         (wait < self.rtt.timeout()).then_some(since + wait)
     }
@@ -376,16 +386,26 @@ impl Path {
         }
     }
 
-    /// An attempt that had been given up was answered: it was only late. The window was halved for nothing, unless
-    /// the attempt was outside of it.
-    pub fn late(&mut self, place: Place) {
+    /// An attempt that left at `sent` and had been given up was answered: it was only late. The window was made smaller
+    /// for nothing, unless the attempt was outside of it.
+    pub fn late(&mut self, place: Place, sent: Time, now: Time) {
         self.stats.late += 1;
         if place == Place::Outside {
             return;
         }
         self.well_judged = 0;
         self.tolerance = (self.tolerance + 1).min(TOLERANCE_LAST);
+        // Nothing says that this network loses frames: the next silence may be a pause, too.
+        self.lost_at = None;
+        let before = self.late.map_or(sent, |late| late.sent);
+        self.late = Some(Late { at: now, sent: sent.max(before) });
         self.window.forgive();
+    }
+
+    /// Until when the answer of an attempt is likely to come although it expired: the target only paused, and answers
+    /// now what it got meanwhile, in order. None: an answer of a younger attempt is there already, or none came late.
+    pub fn answers_until(&self, sent: Time) -> Option<Time> {
+        self.late.filter(|late| sent >= late.sent).map(|late| late.at + TAIL_CALM)
     }
 
     /// Something valid came back over this path.
@@ -470,9 +490,9 @@ mod tests {
         p.overtook(Time(2000));
         p.lose(old, true);
         assert_eq!(p.window.size(), size / 2);
-        p.late(Place::Outside);
+        p.late(Place::Outside, Time(0), Time(0));
         assert_eq!(p.window.size(), size / 2, "a probe says nothing about what was given up");
-        p.late(old);
+        p.late(old, Time(0), Time(0));
         assert_eq!(p.window.size(), size);
         let old = p.depart(FrameId(4), true, Time(1000));
         for i in 5..8 {

@@ -13,6 +13,9 @@ const FIRST: Duration = Duration::from_millis(500);
 /// The least distance of the timeout from the mean. A single-threaded target that syncs its disk is often 10 ms
 /// late; what is really lost is found faster by the answers that overtake it.
 const SLACK: Duration = Duration::from_millis(20);
+/// The most that the pauses of the last minutes add to the mean. A target that gets no processor, or syncs its disk,
+/// pauses again; a frame that was really lost must not wait longer for that than TCP's least timeout on Linux.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// The most a frame waits between two attempts, backed off or not.
 pub const RTO_MAX: Duration = Duration::from_secs(8);
 /// After so long a silence, what a path took before says little about it: a storm long past must not make the next
@@ -76,10 +79,16 @@ impl Rtt {
         Duration::from_micros(self.largest.max(self.before))
     }
 
+    /// How long this path may be silent without a loss: twice as long as it was in the last minutes. The mean and its
+    /// deviation forget a pause within a few dozen answers, which a fast path has within a millisecond.
+    pub fn pause(&self) -> Duration {
+        (self.largest() * 2).min(PAUSE_MAX)
+    }
+
     /// How long the first attempt of a frame may stay unanswered.
     pub fn timeout(&self) -> Duration {
         let Some(mean) = self.smoothed else { return FIRST };
-        let slack = Duration::from_micros(4 * self.deviation).max(SLACK);
+        let slack = Duration::from_micros(4 * self.deviation).max(SLACK).max(self.pause());
         (Duration::from_micros(mean) + slack).min(RTO_MAX)
     }
 
@@ -121,11 +130,24 @@ mod tests {
         }
         let base = rtt.timeout();
         rtt.sample(Time(0), Duration::from_secs(2));
-        let samples = (0..).take_while(|_| {
+        let samples = (0..1000).take_while(|_| {
             rtt.sample(Time(0), Duration::from_micros(200));
-            rtt.timeout() > 3 * base
+            rtt.timeout() > base + PAUSE_MAX
         });
         assert!(samples.count() < 60);
+    }
+
+    #[test]
+    fn a_pause_of_the_last_minutes_is_waited_for() {
+        let mut rtt = Rtt::default();
+        let (fast, pause) = (Duration::from_micros(200), Duration::from_millis(40));
+        rtt.sample(Time(0), pause);
+        for _ in 0..1000 {
+            rtt.sample(Time(0), fast);
+        }
+        assert_eq!(rtt.timeout(), fast + 2 * pause);
+        rtt.sample(Time(0) + 2 * MEMORY, fast);
+        assert_eq!(rtt.timeout(), fast + SLACK, "it was long ago");
     }
 
     #[test]
@@ -138,7 +160,7 @@ mod tests {
         rtt.sample(Time(0) + FRESH, quick);
         assert!(rtt.timeout() > Duration::from_secs(2), "ten seconds are no age");
         rtt.sample(Time(1) + 2 * FRESH, quick);
-        assert_eq!(rtt.timeout(), quick + SLACK);
+        assert_eq!(rtt.timeout(), quick + PAUSE_MAX);
         assert_eq!(rtt.largest(), Duration::from_secs(3), "old attempts may live on");
     }
 

@@ -78,16 +78,17 @@ impl Window {
         }
     }
 
-    /// The attempt with sequence number `seq` is lost; `next` is the number the next attempt will get. Halves once a
-    /// round trip. `early`: younger attempts were answered, so that only this one is lost.
+    /// The attempt with sequence number `seq` is lost; `next` is the number the next attempt will get. Counts once a
+    /// round trip. `early`: younger attempts were answered, so that only this one is lost, and the window is halved.
+    /// Otherwise the timer says so, for all that are outstanding: one asks for all of them first, as a target that only
+    /// paused will answer them yet (RFC 5681, section 3.1: one after a timeout, then slow start).
     pub fn lost(&mut self, seq: u64, next: u64, early: bool) {
         self.released();
         if seq >= self.recovered_at {
             self.recovered_at = next;
             self.before = Some((self.size, self.threshold));
-            let least = if early { LEAST_EARLY } else { 1 };
             self.threshold = (self.size / 2).max(2);
-            self.size = (self.size / 2).max(least.min(self.size));
+            self.size = if early { (self.size / 2).max(LEAST_EARLY.min(self.size)) } else { 1 };
             self.credit = 0;
         }
     }

@@ -223,7 +223,7 @@ impl Context {
         });
         if let Some(reply) = refused {
             let words = "too many requests wait for all targets, and many of them for this one";
-            self.runtime.log().log("crowded", Some(unit.addr), words);
+            self.runtime.log().warn("crowded", Some(unit.addr), words);
             reply(Err(Error::Io));
         }
     }

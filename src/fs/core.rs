@@ -11,8 +11,8 @@ use fuser::{PollEvents, PollNotifier};
 
 use super::answer::{Answer, DataAnswer};
 use super::context::Context;
-use super::ctl::{Top, UnitCommand};
-use super::errno::{self, Errno};
+use super::ctl::{CtlError, Top, UnitCommand};
+use super::errno::Errno;
 use super::file::{OpenFile, Verbs, ctl, verb};
 use super::handles::Handles;
 use super::metrics::Format;
@@ -154,7 +154,7 @@ impl Core {
 
     /// Runs one command of the configuration file that is for the top ctl: it holds for interfaces that come later,
     /// too.
-    pub fn run_top_line(&self, command: &Top) -> Result<(), Errno> {
+    pub fn run_top_line(&self, command: &Top) -> Result<(), CtlError> {
         ctl::top::run_config_line(&self.context, command)
     }
 
@@ -164,9 +164,9 @@ impl Core {
         let mut complaints = Vec::new();
         device.set_read_ahead(self.context.settings.read_ahead);
         for (origin, command) in self.lines.before_visible(device.addr()) {
-            if let Some(Err(errno)) = ctl::unit::apply_local(device, &command, self.context.settings.uncached)
+            if let Some(Err(error)) = ctl::unit::apply_local(device, &command, self.context.settings.uncached)
             {
-                complaints.push((origin, errno::words(errno)));
+                complaints.push((origin, error.words));
             } else if let Some(overlap) = ctl::unit::overlap_of(device, &command) {
                 complaints.push((origin, overlap));
             }
@@ -203,7 +203,7 @@ impl Core {
     }
 
     fn complain(&self, addr: Addr, origin: &str, why: &str) {
-        self.context.runtime.log().log("config", Some(addr), format_args!("{origin}: {why}"));
+        self.context.runtime.log().warn("config", Some(addr), format_args!("{origin}: {why}"));
     }
 }
 

@@ -138,7 +138,12 @@ static TOP: [Word<Top>; 8] = [
 
 /// Parses one line of the top `ctl`.
 pub fn parse_top(line: &[u8]) -> Result<Option<Top>, CtlError> {
-    line::parse(&TOP, line)
+    let elsewhere = |word: &str| {
+        line::has(&unit::TABLE, word).then(|| {
+            format!("is for a target's ctl; write it to SHELF.SLOT/ctl, or in the configuration file: SHELF.SLOT {word}")
+        })
+    };
+    line::parse(&TOP, elsewhere, line)
 }
 
 /// The usage lines of the top `ctl`, in the order of the manual.

@@ -281,9 +281,15 @@ impl Tree {
 
     /// Whether a file of that disk or partition is open.
     pub fn is_open(&self, unit: UnitId, place: Handle) -> bool {
+        self.opens(unit, place) > 0
+    }
+
+    /// How many files of that disk or partition are open.
+    pub fn opens(&self, unit: UnitId, place: Handle) -> usize {
         let inner = self.inner.lock();
-        let Some(unit) = inner.units.get(&unit) else { return false };
-        unit.current.iter().any(|disk| disk.place == place && disk.opens.load(Ordering::Relaxed) > 0)
+        let Some(unit) = inner.units.get(&unit) else { return 0 };
+        let disks = unit.current.iter().filter(|disk| disk.place == place);
+        disks.map(|disk| disk.opens.load(Ordering::Relaxed) as usize).sum()
     }
 
     /// Bytes of a target's whole disk were written to at that time. Returns the inodes of the names that they lie in.

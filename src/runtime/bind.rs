@@ -4,10 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Runtime, RuntimeError};
+use super::{By, Runtime, RuntimeError};
 use crate::engine::NetId;
 use crate::link::Link;
-use crate::link::interface;
+use crate::link::is_gone;
 use crate::link::packet::{PacketLink, Role};
 use crate::link::watch::is_port;
 use crate::wire::Addr;
@@ -20,23 +20,41 @@ impl Runtime {
     }
 
     /// Starts to use an interface, now or, if it is not there, when it comes. It is no error if it is in use already.
-    pub fn bind_when_there(self: &Arc<Self>, name: &str) -> Result<(), RuntimeError> {
-        if self.watch.get().is_some() {
+    pub fn bind_when_there(self: &Arc<Self>, name: &str, by: By) -> Result<(), RuntimeError> {
+        let watched = self.watch.get().is_some();
+        if watched {
             let mut wishes = self.wishes.lock();
             wishes.allow(name);
             // Before the interface is opened: the watcher may see it come at any time.
-            wishes.want(name);
+            wishes.want(name, by);
         }
-        match self.bind_unasked(name) {
-            Err(RuntimeError::NoDevice)
-                if self.watch.get().is_some() && interface::index_of(name).is_none() =>
-            {
-                self.log.log("bind", None, format_args!("{name} is bound when it comes"));
+        if self.nets.named(name).is_some() {
+            return Ok(());
+        }
+        match PacketLink::open(name, Role::Initiator) {
+            Err(error) if watched && is_gone(&error) => {
+                self.log.warn(
+                    "bind",
+                    None,
+                    format_args!("waiting for {name}: there is no such interface yet"),
+                );
                 Ok(())
             }
-            Err(RuntimeError::Exists) => Ok(()),
-            done => done,
+            opened => match self.use_opened(name, opened) {
+                Err(RuntimeError::Exists) => Ok(()),
+                done => done,
+            },
         }
+    }
+
+    /// The interfaces that are bound when they come, and are not there.
+    pub fn awaited(&self) -> Vec<String> {
+        let wanted = self.wishes.lock().wanted();
+        let there = |name: &String| {
+            // One that is gone keeps its netlink, and is awaited all the same.
+            self.nets.named(name).is_some_and(|net| net.link.index() != 0)
+        };
+        wanted.into_iter().filter(|name| !there(name)).collect()
     }
 
     /// No interface is to be bound any more when it comes.
@@ -48,8 +66,12 @@ impl Runtime {
         if self.nets.named(name).is_some() {
             return Err(RuntimeError::Exists);
         }
-        let link = PacketLink::open(name, Role::Initiator).map_err(|error| {
-            self.log.log("bind", None, format_args!("bind {name}: {error}"));
+        self.use_opened(name, PacketLink::open(name, Role::Initiator))
+    }
+
+    fn use_opened(self: &Arc<Self>, name: &str, opened: io::Result<PacketLink>) -> Result<(), RuntimeError> {
+        let link = opened.map_err(|error| {
+            self.log.warn("bind", None, format_args!("bind {name}: {error}"));
             match error.raw_os_error() {
                 Some(libc::ENODEV | libc::ENXIO) => RuntimeError::NoDevice,
                 Some(libc::EPERM | libc::EACCES) => RuntimeError::Permission,
@@ -75,7 +97,7 @@ impl Runtime {
         );
         if !net.link.is_up() {
             let name = net.link.name();
-            self.log.log(
+            self.log.warn(
                 "bind",
                 None,
                 format_args!("{name} is down; if it should not be: ip link set {name} up"),
@@ -84,7 +106,7 @@ impl Runtime {
         let reader = self.clone();
         let name = format!("net-{}", net.link.name());
         if let Err(error) = self.spawn(&name, move || reader.read_loop(&net)) {
-            self.log.log("bind", None, format_args!("cannot start a thread: {error}"));
+            self.log.warn("bind", None, format_args!("cannot start a thread: {error}"));
             self.nets.remove(id);
             return Err(RuntimeError::Failed);
         }

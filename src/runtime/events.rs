@@ -9,6 +9,7 @@ use std::fmt::{self, Display, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
+use log::Level;
 use parking_lot::Mutex;
 
 use crate::allowance::Allowance;
@@ -16,6 +17,9 @@ use crate::wire::Addr;
 
 /// Bytes kept by default: some 800 lines, an hour of a bad network under the rate limit.
 pub const DEFAULT_SIZE: usize = 64 << 10;
+
+/// The target of these lines for the crate `log`: they are limited in rate already.
+pub const EVENTS: &str = "aoefs::log";
 
 /// Longest line in bytes, its end included; longer ones are cut. Enough for a command with a config string.
 const LONGEST: usize = 1536;
@@ -72,7 +76,12 @@ impl EventLog {
     /// Adds a line about `target`, or about none. `kind` is a word for the sort of message, the same at every call from
     /// one place: each kind has its own allowance.
     pub fn log(&self, kind: &'static str, target: Option<Addr>, words: impl Display) {
-        self.log_at(Instant::now(), kind, target, &words);
+        self.log_at(Instant::now(), Level::Info, kind, target, &words);
+    }
+
+    /// Adds a line about something that does not work as it should: a warning in the system's log.
+    pub fn warn(&self, kind: &'static str, target: Option<Addr>, words: impl Display) {
+        self.log_at(Instant::now(), Level::Warn, kind, target, &words);
     }
 
     /// Calls `news` after lines were added, for as long as the log lives.
@@ -124,7 +133,14 @@ impl EventLog {
         offset.saturating_add(cursor.shift.unwrap_or(0)) < self.total()
     }
 
-    fn log_at(&self, now: Instant, kind: &'static str, target: Option<Addr>, words: &dyn Display) {
+    fn log_at(
+        &self,
+        now: Instant,
+        level: Level,
+        kind: &'static str,
+        target: Option<Addr>,
+        words: &dyn Display,
+    ) {
         self.sum_up(now);
         if !self.state.lock().admit(now, kind) {
             return;
@@ -135,7 +151,7 @@ impl EventLog {
         state.push(&line, self.size);
         let news = state.news.clone();
         drop(state);
-        announce(&line, &news);
+        announce(level, &line, &news);
     }
 
     /// Writes how many lines of each kind were left out. Every call that logs or reads does it, so it needs no timer.
@@ -153,7 +169,7 @@ impl EventLog {
         let news = state.news.clone();
         drop(state);
         for line in &lines {
-            announce(line, &news);
+            announce(Level::Warn, line, &news);
         }
     }
 }
@@ -180,9 +196,11 @@ impl State {
     }
 }
 
-fn announce(line: &str, news: &[News]) {
+/// Passes a line on to the system's log, which adds a time of its own.
+fn announce(level: Level, line: &str, news: &[News]) {
     let words = line.split_once(' ').map_or(line, |(_, words)| words);
-    log::debug!("{}", words.trim_end());
+    let words = words.strip_prefix("- ").unwrap_or(words);
+    log::log!(target: EVENTS, level, "{}", words.trim_end());
     for call in news {
         call();
     }

@@ -35,6 +35,7 @@ pub use deputy::Deputy;
 pub use netlink::NetlinkStatus;
 pub use sweeper::Alarm;
 pub use table::{Unit, UnitId};
+pub use wishes::By;
 
 use self::clock::Clock;
 use self::events::EventLog;
@@ -368,7 +369,11 @@ impl Runtime {
         if event.is_chatty() && !self.switches.debug.load(Ordering::Relaxed) {
             return;
         }
-        self.log.log(event.kind(), unit.map(|u| u.addr), event);
+        let addr = unit.map(|u| u.addr);
+        match event.is_trouble() {
+            true => self.log.warn(event.kind(), addr, event),
+            false => self.log.log(event.kind(), addr, event),
+        }
         let change = match event {
             Event::Up => Change::Up,
             Event::Down(_) => Change::Down,
@@ -461,7 +466,7 @@ impl Runtime {
         let addr = birth.addr;
         if self.units.len() >= self.targets_max {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            self.log.log(
+            self.log.warn(
                 "refused",
                 Some(addr),
                 format_args!("not taken: {} targets are known", self.targets_max),

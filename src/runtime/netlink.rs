@@ -197,7 +197,7 @@ impl Runtime {
             let _ = net.link.refresh();
             self.net_changed(net);
         } else {
-            self.log.log("netlink", None, format_args!("{}: receive: {error}", net.link.name()));
+            self.log.warn("netlink", None, format_args!("{}: receive: {error}", net.link.name()));
         }
     }
 
@@ -214,8 +214,7 @@ impl Runtime {
     pub(super) fn note_port(&self, net: &Netlink, port: bool) {
         if net.port.swap(port, Ordering::Relaxed) != port && port {
             let words = "is a port of a bridge or a bond, which takes its frames: bind that one instead";
-            self.log.log("bind", None, format_args!("{} {words}", net.link.name()));
-            log::warn!("{} {words}", net.link.name());
+            self.log.warn("bind", None, format_args!("{} {words}", net.link.name()));
         }
     }
 
@@ -223,8 +222,11 @@ impl Runtime {
     pub(super) fn net_changed(&self, net: &Netlink) {
         let up = net.link.is_up();
         if net.up.swap(up, Ordering::SeqCst) != up {
-            let state = if up { "up" } else { "down" };
-            self.log.log("netlink", None, format_args!("{} is {state}", net.link.name()));
+            let name = net.link.name();
+            match up {
+                true => self.log.log("netlink", None, format_args!("{name} is up")),
+                false => self.log.warn("netlink", None, format_args!("{name} is down")),
+            }
         }
         let mtu = net.link.mtu();
         for unit in self.units() {

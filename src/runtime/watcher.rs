@@ -14,7 +14,7 @@ impl Runtime {
             match watch.wait() {
                 Ok(events) => events.iter().for_each(|e| self.interface_changed(e)),
                 Err(error) => {
-                    self.log.log("watch", None, format_args!("cannot follow interfaces: {error}"));
+                    self.log.warn("watch", None, format_args!("cannot follow interfaces: {error}"));
                     std::thread::sleep(std::time::Duration::from_secs(1));
                 }
             }
@@ -47,7 +47,7 @@ impl Runtime {
         if let Err(error) = net.link.refresh()
             && !gone
         {
-            self.log.log("netlink", None, format_args!("{name}: {error}"));
+            self.log.warn("netlink", None, format_args!("{name}: {error}"));
         }
         let now = net.link.name();
         if now != name {

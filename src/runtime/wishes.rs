@@ -4,38 +4,57 @@
 use crate::link::interface;
 use crate::link::watch::LinkEvent;
 
+/// Whose wish it is that an interface is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The command line: it holds until the interface is unbound by hand.
+    CommandLine,
+    /// The configuration file: it holds until the file is read again.
+    File,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
-    /// Names of interfaces that the configuration file binds and that were not there.
-    wanted: Vec<String>,
+    /// Names of interfaces that are bound when they come, and whose wish it is.
+    wanted: Vec<(String, By)>,
     /// Index and name of those that were unbound by hand. An interface that goes and comes again has another index.
     unwanted: Vec<(u32, String)>,
 }
 
 impl Wishes {
     /// It is to be bound when it comes.
-    pub(super) fn want(&mut self, name: &str) {
-        if !self.wanted.iter().any(|wanted| wanted == name) {
-            self.wanted.push(name.to_owned());
+    pub(super) fn want(&mut self, name: &str, by: By) {
+        if !self.wanted.iter().any(|wanted| *wanted == (name.to_owned(), by)) {
+            self.wanted.push((name.to_owned(), by));
         }
+    }
+
+    /// The names of those that are to be bound when they come, each once.
+    pub(super) fn wanted(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for (name, _) in &self.wanted {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
     }
 
     /// The configuration file is read again: its old lines do not hold any more.
     pub(super) fn forget_wanted(&mut self) {
-        self.wanted.clear();
+        self.wanted.retain(|(_, by)| *by == By::CommandLine);
     }
 
     /// It was unbound by hand, and stays so.
     pub(super) fn refuse(&mut self, index: u32, name: &str, as_said: &str) {
-        self.wanted.retain(|wanted| wanted != name && wanted != as_said);
+        self.wanted.retain(|(wanted, _)| wanted != name && wanted != as_said);
         self.unwanted.push((index, name.to_owned()));
     }
 
-    /// It is to be bound: earlier wishes for it do not hold any more.
+    /// It may be bound again, if it was unbound by hand.
     pub(super) fn allow(&mut self, name: &str) {
         let index = interface::index_of(name);
-        self.wanted.retain(|wanted| wanted != name);
         self.unwanted.retain(|(number, called)| called != name && Some(*number) != index);
     }
 
@@ -46,7 +65,8 @@ impl Wishes {
             *unwanted = (event.index, event.name.clone());
             return false;
         }
-        let called = |name: &String| *name == event.name || interface::index_of(name) == Some(event.index);
+        let called =
+            |(name, _): &(String, By)| *name == event.name || interface::index_of(name) == Some(event.index);
         (follow && event.by_default()) || self.wanted.iter().any(called)
     }
 }
@@ -79,16 +99,30 @@ mod tests {
     #[test]
     fn what_the_file_binds_is_bound_when_it_comes() {
         let mut wishes = Wishes::default();
-        wishes.want("wish7");
+        wishes.want("wish7", By::File);
         assert!(wishes.is_wanted(&came(7, "wish7"), false) && !wishes.is_wanted(&came(8, "wish8"), false));
-        wishes.want("lo");
+        wishes.want("lo", By::File);
         let lo = interface::index_of("lo").unwrap();
         assert!(wishes.is_wanted(&came(lo, "by another name"), false));
         wishes.refuse(7, "wish7", "wish7");
         assert!(!wishes.is_wanted(&came(7, "wish7"), false));
         wishes.allow("wish7");
-        wishes.want("wish7");
+        wishes.want("wish7", By::File);
         wishes.forget_wanted();
         assert!(!wishes.is_wanted(&came(7, "wish7"), false));
+    }
+
+    #[test]
+    fn what_the_command_line_names_is_wanted_until_it_is_unbound_by_hand() {
+        let mut wishes = Wishes::default();
+        wishes.want("wish7", By::CommandLine);
+        wishes.want("wish7", By::File);
+        wishes.forget_wanted();
+        wishes.allow("wish7");
+        assert!(wishes.is_wanted(&came(7, "wish7"), false) && wishes.is_wanted(&came(8, "wish7"), false));
+        assert_eq!(wishes.wanted(), ["wish7"]);
+        wishes.refuse(8, "wish7", "wish7");
+        wishes.allow("wish7");
+        assert!(!wishes.is_wanted(&came(9, "wish7"), false) && wishes.wanted().is_empty());
     }
 }

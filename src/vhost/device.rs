@@ -319,6 +319,8 @@ impl Device {
         }
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, KICKS + number as u64);
         match self.epoll.add(kick, event) {
+            // QEMU does not ask for the size when it connects again, and hears nothing while its machine is off.
+            Ok(()) if number == 0 => self.channel.iter().for_each(Channel::config_changed),
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(Error::ReqHandlerError(error.into())),
         }

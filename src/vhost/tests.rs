@@ -35,6 +35,7 @@ mod hostile;
 mod memory;
 mod order;
 mod plenty;
+mod telling;
 
 /// Bytes of the guest's memory, and of the disk.
 const MEMORY: u64 = 1 << 20;

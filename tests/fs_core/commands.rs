@@ -67,7 +67,11 @@ fn lines_run_in_order_and_the_first_that_fails_ends_the_write() {
     assert_eq!(host.echo("1.0/ctl", text), Err(Errno::EINVAL), "beyond the disk");
     assert_eq!(host.disks(), ["data", "a"]);
     assert!(host.cat("1.0/ctl").unwrap().contains("nofail"));
-    assert!(host.log().contains("ctl line 5: part b 8 9000: Invalid argument"), "{}", host.log());
+    assert!(
+        host.log().contains("ctl line 5: part b 8 9000: past the end: the disk has 8192 sectors"),
+        "{}",
+        host.log()
+    );
     for (line, errno) in [
         ("part a 0 9", Errno::EEXIST),
         ("delpart zz", Errno::ENOENT),
@@ -86,6 +90,45 @@ fn lines_run_in_order_and_the_first_that_fails_ends_the_write() {
     assert_eq!(host.echo("ctl", "remove 7.7"), Err(Errno::ENOENT));
     assert_eq!(host.echo("ctl", "failio 7.7"), Err(Errno::ENOENT));
     assert!(host.log().contains("frobnicate: no such command"));
+    host.end();
+}
+
+#[test]
+fn whoever_wrote_can_read_why_it_was_refused() {
+    let host = Host::new();
+    let (top, unit) = (host.open("ctl"), host.open("1.0/ctl"));
+    let said = |fh| String::from_utf8(host.read_at(fh, 0, 4096).unwrap()).unwrap();
+    let refused = |fh, line: &str| {
+        assert!(host.write_at(fh, 0, line.as_bytes()).is_err(), "{line}");
+        said(fh)
+    };
+    assert_eq!(
+        refused(unit, "part b 0 9000"),
+        "error: part b 0 9000: past the end: the disk has 8192 sectors\n"
+    );
+    assert_eq!(String::from_utf8(host.read_at(unit, 7, 4).unwrap()).unwrap(), "part", "in pieces");
+    assert!(host.cat("1.0/ctl").unwrap().starts_with("state: up\n"), "others read the status");
+    assert_eq!(refused(unit, "idnetify"), "error: idnetify: no such command; did you mean identify?\n");
+    assert_eq!(
+        refused(unit, "nofail on\nmtu 1\n"),
+        "error: line 2: mtu: 1 is not within 558…65535; usage: mtu [N]\n"
+    );
+    host.write_at(unit, 0, b"part boot 0 8").unwrap();
+    assert!(said(unit).starts_with("state: up\n"), "{}", said(unit));
+    assert!(refused(unit, "part boot 0 9").contains("boot is 0 8; delpart boot first"));
+    assert!(refused(unit, "remove 1.0").contains("for the ctl at the top"));
+    assert!(refused(top, "part a 0 8").contains("is for a target's ctl; write it to SHELF.SLOT/ctl"));
+    assert!(refused(unit, "delpart bot").contains("no partition bot; did you mean boot?"));
+    let open = host.open("1.0/boot");
+    assert!(refused(unit, "delpart boot").contains("1 file open; close it, or delpart -f boot"));
+    assert!(refused(top, "remove 1.0").contains("1 file open; close it, or remove -f 1.0"));
+    let second = host.open("1.0/data");
+    assert!(refused(top, "remove 1.0").contains("2 files open; close them, or remove -f 1.0"));
+    assert!(refused(top, "remove 1.1").contains("no target 1.1 is known; known: 1.0"));
+    assert!(refused(top, "unbind nera").contains("in use: near"));
+    for fh in [top, unit, open, second] {
+        host.core.release(fh);
+    }
     host.end();
 }
 

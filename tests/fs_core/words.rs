@@ -57,9 +57,9 @@ fn unit_rows() -> Vec<Row> {
             wrong: &[
                 ("vhost disk", EINVAL, "vhost: disk is not an absolute path; usage: vhost PATH [NAME]"),
                 ("vhost /nowhere/disk a/b", EINVAL, "vhost: a/b: a name is made of"),
-                ("vhost /nowhere/disk gone", ENOENT, "vhost /nowhere/disk gone: No such file or directory"),
-                ("vhost /nowhere/disk", ENOENT, "vhost /nowhere/disk: No such file or directory"),
-                ("vhost /dev/null", EEXIST, "vhost /dev/null: File exists"),
+                ("vhost /nowhere/disk gone", ENOENT, "vhost /nowhere/disk gone: there is no partition gone"),
+                ("vhost /nowhere/disk", ENOENT, "vhost /nowhere/disk: no directory for /nowhere/disk"),
+                ("vhost /dev/null", EEXIST, "vhost /dev/null: /dev/null is there already"),
             ],
             huge: ("", "… is not an absolute path; usage: vhost PATH [NAME]"),
             ..ROW
@@ -67,7 +67,7 @@ fn unit_rows() -> Vec<Row> {
         Row {
             word: "unvhost",
             alone: Some((EINVAL, "usage: unvhost PATH")),
-            wrong: &[("unvhost /nowhere/disk", ENOENT, "unvhost /nowhere/disk: No such file or directory")],
+            wrong: &[("unvhost /nowhere/disk", ENOENT, "unvhost /nowhere/disk: /nowhere/disk is no socket")],
             huge: ("", "… is not an absolute path; usage: unvhost PATH"),
             ..ROW
         },
@@ -77,9 +77,9 @@ fn unit_rows() -> Vec<Row> {
             good: &["part a 0 8", "part a 0 8", "part b-1._+ 0x8 020"],
             wrong: &[
                 ("part c 8 8", EINVAL, "part: 8 to 8 holds no sector; usage: part NAME START END"),
-                ("part c 0 9000", EINVAL, "part c 0 9000: Invalid argument"),
-                ("part a 0 9", EEXIST, "part a 0 9: File exists"),
-                ("part ctl 0 8", EEXIST, "part ctl 0 8: File exists"),
+                ("part c 0 9000", EINVAL, "part c 0 9000: past the end: the disk has 8192 sectors"),
+                ("part a 0 9", EEXIST, "part a 0 9: a is 0 8; delpart a first"),
+                ("part ctl 0 8", EEXIST, "part ctl 0 8: every target has a file ctl"),
                 ("part a/b 0 8", EINVAL, "part: a/b: a name is made of A-Z a-z 0-9 . _ + -"),
                 ("part .. 0 8", EINVAL, "part: .. is no name for a file"),
                 ("part abcdefghijklmnopqrstuvwxyz01 0 8", EINVAL, "part: a name has 1…27 bytes"),
@@ -95,7 +95,7 @@ fn unit_rows() -> Vec<Row> {
             alone: Some((EINVAL, "usage: delpart [-f] NAME")),
             good: &["delpart gone"],
             wrong: &[
-                ("delpart gone", ENOENT, "delpart gone: No such file or directory"),
+                ("delpart gone", ENOENT, "delpart gone: no partition gone"),
                 ("delpart a/b", EINVAL, "delpart: a/b: a name is made of"),
             ],
             huge: ("", "delpart: a name has 1…27 bytes; usage: delpart [-f] NAME"),
@@ -156,7 +156,7 @@ fn unit_rows() -> Vec<Row> {
                     "direct_io: true is neither on nor off; usage: direct_io [on/off]",
                 ),
                 ("direct_io on off", EINVAL, "usage: direct_io [on/off]"),
-                ("directio on", EINVAL, "directio: no such command"),
+                ("directio on", EINVAL, "directio: no such command; did you mean direct_io?"),
             ],
             huge: ("", "… is neither on nor off; usage: direct_io [on/off]"),
             ..ROW
@@ -191,7 +191,7 @@ fn unit_rows() -> Vec<Row> {
                     EINVAL,
                     "setsize: 513 is not a size in whole sectors; usage: setsize [BYTES]",
                 ),
-                ("setsize 4194816", EINVAL, "setsize 4194816: Invalid argument"),
+                ("setsize 4194816", EINVAL, "setsize 4194816: past the end: the disk has 4194304 bytes"),
             ],
             huge: ("", "… is too large; usage: setsize [BYTES]"),
             ..ROW
@@ -199,7 +199,7 @@ fn unit_rows() -> Vec<Row> {
         Row { word: "failio", wrong: &[("failio 1.0", EINVAL, "usage: failio")], ..ROW },
         Row {
             word: "config",
-            alone: Some((EINVAL, "config: no such verb; usage: config test/prefix/set/force STRING")),
+            alone: Some((EINVAL, "config: no verb; usage: config test/prefix/set/force STRING")),
             good: &[
                 "config set mine",
                 "config set mine",
@@ -208,10 +208,14 @@ fn unit_rows() -> Vec<Row> {
                 "config prefix ",
             ],
             wrong: &[
-                ("config set theirs", EEXIST, "config set theirs: File exists"),
-                ("config test theirs", ENOENT, "config test theirs: No such file or directory"),
-                ("config prefix ine", ENOENT, "config prefix ine: No such file or directory"),
-                ("config read x", EINVAL, "config: no such verb; usage: config"),
+                ("config set theirs", EEXIST, "config set theirs: the target has another string already"),
+                ("config test theirs", ENOENT, "config test theirs: the target has another string"),
+                ("config prefix ine", ENOENT, "config prefix ine: the target has another string"),
+                (
+                    "config read x",
+                    EINVAL,
+                    "config: read: no such verb; to read it: cat config; usage: config",
+                ),
                 ("config force", EINVAL, "config: no string; usage: config"),
             ],
             many: None,
@@ -230,8 +234,12 @@ fn top_rows() -> Vec<Row> {
             alone: Some((EINVAL, "usage: bind IF")),
             // That it binds is the namespace bed's to show: here is no interface that could be bound.
             wrong: &[
-                ("bind near", EEXIST, "bind near: File exists"),
-                ("bind nosuchif0", Errno::ENODEV, "bind nosuchif0: No such device"),
+                ("bind near", EEXIST, "bind near: near is in use already"),
+                (
+                    "bind nosuchif0",
+                    Errno::ENODEV,
+                    "bind nosuchif0: no Ethernet interface is called nosuchif0",
+                ),
                 ("bind sixteen-letters.", EINVAL, "bind: sixteen-letters. is not the name of an interface"),
                 ("bind ../x", EINVAL, "bind: ../x is not the name of an interface"),
             ],
@@ -243,7 +251,7 @@ fn top_rows() -> Vec<Row> {
             alone: Some((EINVAL, "usage: unbind IF")),
             good: &["unbind near"],
             wrong: &[
-                ("unbind near", ENOENT, "unbind near: No such file or directory"),
+                ("unbind near", ENOENT, "unbind near: near is not in use; in use: none"),
                 ("unbind .", EINVAL, "unbind: . is not the name of an interface"),
             ],
             huge: ("", "… is not the name of an interface; usage: unbind IF"),
@@ -289,8 +297,8 @@ fn top_rows() -> Vec<Row> {
             alone: Some((EINVAL, "usage: remove [-f] SHELF.SLOT | -a")),
             good: &["remove -a", "remove 1.0"],
             wrong: &[
-                ("remove 1.0", ENOENT, "remove 1.0: No such file or directory"),
-                ("remove -f 7.7", ENOENT, "remove -f 7.7: No such file or directory"),
+                ("remove 1.0", ENOENT, "remove 1.0: no target 1.0 is known; known: none"),
+                ("remove -f 7.7", ENOENT, "remove -f 7.7: no target 7.7 is known"),
                 ("remove -x 1.0", EINVAL, "remove: wrong arguments; usage: remove"),
                 ("remove 65535.255", EINVAL, "remove: 65535.255 is an address of all targets; usage: remove"),
                 ("remove 1", EINVAL, "remove: 1 is not SHELF.SLOT; usage: remove"),
@@ -303,7 +311,7 @@ fn top_rows() -> Vec<Row> {
             alone: Some((EINVAL, "usage: failio SHELF.SLOT")),
             good: &["failio 1.0"],
             wrong: &[
-                ("failio 7.7", ENOENT, "failio 7.7: No such file or directory"),
+                ("failio 7.7", ENOENT, "failio 7.7: no target 7.7 is known"),
                 ("failio 1.255", EINVAL, "failio: 1.255 is an address of all targets; usage: failio"),
             ],
             huge: ("", "… is not SHELF.SLOT; usage: failio SHELF.SLOT"),

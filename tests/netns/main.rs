@@ -38,6 +38,7 @@ mod quirk_frames;
 mod quirk_habits;
 mod sample;
 mod scale;
+mod service;
 mod stops;
 mod tap;
 mod target;
@@ -103,8 +104,11 @@ fn main() -> std::process::ExitCode {
         tap::TESTS,
         crowd::TESTS,
         pressure::TESTS,
+        service::TESTS,
         stops::TESTS,
         vhost::TESTS,
         guest::TESTS,
+        guest::aoe::TESTS,
+        guest::night::TESTS,
     ])
 }

@@ -349,7 +349,7 @@ fn noblock_a_configuration_that_hangs_keeps_no_signal() {
     let mount = bed.mount_in(&ns, &["--demo", "-c", config.to_str().unwrap()]);
     std::fs::remove_file(&config).unwrap();
     nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let says = |words: &str| mount.daemon.said().matches(words).count();
+    let says = |words: &str| mount.read("log").matches(words).count();
     for wishes in 1..=2 {
         mount.daemon.signal(Signal::SIGHUP);
         if wishes == 2 {
@@ -362,7 +362,7 @@ fn noblock_a_configuration_that_hangs_keeps_no_signal() {
         std::fs::write(&config, "1.0 frobnicate\n").unwrap();
         until("it was read", SOON, || says("configuration read again") == times);
     }
-    assert_eq!(says("aoefs.conf:1: frobnicate"), 2, "{}", mount.daemon.said());
+    assert_eq!(says("aoefs.conf:1: frobnicate"), 2, "{}", mount.read("log"));
     mount.daemon.signal(Signal::SIGHUP);
     std::thread::sleep(Duration::from_millis(100));
     mount.daemon.signal(Signal::SIGTERM);

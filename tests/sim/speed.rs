@@ -68,3 +68,22 @@ impl Job {
         }
     }
 }
+
+/// A target that gets no processor for up to 60 ms answers everything after that: the wire loses nothing, so nothing
+/// but what the first pauses cost is sent twice. How long it pauses must be learnt once.
+#[test]
+fn counters_a_target_that_pauses_is_hardly_asked_twice() {
+    let stage = Stage { buffers: 64, ..Stage::default() };
+    let mut world = stage.set();
+    world.targets[0].service.stall = (0.001, 60_000);
+    let job = Job { stage, writes: false, len: 64 << 10, depth: 8, requests: 4000 };
+    job.pump(&mut world, job.requests);
+    assert_eq!(world.violation, None);
+    let paths = world.units[0].device.paths();
+    let (sent, resent): (u64, u64) =
+        paths.iter().fold((0, 0), |(s, r), p| (s + p.stats.sent, r + p.stats.resent));
+    println!("{sent} frames, {resent} sent again");
+    assert!(sent > 30_000);
+    assert!(resent <= 8, "{resent} of {sent} frames were sent again");
+    world.curtain();
+}

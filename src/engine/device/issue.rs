@@ -103,6 +103,13 @@ impl<R> Device<R> {
                 self.stats.held_back += 1;
                 continue;
             }
+            if expiries > 0
+                && let Some(until) = last.and_then(|c| self.paths.get(c.path?)?.answers_until(c.sent))
+                && now < until
+            {
+                self.arm(until);
+                return false;
+            }
             let whole = self.whole(work);
             if !self.paths.carries(whole, &self.settings) {
                 self.lanes.pop_frame(lane);

@@ -100,7 +100,7 @@ impl<R> Device<R> {
         if let Some(path_id) = stray.path
             && let Some(path) = self.paths.get_mut(path_id)
         {
-            path.late(stray.place);
+            path.late(stray.place, stray.sent, now);
             // The delay of any other may be that of a disk that empties its cache.
             if matches!(stray.place, Place::Ordered(_)) {
                 path.rtt.sample(now, now.since(stray.sent));
@@ -199,7 +199,7 @@ impl<R> Device<R> {
             self.stats.duplicates += 1;
             self.release_place(id);
             if let Some(path) = attempt.path.and_then(|p| self.paths.get_mut(p)) {
-                path.late(attempt.place);
+                path.late(attempt.place, attempt.sent, now);
             }
         }
         if work.slow() {

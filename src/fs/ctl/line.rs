@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::{CtlError, Switch};
+use crate::near::hint;
 use crate::wire::{self, BadNumber};
 
 /// Longest name of a partition, in bytes: what devsd allows, so that a table can move between the two.
@@ -60,12 +61,21 @@ pub(super) fn split_word(line: &str) -> (&str, &str) {
     }
 }
 
-/// Looks a line up in a command table and makes its command.
-pub(super) fn parse<C>(table: &[Word<C>], line: &[u8]) -> Result<Option<C>, CtlError> {
+/// Looks a line up in a command table and makes its command. `elsewhere`: what is said of a word that another
+/// file takes.
+pub(super) fn parse<C>(
+    table: &[Word<C>],
+    elsewhere: impl FnOnce(&str) -> Option<String>,
+    line: &[u8],
+) -> Result<Option<C>, CtlError> {
     let Some(line) = meaning(line)? else { return Ok(None) };
     let (name, tail) = split_word(line);
     let Some(word) = table.iter().find(|w| w.name == name) else {
-        return Err(CtlError::invalid(format!("{}: no such command", shown(name))));
+        let hint = elsewhere(name).unwrap_or_else(|| {
+            let known = table.iter().map(|word| word.name);
+            format!("no such command{}", hint(name, known, "see CTL COMMANDS in aoefs(8)"))
+        });
+        return Err(CtlError::invalid(format!("{}: {hint}", shown(name))));
     };
     let words: Vec<&str> = tail.split(is_blank).filter(|w| !w.is_empty()).collect();
     if words.len() < word.count.0 || words.len() > word.count.1 {
@@ -100,6 +110,11 @@ pub fn number(word: &str) -> Result<u64, String> {
 pub(super) fn number_in(word: &str, low: u64, high: u64) -> Result<u64, String> {
     let n = number(word)?;
     if (low..=high).contains(&n) { Ok(n) } else { Err(format!("{n} is not within {low}…{high}")) }
+}
+
+/// Whether a table has the word.
+pub(super) fn has<C>(table: &[Word<C>], name: &str) -> bool {
+    table.iter().any(|word| word.name == name)
 }
 
 /// A switch: nothing toggles, `on` sets, `off` clears.

@@ -76,12 +76,12 @@ pub fn reserve_usage() -> impl Iterator<Item = String> {
 
 /// Parses one line written to `mask`.
 pub fn parse_mask(line: &[u8]) -> Result<Option<MaskEdit>, CtlError> {
-    parse(&MASK, line)
+    parse(&MASK, |_| None, line)
 }
 
 /// Parses one line written to `reserve`.
 pub fn parse_reserve(line: &[u8]) -> Result<Option<ReserveEdit>, CtlError> {
-    parse(&RESERVE, line)
+    parse(&RESERVE, |_| None, line)
 }
 
 /// The address of one station: no initiator has the address of a group.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::engine::FRAMES_MAX;
 use crate::wire::{CONFIG_MAX, Verb};
 
-use super::line::{Args, Word, check_part_name, number, number_in, shown, split_word, switch};
+use super::line::{self, Args, Word, check_part_name, number, number_in, shown, split_word, switch};
 use super::{CtlError, Switch};
+use crate::near::hint;
 
 /// The MTUs that an interface of ours can have, in Linux's sense: one sector and its headers at least (36 + 512 +
 /// what a target may pad), 65535 at most.
@@ -150,7 +151,13 @@ pub(super) static TABLE: [Word<UnitCommand>; 18] = [
 
 /// Parses one line of a target's `ctl`.
 pub fn parse_unit(line: &[u8]) -> Result<Option<UnitCommand>, CtlError> {
-    super::line::parse(&TABLE, line)
+    let elsewhere = |word: &str| {
+        line::has(&super::TOP, word).then(|| {
+            "is for the ctl at the top of the mount; in the configuration file no address goes in front"
+                .to_owned()
+        })
+    };
+    line::parse(&TABLE, elsewhere, line)
 }
 
 /// Whether a command means anything only once the target answers. A configuration file's other lines are applied
@@ -213,7 +220,15 @@ fn config(args: &Args<'_>) -> Result<UnitCommand, String> {
         "prefix" => Verb::Prefix,
         "set" => Verb::Set,
         "force" => Verb::Force,
-        _ => return Err("no such verb".into()),
+        "" => return Err("no verb".into()),
+        other => {
+            let known = ["test", "prefix", "set", "force"];
+            return Err(format!(
+                "{}: no such verb{}",
+                shown(other),
+                hint(other, known, "to read it: cat config")
+            ));
+        }
     };
     // Without the blank no string was given at all; guessing an empty one would clear it on `config force`.
     if verb_first.len() == word.len() {

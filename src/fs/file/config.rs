@@ -140,7 +140,7 @@ impl Verbs for OpenConfig {
             }
             if let Err(errno) = set {
                 let why = errno::words(errno);
-                context.runtime.log().log(
+                context.runtime.log().warn(
                     "config",
                     Some(unit.addr),
                     format_args!("truncation of config: {why}"),

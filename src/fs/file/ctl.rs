@@ -1,6 +1,9 @@
-//! The files `ctl`, the top one and a target's: reading shows the status, writing runs commands.
+//! The files `ctl`, the top one and a target's: reading shows the status, writing runs commands. Who has it open for
+//! both can read why a write was refused, until the next write.
 
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::script::{self, Commands, NOTHING, Progress};
 use super::{Reader, Verbs};
@@ -26,15 +29,25 @@ pub struct OpenCtl {
     /// None: it is the top one.
     unit: Option<Arc<Unit>>,
     text: KeptText,
+    /// Why the last write through this open file was refused; none if it was not.
+    refusal: Mutex<Option<String>>,
 }
 
 impl OpenCtl {
     /// Opens a target's, or the top one.
     pub fn open(context: &Arc<Context>, unit: Option<Arc<Unit>>) -> Arc<Self> {
-        Arc::new(Self { context: context.clone(), unit, text: KeptText::default() })
+        Arc::new(Self {
+            context: context.clone(),
+            unit,
+            text: KeptText::default(),
+            refusal: Mutex::default(),
+        })
     }
 
     fn render(&self) -> String {
+        if let Some(refusal) = self.refusal.lock().as_deref() {
+            return format!("error: {}\n", refusal.replace(char::is_control, " "));
+        }
         match &self.unit {
             None => status::top(&self.context.runtime),
             Some(unit) => {
@@ -69,6 +82,10 @@ impl Commands for OpenCtl {
             self.context.refresh(unit);
         }
     }
+
+    fn refused(&self, words: &str) {
+        *self.refusal.lock() = Some(words.to_owned());
+    }
 }
 
 impl Verbs for OpenCtl {
@@ -79,6 +96,7 @@ impl Verbs for OpenCtl {
     }
 
     fn write(self: &Arc<Self>, _: u64, data: &[u8], _: bool, answer: impl Answer<u32>) {
+        *self.refusal.lock() = None;
         script::run(self, data, answer);
     }
 }

@@ -30,12 +30,15 @@ pub trait Commands: Send + Sync + Sized + 'static {
 
     /// Makes visible what the lines so far have changed. Called before any line is reported as done.
     fn settle(&self) {}
+
+    /// A write is refused, in these words. Called before the write is answered.
+    fn refused(&self, _words: &str) {}
 }
 
 /// How far a command got at once.
 pub enum Progress {
     /// It is done, or it failed.
-    Done(Result<(), Errno>),
+    Done(Result<(), CtlError>),
     /// It asks the target.
     Ask(Question),
 }
@@ -55,6 +58,8 @@ struct Script<F> {
     lines: std::vec::IntoIter<Vec<u8>>,
     /// Lines begun, for the log.
     begun: usize,
+    /// Lines of the write.
+    count: usize,
     /// Bytes of the write.
     len: usize,
     answer: Box<dyn Answer<u32>>,
@@ -65,7 +70,8 @@ pub fn run<F: Commands>(file: &Arc<F>, text: &[u8], answer: impl Answer<u32>) {
     let count = lines(text).count();
     let all: Vec<Vec<u8>> = lines(text).take(LINES_MAX).map(<[u8]>::to_vec).collect();
     let lines = all.into_iter();
-    let script = Script { file: file.clone(), lines, begun: 0, len: text.len(), answer: Box::new(answer) };
+    let (file, len) = (file.clone(), text.len());
+    let script = Script { file, lines, begun: 0, count, len, answer: Box::new(answer) };
     if count > LINES_MAX {
         let words = format!("more than {LINES_MAX} lines in one write");
         return script.refuse(&CtlError::new(Errno::ENOSPC, words));
@@ -80,7 +86,7 @@ impl<F: Commands> Script<F> {
             self.begun += 1;
             match self.file.run(&line) {
                 Ok(Progress::Done(Ok(()))) => {}
-                Ok(Progress::Done(Err(errno))) => return self.fail(&line, errno.into()),
+                Ok(Progress::Done(Err(error))) => return self.fail(&line, error),
                 Ok(Progress::Ask(question)) => return self.ask(line, question),
                 Err(error) => return self.refuse(&error),
             }
@@ -112,6 +118,10 @@ impl<F: Commands> Script<F> {
         let (file, addr) = self.file.named();
         let log = self.file.context().runtime.log();
         log.log(file, addr, format_args!("{file} line {}: {words}", self.begun));
+        match self.count {
+            1 => self.file.refused(words),
+            _ => self.file.refused(&format!("line {}: {words}", self.begun)),
+        }
         (self.answer)(Err(error.errno));
     }
 }

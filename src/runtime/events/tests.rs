@@ -1,5 +1,6 @@
 use super::*;
 use crate::allowance::{BURST, GATHER};
+use log::Level;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ fn all(log: &EventLog) -> String {
 /// Every line is admitted: one second lies between each two.
 fn fill(log: &EventLog, start: Instant, numbers: std::ops::Range<u64>) {
     for n in numbers {
-        log.log_at(start + Duration::from_secs(n), "test", None, &format_args!("line {n}"));
+        log.log_at(start + Duration::from_secs(n), Level::Info, "test", None, &format_args!("line {n}"));
     }
 }
 
@@ -111,20 +112,20 @@ fn one_kind_cannot_flood_and_the_rest_is_summed_up() {
     let log = EventLog::default();
     let start = Instant::now();
     for _ in 0..10_000 {
-        log.log_at(start, "forged", None, &"forged frame");
+        log.log_at(start, Level::Info, "forged", None, &"forged frame");
     }
-    log.log_at(start, "up", None, &"up");
+    log.log_at(start, Level::Info, "up", None, &"up");
     let text = all(&log);
     assert_eq!(text.lines().filter(|line| line.ends_with("forged frame")).count(), BURST as usize);
     assert_eq!(text.lines().filter(|line| line.ends_with(" up")).count(), 1);
     let left_out = 10_000 - u64::from(BURST);
     assert_eq!(log.suppressed(), left_out);
-    log.log_at(start + GATHER, "up", None, &"still up");
+    log.log_at(start + GATHER, Level::Info, "up", None, &"still up");
     let text = all(&log);
     let summary = format!("suppressed {left_out} lines of kind forged");
     assert_eq!(text.lines().filter(|line| line.ends_with(&summary)).count(), 1, "{text}");
     // The allowance comes back.
-    log.log_at(start + Duration::from_secs(60), "forged", None, &"forged again");
+    log.log_at(start + Duration::from_secs(60), Level::Info, "forged", None, &"forged again");
     assert!(all(&log).ends_with("forged again\n"));
     assert_eq!(log.suppressed(), left_out);
 }
@@ -134,7 +135,7 @@ fn whoever_looks_makes_the_summary_appear() {
     let log = EventLog::default();
     let long_ago = Instant::now().checked_sub(GATHER * 2).unwrap();
     for _ in 0..=BURST as usize {
-        log.log_at(long_ago, "k", None, &"x");
+        log.log_at(long_ago, Level::Info, "k", None, &"x");
     }
     assert!(all(&log).contains("suppressed 1 lines of kind k"));
 }

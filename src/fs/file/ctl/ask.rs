@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::engine::{Io, Output};
 use crate::fs::context::Context;
 use crate::fs::ctl::CtlError;
-use crate::fs::errno::Errno;
+use crate::fs::errno::{self, Errno};
 use crate::fs::file::script::Ended;
 use crate::runtime::Unit;
 use crate::wire::Verb;
@@ -23,7 +23,7 @@ pub fn config(context: &Context, unit: &Arc<Unit>, verb: Verb, string: Vec<u8>, 
                 (_, errno) => errno,
             }),
         };
-        ended(done.map_err(CtlError::from));
+        ended(done.map_err(|errno| CtlError::new(errno, why(verb, errno))));
     });
 }
 
@@ -36,6 +36,18 @@ fn agrees(verb: Verb, asked: &[u8], said: &[u8]) -> Result<(), Errno> {
         Verb::Force if said != asked => Err(Errno::EIO),
         _ => Ok(()),
     }
+}
+
+fn why(verb: Verb, errno: Errno) -> String {
+    let words = match (verb, errno) {
+        (Verb::Test | Verb::Prefix, Errno::ENOENT) => {
+            "the target has another string, or did not answer; to see it: cat config"
+        }
+        (_, Errno::EEXIST) => "the target has another string already; config force replaces it",
+        (_, Errno::ETIMEDOUT) => "no answer within 2 s; is the target up? see state in ctl",
+        _ => return errno::words(errno),
+    };
+    words.to_owned()
 }
 
 #[cfg(test)]

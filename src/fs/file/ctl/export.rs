@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::fs::context::{Context, Pending, note_left};
 use crate::fs::ctl::{CtlError, UnitCommand};
-use crate::fs::errno::Errno;
+use crate::fs::errno::{self, Errno};
 use crate::fs::file::disk::GuestDisk;
 use crate::fs::file::script::Ended;
 use crate::runtime::Unit;
@@ -46,28 +46,42 @@ fn pending(context: &Context, ended: Ended) -> Arc<Pending<(), CtlError>> {
 }
 
 /// Why there is no socket, in the words of whoever refused it.
-fn refused(error: &std::io::Error) -> CtlError {
-    CtlError::from(error.raw_os_error().map_or(Errno::EIO, Errno::from_i32))
+fn refused(path: &Path, error: &std::io::Error) -> CtlError {
+    let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_i32);
+    let path = path.display();
+    let words = match errno {
+        Errno::ENOENT => format!("no directory for {path}; make it first"),
+        Errno::EEXIST => {
+            format!("{path} is there already, and no socket that nobody listens at; remove it first")
+        }
+        Errno::EPERM => {
+            "aoefs may not give the socket to the owner of the mount; see vhost in aoefs(8)".into()
+        }
+        errno => format!("{path}: {}", errno::words(errno)),
+    };
+    CtlError::new(errno, words)
 }
 
 /// `vhost PATH NAME`.
 pub fn begin(context: &Arc<Context>, unit: &Arc<Unit>, path: &Path, name: String, ended: Ended) {
     if !context.has_disk(unit.id, &name) {
-        return ended(Err(Errno::ENOENT.into()));
+        let words = format!("there is no partition {name}; cat ctl shows what there is");
+        return ended(Err(CtlError::new(Errno::ENOENT, words)));
     }
     let Some(ticket) = context.exports.reserve((unit.id, name.clone()), path) else {
-        return ended(Err(Errno::EEXIST.into()));
+        let words = format!("{} is a socket of vhost already; unvhost it first", path.display());
+        return ended(Err(CtlError::new(Errno::EEXIST, words)));
     };
     let owner = Owner { uid: context.settings.uid, gid: context.settings.gid };
     let source = Named { context: Arc::downgrade(context), unit: unit.clone(), name, path: path.to_owned() };
     let pending = pending(context, ended);
-    let (context, unit) = (context.clone(), unit.clone());
+    let (context, unit, place) = (context.clone(), unit.clone(), path.to_owned());
     Export::start(path, owner, Arc::new(source), move |started| {
         let export = match started {
             Ok(export) => export,
             Err(error) => {
                 context.exports.cancel(ticket);
-                return pending.give(Err(refused(&error)));
+                return pending.give(Err(refused(&place, &error)));
             }
         };
         // The mount may have ended meanwhile, or the word was answered with an error.
@@ -85,7 +99,8 @@ pub fn begin(context: &Arc<Context>, unit: &Arc<Unit>, path: &Path, name: String
 pub fn end(context: &Context, unit: &Unit, path: &Path, ended: Ended) {
     let taken = context.exports.take(|(id, _), at| *id == unit.id && at == path);
     if taken.is_empty() {
-        return ended(Err(Errno::ENOENT.into()));
+        let words = format!("{} is no socket of this target's; cat ctl shows them", path.display());
+        return ended(Err(CtlError::new(Errno::ENOENT, words)));
     }
     let pending = pending(context, ended);
     server::end(taken, move |left| {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Handle, Io, Output, Scanned};
+use crate::engine::{Handle, Io, Output, PartError, Scanned};
 use crate::fs::answer::Answer;
 use crate::fs::context::{Context, Pending};
 use crate::fs::ctl::CtlError;
@@ -46,7 +46,7 @@ pub fn scan_unasked(context: &Arc<Context>, unit: &Arc<Unit>) {
     let (own, addr) = (context.clone(), unit.addr);
     scan(context, unit, move |done| match done {
         Err(error) if error.errno != Errno::ENOENT => {
-            own.runtime.log().log("partscan", Some(addr), format_args!("partscan: {error}"));
+            own.runtime.log().warn("partscan", Some(addr), format_args!("partscan: {error}"));
         }
         _ => {}
     });
@@ -104,8 +104,12 @@ impl Run {
             let place = |id| Handle { part: Some(id), ..self.place };
             let in_use = |id| context.tree.is_open(self.unit.id, place(id));
             device.follow_table(&table, in_use).map_err(|(name, error)| {
-                let errno = Errno::from(error);
-                CtlError::new(errno, format!("{name}: {}", errno::words(errno)))
+                let why = match error {
+                    PartError::Exists => format!("part has given it another range; delpart {name} first"),
+                    PartError::Busy => "it would go, and it is open; close it first".into(),
+                    error => errno::words(error.into()),
+                };
+                CtlError::new(error.into(), format!("{name}: {why}"))
             })
         });
         context.refresh(&self.unit);

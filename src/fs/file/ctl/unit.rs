@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{ask, export, partscan};
-use crate::engine::{Device, Error, Io};
+use crate::engine::{Device, Error, Io, PARTITIONS_MAX, PartError};
 use crate::fs::answer::Answer;
 use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, UnitCommand};
 use crate::fs::errno::{self, Errno};
 use crate::fs::file::script::Progress;
 use crate::fs::tree;
+use crate::near;
 use crate::runtime::{Done, Unit};
+use crate::wire::SECTOR;
 
 /// Runs a command that changes only settings here, and sends no frame. None: it is another command. This is all that
 /// runs on a target that is in no directory yet. `uncached`: what the mount says where the target's own switch was
@@ -20,16 +22,19 @@ pub fn apply_local(
     device: &mut Device<Done>,
     command: &UnitCommand,
     uncached: bool,
-) -> Option<Result<(), Errno>> {
+) -> Option<Result<(), CtlError>> {
     match command {
-        UnitCommand::Part { name, .. } if tree::is_reserved(name) => return Some(Err(Errno::EEXIST)),
-        UnitCommand::Part { name, start, end } => {
-            return Some(device.add_partition(name, *start, *end).map(|_| ()).map_err(Errno::from));
-        }
+        UnitCommand::Part { name, start, end } => return Some(part(device, name, *start, *end)),
         UnitCommand::Delpart { name, .. } => {
-            return Some(device.delete_partition(name).map(|_| ()).map_err(Errno::from));
+            let deleted = device.delete_partition(name).map(|_| ());
+            return Some(deleted.map_err(|error| CtlError::new(error.into(), no_partition(device, name))));
         }
-        UnitCommand::Setsize(bytes) => return Some(device.set_size(*bytes).map_err(Errno::from)),
+        UnitCommand::Setsize(bytes) => {
+            let set = device.set_size(*bytes);
+            let bytes = u128::from(device.status().sectors) * SECTOR as u128;
+            let words = format!("past the end: the disk has {bytes} bytes");
+            return Some(set.map_err(|error| CtlError::new(error.into(), words)));
+        }
         UnitCommand::Mtu(mtu) => device.set_mtu(mtu.map(usize::from)),
         UnitCommand::Maxbno(sectors) => device.set_maxbno(*sectors),
         UnitCommand::Jumbo(switch) => device.set_jumbo(switch.apply(device.jumbo())),
@@ -49,6 +54,37 @@ pub fn apply_local(
         | UnitCommand::Unvhost(_) => return None,
     }
     Some(Ok(()))
+}
+
+fn part(device: &mut Device<Done>, name: &str, start: u64, end: u64) -> Result<(), CtlError> {
+    if tree::is_reserved(name) {
+        let words = format!("every target has a file {name}; choose another name");
+        return Err(CtlError::new(Errno::EEXIST, words));
+    }
+    let Err(error) = device.add_partition(name, start, end) else { return Ok(()) };
+    let old = device.partitions().find(|part| part.name == name);
+    let words = match (error, old) {
+        (PartError::Exists, Some(old)) => {
+            format!("{name} is {} {}; delpart {name} first, or choose another name", old.start, old.end)
+        }
+        (PartError::Range, _) => {
+            format!("past the end: the disk has {} sectors", device.size() / SECTOR as u64)
+        }
+        (PartError::TooMany, _) => format!("a target has at most {PARTITIONS_MAX} partitions; delpart some"),
+        (error, _) => errno::words(error.into()),
+    };
+    Err(CtlError::new(error.into(), words))
+}
+
+fn no_partition(device: &Device<Done>, name: &str) -> String {
+    let names: Vec<&str> = device.partitions().map(|part| part.name.as_str()).collect();
+    match names.is_empty() {
+        true => format!("no partition {name}: there is none"),
+        false => {
+            let hint = near::hint(name, names, "ctl shows them: cat ctl");
+            format!("no partition {name}{hint}")
+        }
+    }
 }
 
 /// A line for the log, if the partition that was just declared shares sectors with another one.
@@ -71,7 +107,7 @@ pub fn run_config_line(
     let step = run(context, unit, command);
     context.refresh(unit);
     match step {
-        Progress::Done(done) => answer(done.map_err(CtlError::from)),
+        Progress::Done(done) => answer(done),
         Progress::Ask(question) => question(Box::new(answer)),
     }
 }
@@ -80,8 +116,8 @@ pub fn run_config_line(
 pub fn run(context: &Arc<Context>, unit: &Arc<Unit>, command: UnitCommand) -> Progress {
     let mut overlap = None;
     let local = context.runtime.with_device(unit, |device, now, sink| {
-        if is_in_use(context, unit, device, &command) {
-            return Some(Err(Errno::EBUSY));
+        if let Some(error) = in_use(context, unit, device, &command) {
+            return Some(Err(error));
         }
         let local = apply_local(device, &command, context.settings.uncached);
         if let Some(Ok(())) = local {
@@ -96,7 +132,7 @@ pub fn run(context: &Arc<Context>, unit: &Arc<Unit>, command: UnitCommand) -> Pr
         local
     });
     if let Some(overlap) = overlap {
-        context.runtime.log().log("part", Some(unit.addr), overlap);
+        context.runtime.log().warn("part", Some(unit.addr), overlap);
     }
     if let Some(done) = local {
         return Progress::Done(done);
@@ -121,11 +157,16 @@ pub fn run(context: &Arc<Context>, unit: &Arc<Unit>, command: UnitCommand) -> Pr
     Progress::Done(Ok(()))
 }
 
-/// Whether the command would drop a partition that is open.
-fn is_in_use(context: &Context, unit: &Unit, device: &Device<Done>, command: &UnitCommand) -> bool {
-    let UnitCommand::Delpart { name, force: false } = command else { return false };
-    let part = device.partitions().find(|part| part.name == *name);
-    part.is_some_and(|part| context.tree.is_open(unit.id, device.handle(Some(part.id))))
+/// Why the command may not drop its partition: it is open.
+fn in_use(context: &Context, unit: &Unit, device: &Device<Done>, command: &UnitCommand) -> Option<CtlError> {
+    let UnitCommand::Delpart { name, force: false } = command else { return None };
+    let part = device.partitions().find(|part| part.name == *name)?;
+    let words = match context.tree.opens(unit.id, device.handle(Some(part.id))) {
+        0 => return None,
+        1 => format!("1 file open; close it, or delpart -f {name}"),
+        n => format!("{n} files open; close them, or delpart -f {name}"),
+    };
+    Some(CtlError::new(Errno::EBUSY, words))
 }
 
 /// Asks for one flush at a time: if `flush` is written again meanwhile, however often, one more follows.
@@ -138,11 +179,13 @@ fn flush_and_log(context: &Arc<Context>, unit: &Arc<Unit>) {
         if let Err(Error::Io) = outcome {
             target.failed_flushes.fetch_add(1, Ordering::SeqCst);
         }
-        let said = match outcome {
-            Ok(_) => "flush: done".to_string(),
-            Err(error) => format!("flush: {}", errno::words(Errno::from(error))),
-        };
-        own.runtime.log().log("flush", Some(target.addr), said);
+        let (log, addr) = (own.runtime.log(), Some(target.addr));
+        match outcome {
+            Ok(_) => log.log("flush", addr, "flush: done"),
+            Err(error) => {
+                log.warn("flush", addr, format_args!("flush: {}", errno::words(Errno::from(error))));
+            }
+        }
         if own.flushing.lock().remove(&target.id) == Some(true) {
             flush_and_log(&own, &target);
         }
