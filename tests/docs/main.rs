@@ -433,7 +433,7 @@ fn tour(
             }
         }
     }
-    assert!(commands.len() > 4, "{commands:?}");
+    assert!(commands.len() > 1, "{commands:?}");
     commands
 }
 
@@ -447,38 +447,46 @@ fn first_command() -> String {
 /// What the README shows at once, and the page that goes on from there.
 fn the_tour_of_the_readme() {
     let stage = Stage::with_loops();
-    typed(&stage, &first_command(), &tour(README, ("\n## See it\n", "\n## Install it\n"), "$ "));
+    let mounted = "bound demo; targets 1.0";
+    typed(&stage, (&first_command(), mounted), &tour(README, ("\n## See it\n", "\n## Install it\n"), "$ "));
+    stage.is_clear();
     let tour = tour(TOUR, ("\n## Five minutes\n", "\n## A real network\n"), "# ");
     assert!(tour.len() > 10, "{tour:?}");
     let first = TOUR.lines().find_map(|line| line.strip_prefix("    ")).expect("where the tour begins");
     assert_eq!(first, first_command());
-    typed(&stage, first, &tour);
+    typed(&stage, (first, mounted), &tour);
+    stage.is_clear();
 }
 
-/// Types a command that mounts, then the others, and compares what each prints.
+/// Types a command that prints such words, then the others, and compares what each prints.
 #[track_caller]
-fn typed(stage: &Stage, first: &str, tour: &[(&str, Vec<&str>)]) {
+fn typed(stage: &Stage, (first, words): (&str, &str), tour: &[(&str, Vec<&str>)]) {
     // What a command prints stands between its number and the next one's.
     let mut script = format!("exec 2>&1\n{first}\n");
     for (n, (command, _)) in tour.iter().enumerate() {
         script.push_str(&format!("echo '@{n}'\n{command}\n"));
     }
-    let script =
-        stage.shell(&script, &[("/tmp/aoe", stage.point.as_path()), ("/tmp/disk", stage.disk.as_path())]);
+    // What a page shows may be a failure, and is judged by what it prints.
+    script.push_str(":\n");
+    let point = stage.point.as_path();
+    let names = [("/tmp/aoe", point), ("/mnt/aoe", point), ("/tmp/disk", stage.disk.as_path())];
+    let script = stage.shell(&script, &names);
     let output = stage.run(&stage.bed.ini, &script);
     succeeded(&script, &output);
     let (start, rest) = output.stdout.split_once("@0\n").expect("the tour's first command");
-    assert!(start.contains("bound demo; targets 1.0") && start.contains(" data\n"), "{start}");
+    assert!(start.contains(words), "{start}");
 
     let mut rest = rest;
     for (n, (command, shown)) in tour.iter().enumerate() {
         let (printed, later) = rest.split_once(&format!("@{}\n", n + 1)).unwrap_or((rest, ""));
         rest = later;
-        let printed: Vec<String> = printed.lines().map(anywhere).collect();
+        let printed = printed.replace(point.to_str().unwrap(), "/mnt/aoe");
+        // What a container may not do is warned of, which a machine has not to say.
+        let said = printed.lines().filter(|line| !line.contains(" WARN "));
+        let printed: Vec<String> = said.map(anywhere).collect();
         let shown: Vec<String> = shown.iter().map(|line| anywhere(line)).collect();
         assert_eq!(printed, shown, "{command}\n{}", output.stdout);
     }
-    stage.is_clear();
 }
 
 fn markup() {

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::bed::{self, proc, until};
-use crate::{README, SOON, Stage, succeeded};
+use crate::{README, SOON, Stage, TOUR, succeeded, tour, typed};
 use aoefs::fs::ctl::{top_usage, unit_usage};
 
 crate::tests![
     pages_are_typed(120),
+    networks_are_typed(120),
     words_in_pages_exist,
     links_lead_somewhere,
     units_in_pages,
@@ -62,6 +63,55 @@ fn pages_are_typed() {
     for words in ["1.0 0.067GB eth1 8192 up", "state: up", "probed: ", "/plan9\n"] {
         assert!(output.stdout.contains(words), "{words:?} is not in:\n{}", output.stdout);
     }
+    stage.is_clear();
+}
+
+/// The README's network, and that of the tour. The test's own namespaces stand for the two machines, and its own
+/// targets for vblade.
+fn networks_are_typed() {
+    let mut stage = Stage::new(&[]);
+    std::fs::create_dir(&stage.point).unwrap();
+    stage.bed.ini.veth("eth1", &stage.bed.tgt, "eth1", 9000);
+    let server = stage.bed.tgt.clone();
+    let mut serve = |stage: &mut Stage, size: &str, addr: &str| {
+        let image = stage.bed.dir().join(addr);
+        let image = image.to_str().unwrap();
+        let target =
+            stage.bed.spawn(&server, &[bed::mount::AOEFS_TARGET, "--size", size, addr, "eth1", image]);
+        until("the target serves", SOON, || target.said().contains("READY "));
+        target
+    };
+    let _first = serve(&mut stage, "1G", "1.0");
+    let second = serve(&mut stage, "256M", "2.7");
+    // On a busy machine both may take longer than somebody waits who does not say for what.
+    let waiting = |command: &'static str| command.replace("-i eth1 /mnt", "-i eth1 --wait 1.0,2.7 /mnt");
+    let shown = tour(README, ("\n## Use it on a network\n", "\n## On a server\n"), "# ");
+    let commands: Vec<String> = shown.iter().map(|(command, _)| waiting(command)).collect();
+    let shown: Vec<(&str, Vec<&str>)> =
+        commands.iter().map(String::as_str).zip(shown.iter().map(|(_, lines)| lines.clone())).collect();
+    typed(&stage, ("true", ""), &shown);
+    proc::ok(SOON, &["umount", stage.point.to_str().unwrap()]);
+    stage.is_clear();
+
+    let shown = tour(TOUR, ("\n## A real network\n", "\n## The end\n"), "# ");
+    let own = |(command, lines): &(&'static str, Vec<&'static str>)| {
+        let command = command.strip_prefix("nsenter --net=/run/netns/client ").unwrap_or(command);
+        let others = ["ip ", "nsenter ", "truncate "].iter().any(|start| command.starts_with(start));
+        (!others).then(|| (command, lines.clone()))
+    };
+    let shown: Vec<(&str, Vec<&str>)> = shown.iter().filter_map(own).collect();
+    let place = |start: &str| shown.iter().position(|(command, _)| command.starts_with(start)).unwrap();
+    let (dd, tail) = (place("dd "), place("tail "));
+    typed(&stage, ("true", ""), &shown[..dd]);
+    // It stays away for as long as the read may take, and comes back.
+    second.kill9();
+    second.ended(SOON);
+    typed(&stage, ("true", ""), &shown[dd..tail]);
+    let _second = serve(&mut stage, "256M", "2.7");
+    let log = stage.point.join("log");
+    until("it is up again", SOON, || std::fs::read_to_string(&log).unwrap().ends_with(" 2.7 up\n"));
+    typed(&stage, ("true", ""), &shown[tail..]);
+    proc::ok(SOON, &["umount", stage.point.to_str().unwrap()]);
     stage.is_clear();
 }
 
