@@ -15,6 +15,7 @@ crate::tests![
     words_in_pages_exist,
     links_lead_somewhere,
     units_in_pages,
+    network_of_networkd,
     rules_of_udev,
     pictures_are_whole,
     pictures_made_again(120, night),
@@ -169,6 +170,27 @@ fn units_in_pages() {
     std::fs::write(&file, unit.replace("/usr/bin/aoefs-target", program)).unwrap();
     let output = proc::run(SOON, &["systemd-analyze", "verify", "--man=no", file.to_str().unwrap()]);
     assert!(output.ok() && output.stderr.is_empty(), "{}{}", output.stdout, output.stderr);
+}
+
+/// Every setting of the file for systemd-networkd is one that the program has in its table, `Section.Key`.
+fn network_of_networkd() {
+    let program = Path::new("/lib/systemd/systemd-networkd");
+    let Ok(program) = std::fs::read(program) else { bed::skip("systemd-networkd is not installed") };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/examples/10-aoe.network");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (mut section, mut found) = ("", 0);
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+            continue;
+        }
+        let (key, value) = line.split_once('=').unwrap();
+        let setting = format!("{section}.{key}\0");
+        let known = program.windows(setting.len()).any(|bytes| bytes == setting.as_bytes());
+        assert!(known && !value.is_empty(), "systemd-networkd does not know {line} in [{section}]");
+        found += 1;
+    }
+    assert!(found > 5, "{found} settings");
 }
 
 /// udevadm has the word `verify` from systemd 254 on.
