@@ -74,7 +74,7 @@ fn networks_are_typed() {
     std::fs::create_dir(&stage.point).unwrap();
     stage.bed.ini.veth("eth1", &stage.bed.tgt, "eth1", 9000);
     let server = stage.bed.tgt.clone();
-    let mut serve = |stage: &mut Stage, size: &str, addr: &str| {
+    let serve = |stage: &mut Stage, size: &str, addr: &str| {
         let image = stage.bed.dir().join(addr);
         let image = image.to_str().unwrap();
         let target =
