@@ -62,6 +62,12 @@ pub fn lines(target: &TargetReport, log: &[String], width: usize) -> Vec<String>
         let late = format!("  {} late replies", units::count(path.late_replies));
         format!("  {}{late}", table::path_line(path, usize::MAX))
     }));
+    if !target.exports.is_empty() {
+        lines.push(String::new());
+        lines.push("Sockets for virtual machines".to_owned());
+        let exports = target.exports.iter();
+        lines.extend(exports.map(|export| format!("  {}", table::export_line(export, usize::MAX))));
+    }
     lines.push(String::new());
     let name = target.target.to_string();
     let own: Vec<&String> = log.iter().filter(|line| line.split(' ').nth(1) == Some(&name)).collect();
