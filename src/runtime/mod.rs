@@ -15,7 +15,6 @@ pub mod clock;
 mod deputy;
 mod duty;
 pub mod events;
-mod instance;
 mod linger;
 mod memory;
 mod netlink;
@@ -44,12 +43,14 @@ pub use wishes::By;
 
 use self::clock::Clock;
 use self::events::EventLog;
-use self::instance::Instance;
 use self::netlink::{Netlink, Netlinks};
 use self::sweeper::{Due, Timers};
 use self::table::Units;
 use self::wishes::Wishes;
-use crate::engine::{Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, Time, Transmit};
+use crate::engine::{
+    Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, TagSpace, Time, Transmit,
+};
+use crate::link::claim::Claim;
 use crate::link::watch::LinkWatch;
 use crate::link::{BATCH, FEW, OutFrame};
 use crate::wire::Addr;
@@ -125,7 +126,7 @@ pub struct Runtime {
     units: Units,
     discovery: Mutex<Discovery>,
     /// Holds our tags against other daemons on the same interfaces.
-    _instance: Instance,
+    _claim: Claim,
     timers: Timers,
     observer: OnceLock<Arc<dyn Observer>>,
     /// The switches.
@@ -169,15 +170,15 @@ fn send_run<const N: usize>(net: &Netlink, batch: &[Transmit]) {
 impl Runtime {
     /// A runtime with no netlinks. Its threads start with [`Runtime::start`].
     pub fn new(targets_max: usize) -> Arc<Runtime> {
-        let instance = Instance::claim(seed());
+        let claim = Claim::any(seed());
         Arc::new(Runtime {
             clock: Clock::new(),
             log: EventLog::default(),
             pool: Pool::with_writes(memory::for_writes()),
             nets: Netlinks::default(),
             units: Units::default(),
-            discovery: Mutex::new(Discovery::new(instance.space(), seed())),
-            _instance: instance,
+            discovery: Mutex::new(Discovery::new(TagSpace::new(claim.space()), seed())),
+            _claim: claim,
             timers: Timers::default(),
             observer: OnceLock::new(),
             switches: Switches {

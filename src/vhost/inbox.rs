@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -39,6 +40,44 @@ impl Bell {
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// What others want of the thread of an export. The bell rings for each.
+pub struct Orders {
+    /// Wakes the thread.
+    pub bell: Arc<Bell>,
+    stopping: AtomicBool,
+    resized: AtomicBool,
+}
+
+impl Orders {
+    /// Nothing is wanted.
+    pub fn new() -> nix::Result<Arc<Self>> {
+        let (stopping, resized) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Arc::new(Self { bell: Arc::new(Bell::new()?), stopping, resized }))
+    }
+
+    /// The export is to end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// Whether it is to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The disk may have another size.
+    pub fn resized(&self) {
+        self.resized.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// Whether it may since this was asked last.
+    pub fn was_resized(&self) -> bool {
+        self.resized.load(Ordering::Acquire) && self.resized.swap(false, Ordering::AcqRel)
     }
 }
 

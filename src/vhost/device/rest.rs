@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::sys::epoll::EpollTimeout;
 
 use super::Device;
-use crate::vhost::{BYTES_UNDER_WAY, Rest};
+use crate::vhost::Rest;
 
 /// Turns after which descriptors are looked at, however much there is to do.
 const TURNS: u32 = 64;
@@ -14,8 +14,9 @@ impl Device {
     /// Rests until there is something to do. How long the thread is then to wait for its descriptors: None if it is not
     /// even to look at them.
     pub fn rest(&mut self) -> Option<EpollTimeout> {
-        let Self { disk, epoll, chains, rings, inbox, memory, bytes, .. } = self;
-        let (memory, crowded) = (memory.guest(), *bytes >= BYTES_UNDER_WAY);
+        let crowded = !self.has_room(self.disk.share());
+        let Self { disk, epoll, chains, rings, inbox, memory, .. } = self;
+        let memory = memory.guest();
         let mut broken = None;
         let mut look = |sleeps: bool| {
             // While too much is under way nothing more is taken, and the guest need not ring.

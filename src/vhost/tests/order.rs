@@ -3,7 +3,7 @@
 use super::*;
 
 /// Reads under way, each of one sector into a place of its own. Returns where they have their bytes and status.
-fn begin(guest: &mut Guest, count: u16) -> Vec<(u64, u64)> {
+pub(super) fn begin(guest: &mut Guest, count: u16) -> Vec<(u64, u64)> {
     guest.fake.hold.store(true, Ordering::SeqCst);
     let mut places = Vec::new();
     for n in 0..count {

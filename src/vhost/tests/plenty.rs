@@ -57,3 +57,42 @@ fn what_is_under_way_has_a_limit_and_the_rest_waits() {
     assert_eq!(guest.used(), [(0, BYTES_MAX as u32 + 1); 2]);
     assert_eq!((guest.bytes(0x2000, 1), guest.said().len()), (vec![OK], 0));
 }
+
+#[test]
+fn a_share_is_one_of_many() {
+    let full = Share { bytes: BYTES_UNDER_WAY, requests: REQUESTS_UNDER_WAY };
+    assert_eq!(Share::of_one(&Pool::default(), 0), full);
+    for memory in [1 << 20, 256 << 20, 4 << 30, usize::MAX] {
+        let pool = Pool::with_writes(memory);
+        for sockets in [1, 2, 7, 100, 5000] {
+            let share = Share::of_one(&pool, sockets);
+            assert!(share.bytes > 0 && share.requests > 0);
+            assert!(share.bytes as usize <= (pool.writes_of_one() / 2 / sockets).max(1));
+            assert!(share.requests * sockets <= crate::engine::REQUESTS_MAX / 2, "{sockets}");
+        }
+    }
+}
+
+#[test]
+fn a_front_end_keeps_to_its_share_of_requests() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    *guest.fake.share.lock() = Share { bytes: 1, requests: 5 };
+    guest.fake.hold.store(true, Ordering::SeqCst);
+    guest.header(0x1000, VIRTIO_BLK_T_FLUSH, 0);
+    guest.put(&[(0x1000, 16, READ), (0x2000, 1, WRITE)]);
+    (1..ENTRIES).for_each(|_| guest.offer(0));
+    guest.turn();
+    assert_eq!(guest.fake.held.lock().len(), 1, "one is always taken");
+    *guest.fake.share.lock() = Share { bytes: 1 << 20, requests: 5 };
+    let mut answered = 0;
+    while answered < ENTRIES.into() {
+        guest.turn();
+        guest.device.work();
+        let under_way = guest.fake.held.lock().len();
+        assert!((1..=5).contains(&under_way), "{under_way}");
+        guest.fake.release();
+        guest.turn();
+        answered += guest.used().len();
+    }
+    assert_eq!(guest.said(), [""; 0]);
+}

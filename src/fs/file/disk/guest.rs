@@ -1,4 +1,4 @@
-//! A disk that a virtual machine has open: the requests of its queues take the ways of a program's.
+//! A disk that a virtual machine has open: the requests of its queues are handled as a program's reads and writes are.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use crate::fs::errno::{self, Errno};
 use crate::fs::file::{Mode, Verbs};
 use crate::fs::tree::DATA;
 use crate::runtime::{Beside, FoundBeside, Unit};
-use crate::vhost::{Ask, Disk, Done, Facts, Failed, Rest};
+use crate::vhost::{Ask, Disk, Done, Facts, Failed, Rest, Share};
 
 /// How often a target that is down is looked at while a front end waits for its disk, and how far these looks are
 /// apart: as long as an open waits.
 const LOOKS: u32 = 18;
 const APART: Duration = Duration::from_millis(50);
 
-/// The number that stands for all of them where reading ahead tells open files apart: a guest reads ahead itself.
+/// Reading ahead tells open files apart by a number. All guests have this one: a guest reads ahead itself.
 const NO_STREAM: u64 = u64::MAX;
 
 /// See the module.
@@ -77,6 +77,19 @@ fn nothing(done: Done) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
     move |ended| done(ended.map(|()| None).map_err(failed))
 }
 
+/// The same, after a flush if it is to be durable.
+fn flushed(
+    file: &Arc<OpenDisk>,
+    durable: bool,
+    done: Done,
+) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
+    let file = file.clone();
+    move |ended: Result<(), Errno>| match ended {
+        Ok(()) if durable => file.sync(nothing(done)),
+        other => nothing(done)(other),
+    }
+}
+
 impl Disk for GuestDisk {
     fn facts(&self) -> Facts {
         let OpenDisk { context, unit, disk, .. } = &*self.file;
@@ -95,6 +108,11 @@ impl Disk for GuestDisk {
 
     fn pool(&self) -> &Pool {
         &self.file.context.pool
+    }
+
+    fn share(&self) -> Share {
+        let context = &self.file.context;
+        Share::of_one(&context.pool, context.exports.count())
     }
 
     fn submit(&self, ask: Ask, done: Done) {
@@ -125,13 +143,13 @@ impl Disk for GuestDisk {
                 self.tell_times();
                 file.sync(nothing(done));
             }
-            Ask::Discard { offset, len } => {
+            Ask::Discard { offset, len, durable } => {
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-                file.allocate(offset, len, mode, nothing(done));
+                file.allocate(offset, len, mode, flushed(file, durable, done));
             }
-            Ask::Zero { offset, len } => {
+            Ask::Zero { offset, len, durable } => {
                 let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-                file.allocate(offset, len, mode, nothing(done));
+                file.allocate(offset, len, mode, flushed(file, durable, done));
             }
         }
     }
