@@ -121,15 +121,16 @@ fn run(socket: &str, job: &Job) -> io::Result<()> {
     let end = start + Duration::from_secs_f64(job.seconds);
     (0..job.depth).try_for_each(|slot| begin(queue, slot, start))?;
     kick.notify()?;
-    let (mut free, mut now, mut done, mut waited) = (Vec::new(), start, 0u64, Duration::ZERO);
-    while now < end {
+    let (mut free, mut done, mut waited) = (Vec::new(), 0u64, Duration::ZERO);
+    // What is under way at the end is awaited: a back end may not bear a front end that goes before.
+    while free.len() < job.depth {
         // As Linux does it: the interrupt is off while answers are taken, and on again before the last look.
         queue.set_used_notif_enabled(true);
         if !queue.completions().has_next() {
             await_ring(&bell)?;
         }
         queue.set_used_notif_enabled(false);
-        now = Instant::now();
+        let now = Instant::now();
         for answer in queue.completions() {
             if answer.ret != 0 {
                 return Err(io::Error::from_raw_os_error(-answer.ret));
@@ -138,6 +139,9 @@ fn run(socket: &str, job: &Job) -> io::Result<()> {
             done += 1;
             waited += now - since;
             free.push(slot);
+        }
+        if now >= end {
+            continue;
         }
         free.drain(..).try_for_each(|slot| begin(queue, slot, now))?;
         if queue.avail_notif_needed() {
