@@ -22,9 +22,10 @@ use super::memory::Memory;
 use super::request::{About, Plan, Refused};
 use super::ring::Ring;
 use super::tally::{Moved, Tally};
-use super::{Disk, Facts, Failed, Outcome, QUEUES_MAX, Share, Source};
+use super::{Ask, Disk, Done, Facts, Failed, Outcome, QUEUES_MAX, Share, Source};
 
 mod messages;
+mod rest;
 
 /// What an event of the thread's epoll is about: the bell.
 pub const BELL: u64 = 0;
@@ -32,6 +33,13 @@ pub const BELL: u64 = 0;
 pub const MESSAGES: u64 = 1;
 /// A queue's kick: its number comes on top.
 pub const KICKS: u64 = 2;
+
+/// Requests that are taken before their frames leave: a target has something to do while more are taken.
+const TOGETHER: usize = 16;
+
+/// Bytes of requests that are taken in one turn: fewer than would keep the thread from receiving for so long that its
+/// absence is noticed. The last request may go beyond it.
+const BYTES_IN_A_TURN: u64 = 1 << 20;
 
 /// A chain of a guest that is to be answered.
 struct Chain {
@@ -59,12 +67,12 @@ pub struct Device {
     chains: Slab<Chain>,
     /// Bytes that these hold.
     bytes: u64,
-    /// Queues that were left alone because that is too much: one bit each.
-    waiting: u8,
+    /// Requests that were taken and not begun yet.
+    asks: Vec<(Ask, Done)>,
     /// The queue that is looked at first, so that each has its turn.
     turn: usize,
     inbox: Arc<Inbox>,
-    /// Its memory is used again.
+    /// Kept between calls, so that its memory is allocated once.
     outcomes: Vec<(usize, Outcome)>,
     epoll: Epoll,
     /// To see that the front end has gone.
@@ -72,8 +80,8 @@ pub struct Device {
     channel: Option<Channel>,
     orders: Arc<Orders>,
     tally: Arc<Tally>,
-    /// Queues to be looked at without a kick: one bit each.
-    again: u8,
+    /// Turns since the descriptors were looked at.
+    turns: u32,
 }
 
 fn unfit(error: impl std::fmt::Display) -> Error {
@@ -105,7 +113,7 @@ impl Device {
             area: None,
             chains: Slab::new(),
             bytes: 0,
-            waiting: 0,
+            asks: Vec::new(),
             turn: 0,
             inbox: Inbox::new(orders.bell.clone()),
             outcomes: Vec::new(),
@@ -114,7 +122,7 @@ impl Device {
             channel: None,
             orders,
             tally,
-            again: 0,
+            turns: 0,
         })
     }
 
@@ -147,19 +155,13 @@ impl Device {
         self.memory.is_lost() || self.area.as_ref().is_some_and(|area| area.is_lost())
     }
 
-    /// Whether there is work that nobody will ring for.
-    pub fn has_more(&self) -> bool {
-        self.again != 0
-    }
-
-    /// Does such work.
-    pub fn go_on(&mut self) {
-        let again = std::mem::take(&mut self.again);
+    /// Does what there is to do: answers what has been done, and begins what the guest asks for.
+    pub fn work(&mut self) {
+        self.collect();
         self.turn = (self.turn + 1) % QUEUES_MAX;
         let in_turn = (self.turn..QUEUES_MAX).chain(0..self.turn);
-        for number in in_turn.filter(|number| again & 1 << number != 0) {
-            self.serve(number);
-        }
+        in_turn.for_each(|number| self.serve(number));
+        self.begin();
     }
 
     /// Whether a queue has its tables, and has gone on where it was when its front end was here last.
@@ -175,24 +177,29 @@ impl Device {
     }
 
     /// Takes requests out of a queue: as many as it has entries, so that everything else has its turn.
-    pub fn serve(&mut self, number: usize) {
+    fn serve(&mut self, number: usize) {
         let memory = self.memory.guest().clone();
         if !self.rings.get(number).is_some_and(Ring::is_live) || !self.is_set_up(number, &memory) {
             return;
+        }
+        match self.rings[number].has_new(&*memory) {
+            Ok(true) => {}
+            Ok(false) => return self.tell(number),
+            Err(error) => return self.stop(number, error),
         }
         if let Err(error) = self.rings[number].hush(&*memory) {
             return self.stop(number, error);
         }
         let share = self.disk.share();
         let mut empty = false;
+        let enough = self.bytes + BYTES_IN_A_TURN;
         for _ in 0..super::ENTRIES_MAX {
             if !self.rings[number].is_live() || self.memory.is_lost() {
                 return;
             }
-            // It is looked at again when answers have left: until then the guest need not ring.
-            if !self.has_room(share) {
-                self.waiting |= 1 << number;
-                return self.tell(number);
+            // What is too much stays in the queue until answers have left.
+            if !self.has_room(share) || self.bytes >= enough {
+                break;
             }
             let ring = &mut self.rings[number];
             match ring.pop(&*memory) {
@@ -200,8 +207,8 @@ impl Device {
                     empty = false;
                     self.take(number, &memory, head);
                 }
-                Ok(None) => match ring.listen(&*memory) {
-                    Ok(false) => return self.tell(number),
+                Ok(None) => match ring.has_new(&*memory) {
+                    Ok(false) => break,
                     // It has put something in meanwhile, and cannot have done that and not done it.
                     Ok(true) if empty => return self.stop(number, "an entry cannot be read"),
                     Ok(true) => empty = true,
@@ -210,13 +217,19 @@ impl Device {
                 Err(error) => return self.stop(number, error),
             }
         }
-        self.again |= 1 << number;
         self.tell(number);
     }
 
     /// Whether one request more may be under way. Where none is, there always is.
     fn has_room(&self, share: Share) -> bool {
         self.bytes < share.bytes && self.chains.len() < share.requests
+    }
+
+    /// Begins what was taken.
+    fn begin(&mut self) {
+        if !self.asks.is_empty() {
+            self.disk.submit_all(&mut self.asks);
+        }
     }
 
     /// Begins one request, or answers it.
@@ -240,7 +253,10 @@ impl Device {
             Ok(Plan::Ask(ask)) => {
                 self.bytes += cost;
                 let (inbox, number) = (self.inbox.clone(), self.chains.insert(chain));
-                self.disk.submit(ask, Box::new(move |outcome| inbox.put(number, outcome)));
+                self.asks.push((ask, Box::new(move |outcome| inbox.put(number, outcome))));
+                if self.asks.len() >= TOGETHER {
+                    self.begin();
+                }
             }
             Ok(Plan::Tell(bytes)) => self.answer(&chain, Ok(&bytes)),
             Err(refused) => self.answer(&chain, Err(refused)),
@@ -268,9 +284,6 @@ impl Device {
             }
         }
         self.outcomes = outcomes;
-        if self.waiting != 0 && self.has_room(self.disk.share()) {
-            self.again |= std::mem::take(&mut self.waiting);
-        }
         for number in (0..QUEUES_MAX).filter(|number| touched & 1 << number != 0) {
             self.tell(number);
         }
@@ -340,7 +353,6 @@ impl Device {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(Error::ReqHandlerError(error.into())),
         }
-        self.again |= 1 << number;
         Ok(())
     }
 
@@ -361,7 +373,12 @@ impl Device {
                 self.take(number, &memory, head);
             }
         }
+        self.begin();
         while self.rings[number].is_busy() {
+            if !self.inbox.may_sleep() {
+                self.collect();
+                continue;
+            }
             // Of the connection only its end is looked at, which is always reported.
             let waits_for = |what, events| PollFd::new(what, events);
             let mut waits = [

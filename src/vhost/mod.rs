@@ -3,7 +3,8 @@
 //!
 //! An [`Export`] is a Unix socket and one thread. The thread takes one front end at a time, reads its messages, takes
 //! requests from its queues and puts answers into them. A request becomes one of the engine at once, and nothing
-//! waits; whichever thread completes it puts the outcome into the thread's [`inbox`] and goes on. Nobody but that one
+//! waits; whichever thread completes it puts the outcome into the thread's [`inbox`] and goes on. That may be the
+//! thread itself, which receives answers while it has nothing else to do ([`Disk::rest`]). Nobody but that one
 //! thread touches what belongs to a front end: its memory and its descriptors. A page that is not there, a descriptor
 //! that blocks, or anything else that a front end may do to them, holds up its own export and nothing else, and an
 //! answer that comes after the front end has gone has nowhere to go.
@@ -21,6 +22,7 @@
 //!
 //! What a disk is, and who may do what with it, is not known here: [`Source`] and [`Disk`] are the other side's.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::engine::{Data, Pool, REQUESTS_MAX, WriteBuf};
@@ -183,6 +185,17 @@ pub struct Facts {
     pub id: String,
 }
 
+/// What there is after a rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// There is something to do.
+    Work,
+    /// The descriptor is readable.
+    Readable,
+    /// Nothing was found.
+    Nothing,
+}
+
 /// A disk that was opened for one front end. It is closed when this is dropped.
 pub trait Disk: Send {
     /// What there is to know of it now. Its size may change.
@@ -193,6 +206,16 @@ pub trait Disk: Send {
     fn share(&self) -> Share;
     /// Begins a request and does not wait for it.
     fn submit(&self, ask: Ask, done: Done);
+    /// Begins requests together, in this order.
+    fn submit_all(&self, asks: &mut Vec<(Ask, Done)>) {
+        asks.drain(..).for_each(|(ask, done)| self.submit(ask, done));
+    }
+    /// The thread has nothing to do. It may wait for answers here, and take them, until there is something. `busy`:
+    /// requests are under way. `look` says whether there is something to do; with true, the thread is about to sleep,
+    /// and what comes later makes `readable` so.
+    fn rest(&self, _readable: BorrowedFd<'_>, _busy: bool, _look: &mut dyn FnMut(bool) -> bool) -> Rest {
+        Rest::Nothing
+    }
     /// Nobody waits for what was submitted before: a request that takes many steps need not take the next one.
     fn forget(&self);
 }

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::sync::atomic::Ordering;
 
 use nix::unistd;
 use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
@@ -121,7 +122,7 @@ impl Ring {
         if std::mem::take(&mut self.resumes)
             && let Some(record) = &mut self.record
         {
-            let used = self.queue.used_idx(memory, std::sync::atomic::Ordering::Acquire)?.0;
+            let used = self.queue.used_idx(memory, Ordering::Acquire)?.0;
             let heads = record.resume(used);
             // Each entry before the next one is either under way or in the used ring. What the front end says of it is
             // not asked: some say how far they have put requests in.
@@ -160,7 +161,7 @@ impl Ring {
         self.queue.try_set_avail_ring_address(GuestAddress(available))?;
         self.queue.try_set_used_ring_address(GuestAddress(used))?;
         // The message that says where it goes on has only the place in the available ring. The other one is here.
-        let used = self.queue.used_idx(memory, std::sync::atomic::Ordering::Relaxed)?;
+        let used = self.queue.used_idx(memory, Ordering::Relaxed)?;
         self.queue.set_next_used(used.0);
         Ok(())
     }
@@ -244,9 +245,15 @@ impl Ring {
         self.queue.disable_notification(memory)
     }
 
-    /// The guest has to ring from now on. True if it has put something in meanwhile.
+    /// Whether there is something to take: the guest has put it in, or it is to be done again.
+    pub fn has_new<M: GuestMemory>(&self, memory: &M) -> Result<bool, Error> {
+        let put_in = self.queue.avail_idx(memory, Ordering::Acquire)?.0 != self.queue.next_avail();
+        Ok(put_in || !self.redo.is_empty())
+    }
+
+    /// The guest has to ring from now on. True if there is something to take already.
     pub fn listen<M: GuestMemory>(&mut self, memory: &M) -> Result<bool, Error> {
-        self.queue.enable_notification(memory)
+        Ok(self.queue.enable_notification(memory)? || !self.redo.is_empty())
     }
 
     /// The request of that number and head is done, with so many bytes. It is put in the used ring, without a record

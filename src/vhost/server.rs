@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use parking_lot::{Condvar, Mutex};
 use vhost::vhost_user::{BackendReqHandler, Error};
 
@@ -232,12 +232,19 @@ fn turn(
     let lock = || device.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut events = [EpollEvent::empty(); EVENTS];
     let count = {
-        let device = lock();
-        let patience = if device.has_more() { EpollTimeout::ZERO } else { EpollTimeout::NONE };
-        match device.epoll().wait(&mut events, patience) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(error) => return Err(Error::ReqHandlerError(error.into())),
+        let mut device = lock();
+        device.work();
+        has_its_memory(&device)?;
+        let patience = device.rest();
+        // The thread does not sleep where that was the last that it found.
+        has_its_memory(&device)?;
+        match patience.map(|patience| device.epoll().wait(&mut events, patience)) {
+            None | Some(Err(Errno::EINTR)) => 0,
+            Some(Ok(count)) => {
+                device.looked();
+                count
+            }
+            Some(Err(error)) => return Err(Error::ReqHandlerError(error.into())),
         }
     };
     bug::here("vhost");
@@ -246,19 +253,22 @@ fn turn(
             BELL => {
                 shared.orders.bell.heard();
                 lock().look_again();
-                lock().collect();
             }
             MESSAGES => {
                 lock().look_for_channel();
                 messages.handle_request()?;
             }
-            kick => lock().serve((kick - KICKS) as usize),
+            // A queue has something: all of them are looked at.
+            _ => {}
         }
     }
-    let mut device = lock();
-    device.go_on();
-    if device.has_lost_memory() {
-        return Err(Error::ReqHandlerError(io::Error::other("it has taken back memory that it shared")));
-    }
     Ok(())
+}
+
+/// Who takes memory back that it has shared is let go of.
+fn has_its_memory(device: &Device) -> Result<(), Error> {
+    match device.has_lost_memory() {
+        true => Err(Error::ReqHandlerError(io::Error::other("it has taken back memory that it shared"))),
+        false => Ok(()),
+    }
 }

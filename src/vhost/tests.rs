@@ -239,7 +239,7 @@ impl Guest {
     fn start(&mut self, base: u16) {
         self.start_resting(base);
         self.device.set_vring_enable(0, true).unwrap();
-        self.device.go_on();
+        self.device.work();
     }
 
     /// And does not enable it.
@@ -277,8 +277,8 @@ impl Guest {
 
     /// Serves what is there, and collects what is done.
     fn turn(&mut self) {
-        self.device.serve(0);
-        self.device.collect();
+        self.device.work();
+        self.device.work();
     }
 
     /// The heads that came back since this was asked last, with their lengths.
@@ -516,16 +516,16 @@ fn a_batch_rings_once_and_only_when_the_guest_wants_to_hear() {
     guest.header(0x1000, VIRTIO_BLK_T_IN, 0);
     guest.put(&[(0x1000, 16, READ), (0x10000, 512, WRITE), (0x2000, 1, WRITE)]);
     (1..8).for_each(|_| guest.offer(0));
-    guest.device.serve(0);
+    guest.device.work();
     let want_from = AVAILABLE + 4 + u64::from(ENTRIES) * 2;
     guest.memory.write_obj(1u16, GuestAddress(want_from)).unwrap();
     guest.fake.release();
-    guest.device.collect();
+    guest.device.work();
     assert_eq!((guest.used().len(), guest.calls()), (8, 1), "one for all");
     guest.memory.write_obj(200u16, GuestAddress(want_from)).unwrap();
     (0..8).for_each(|_| guest.offer(0));
-    guest.device.serve(0);
+    guest.device.work();
     guest.fake.release();
-    guest.device.collect();
+    guest.device.work();
     assert_eq!((guest.used().len(), guest.calls()), (8, 0), "it does not want to hear of these");
 }

@@ -109,11 +109,10 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        let (number, ring) = self.ring(index)?;
+        let ring = self.ring(index)?.1;
         ring.call = file;
         // A call that went to the descriptor before this one may not have come where it should.
         ring.greet();
-        self.again |= 1 << number;
         Ok(())
     }
 

@@ -32,7 +32,7 @@ impl Guest {
     fn connect_again(self, area: &(VhostUserInflight, File), base: u16) -> Self {
         let mut next = self.connect_again_resting(area, base);
         next.device.set_vring_enable(0, true).unwrap();
-        next.device.go_on();
+        next.device.work();
         next
     }
 
@@ -191,7 +191,7 @@ fn any_cut_leaves_each_request_once() {
                 under_way.insert(slot, round);
                 given += 1;
                 if dice.roll(2) == 0 {
-                    guest.device.serve(0);
+                    guest.device.work();
                 }
             }
             0..=6 if taken(&guest) > 0 => {
@@ -204,7 +204,7 @@ fn any_cut_leaves_each_request_once() {
                 guest = guest.connect_again(&area, base);
                 cuts += 1;
             }
-            _ => guest.device.go_on(),
+            _ => guest.device.work(),
         }
         for (head, written) in guest.used() {
             let slot = head as u16 / 2;
@@ -213,7 +213,7 @@ fn any_cut_leaves_each_request_once() {
             free.push(slot);
         }
     }
-    guest.device.serve(0);
+    guest.device.work();
     guest.fake.release();
     guest.device.collect();
     let last = guest.used();
@@ -265,7 +265,7 @@ fn a_queue_that_its_front_end_stops_owes_nothing_to_the_next() {
         // A chain that cannot be answered stays where it is, until the front end stops the queue.
         guest.describe(12, (0x1000, 16, READ, 0));
         guest.offer(12);
-        guest.device.serve(0);
+        guest.device.work();
         assert_eq!(guest.said().len(), 1);
         guest.fake.release();
         guest.device.collect();

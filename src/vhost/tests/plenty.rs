@@ -1,5 +1,7 @@
 //! More than a front end may have under way.
 
+use nix::sys::epoll::EpollTimeout;
+
 use super::config::{BYTES_MAX, PIECE_MAX, PIECES_MAX};
 use super::*;
 
@@ -17,25 +19,31 @@ fn offer(guest: &mut Guest, count: u16) {
     (0..count).for_each(|_| guest.offer(0));
 }
 
+/// As the thread does it, until it would sleep.
+fn turns(guest: &mut Guest) {
+    guest.turn();
+    while guest.device.rest().is_none() {
+        guest.turn();
+    }
+}
+
 #[test]
 fn what_is_under_way_has_a_limit_and_the_rest_waits() {
     let mut guest = Guest::new(Fake::new(|facts| facts.size = 16 << 20));
     guest.fake.hold.store(true, Ordering::SeqCst);
     offer(&mut guest, ENTRIES);
-    guest.turn();
-    guest.device.go_on();
+    turns(&mut guest);
     let at_once = BYTES_UNDER_WAY.div_ceil(BYTES_MAX) as usize;
     assert!(at_once < ENTRIES.into());
     assert_eq!(guest.fake.held.lock().len(), at_once);
-    assert!(!guest.device.has_more(), "nothing can be done now");
+    assert_eq!(guest.device.rest(), Some(EpollTimeout::NONE), "nothing can be done now");
     // A kick changes nothing, and an answer makes room for a request.
     guest.turn();
     assert_eq!(guest.fake.held.lock().len(), at_once);
     let answer = guest.fake.held.lock().remove(0);
     answer();
-    guest.device.collect();
-    assert!(guest.device.has_more());
-    guest.device.go_on();
+    assert_eq!(guest.device.rest(), None, "there is an answer");
+    guest.device.work();
     assert_eq!(guest.fake.held.lock().len(), at_once);
     // Those that a reset has made homeless still count.
     guest.device.reset_device().unwrap();
@@ -45,9 +53,7 @@ fn what_is_under_way_has_a_limit_and_the_rest_waits() {
     assert_eq!(guest.fake.held.lock().len(), at_once);
     guest.fake.hold.store(false, Ordering::SeqCst);
     guest.fake.release();
-    guest.device.collect();
-    guest.device.go_on();
-    guest.device.collect();
+    turns(&mut guest);
     assert_eq!(guest.used(), [(0, BYTES_MAX as u32 + 1); 2]);
     assert_eq!((guest.bytes(0x2000, 1), guest.said().len()), (vec![OK], 0));
 }
@@ -81,7 +87,7 @@ fn a_front_end_keeps_to_its_share_of_requests() {
     let mut answered = 0;
     while answered < ENTRIES.into() {
         guest.turn();
-        guest.device.go_on();
+        guest.device.work();
         let under_way = guest.fake.held.lock().len();
         assert!((1..=5).contains(&under_way), "{under_way}");
         guest.fake.release();
