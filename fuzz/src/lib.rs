@@ -13,7 +13,7 @@ use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
 use aoefs::vhost::chain::{Table, parts};
 use aoefs::vhost::config::BYTES_MAX;
 use aoefs::vhost::request::{About, Plan};
-use aoefs::vhost::{Ask, ENTRIES_MAX, Facts};
+use aoefs::vhost::{self, Ask, Facts};
 use aoefs::wire::{
     ATA_LEN, Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DIRECTIVE_LEN, ETHERNET, HEADER_LEN, Header,
     IDENTIFY_LEN, Identify, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, RESERVE_LEN, Reserve, SECTOR,
@@ -323,7 +323,7 @@ pub fn vhost(data: &[u8]) {
     let table = Table { at: GuestAddress(0), entries: (*entries).into() };
     let Ok(parts) = parts(&memory, table, (*head).into()) else { return };
     assert!(parts.status.0 < MEMORY as u64);
-    assert!(parts.given.count() + parts.wanted.count() <= ENTRIES_MAX.into());
+    assert!(parts.given.count() + parts.wanted.count() <= vhost::ENTRIES_MAX.into());
     let id = "a name of twenty bytes and more".into();
     let facts = Facts { size: DISK, read_only: false, physical_log2: 0, discard: true, id };
     let pool = Pool::default();
