@@ -166,8 +166,8 @@ fn clean_v5_ends_of_a_mount() {
 }
 
 /// A machine writes versions and reads them back while frames are lost, its connection is cut, its target and its
-/// daemon are killed and started again, and its disk has another size: each request comes back once and well, and the target has
-/// the last version of each block.
+/// daemon are killed and started again, and its disk has another size: each request comes back once and well, and the
+/// target has the last version of each block.
 fn integrity_v16_a_machine_over_a_bad_wire() {
     const BLOCKS: usize = 256;
     const ROUND: usize = 150;
