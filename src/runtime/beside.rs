@@ -20,6 +20,10 @@ use super::linger::{LINGER, Linger};
 use super::netlink::Netlink;
 use crate::link::{Batch, Polled, Ready};
 
+/// How often the processor is offered to others before the thread sleeps. Whoever was woken by what it did last, the
+/// guest or the target, may wait for this very processor; when it has run there is something to do.
+const YIELDS: u32 = 4;
+
 /// What there is to do when [`Runtime::receive_beside`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -87,7 +91,7 @@ impl Runtime {
         let Some(mut own) = own.0.try_lock() else { return Found::Nothing };
         let own = &mut *own;
         let Some(net) = own.post.assignment(self) else { return Found::Nothing };
-        let mut promised = false;
+        let (mut promised, mut yields) = (false, 0);
         let found = loop {
             if net.stop.load(Ordering::SeqCst) {
                 break Found::Nothing;
@@ -105,7 +109,7 @@ impl Runtime {
                 break Found::Nothing;
             }
             if !own.batch.is_empty() {
-                promised = false;
+                (promised, yields) = (false, 0);
                 own.last = self.receive(&net, &own.batch, &mut own.strangers);
                 continue;
             }
@@ -119,6 +123,11 @@ impl Runtime {
                 if polled == Polled::Ready {
                     continue;
                 }
+            }
+            if busy && yields < YIELDS {
+                yields += 1;
+                std::thread::yield_now();
+                continue;
             }
             if look(true) {
                 return Found::Work;
