@@ -112,13 +112,12 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let serving = thread::Builder::new().name("session".into()).spawn(move || session.run());
     let serving = serving.map_err(cannot("start a thread"))?;
     let foreground = options.foreground;
+    let point = mounted.mount.point().display().to_string();
+    follow_status(&runtime, point.clone());
     let there = await_targets(&runtime, &options, &|| serving.is_finished());
     let result = match there {
         Ok(()) => {
-            let point = mounted.mount.point().display().to_string();
-            let now = summary(&runtime, &point);
-            ready.ready(&now);
-            follow_status(&runtime, point, now);
+            ready.ready(&summary(&runtime, &point));
             ended(serving)
         }
         // In the foreground no process waits to hear that the start went well: a mount that was unmounted has ended
@@ -262,11 +261,14 @@ fn summary(runtime: &Runtime, point: &str) -> String {
     format!("{point}: {}", parts.join("; "))
 }
 
-/// Tells the service manager, if there is one, whenever the summary has changed. What changes it is in the log, too.
-fn follow_status(runtime: &Arc<Runtime>, point: String, mut told: String) {
+/// Tells the service manager, if there is one, the summary, and again whenever it has changed. What changes it is in
+/// the log, too.
+fn follow_status(runtime: &Arc<Runtime>, point: String) {
     if !notify::is_listened_to() {
         return;
     }
+    let mut told = summary(runtime, &point);
+    notify::status(&told);
     let (news, to_tell) = crossbeam_channel::bounded(1);
     // One that is in the channel stands for all that follow until it is taken out.
     runtime.log().on_news(Arc::new(move || {

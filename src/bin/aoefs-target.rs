@@ -35,7 +35,7 @@ use aoefs::wire::{Addr, CONFIG_MAX, Mac, SECTOR, Text};
 /// the size of FILE again.
 #[derive(Parser)]
 #[command(name = "aoefs-target", version, max_term_width = 100)]
-struct Cli {
+pub(crate) struct Cli {
     /// Address of the target, for example 1.0
     #[arg(value_name = "SHELF.SLOT", value_parser = address)]
     addr: Addr,

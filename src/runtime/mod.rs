@@ -1,14 +1,15 @@
 //! The threads, locks, sockets and the clock that drive the engine.
 //!
 //! [`Runtime`] is the whole of it. Netlinks and devices live in tables under locks; one thread for each netlink
-//! receives (or a deputy does in its place), the sweeper does what is due, the watcher follows the interfaces. All
-//! calls into a device go through [`Runtime::with_device`], which carries out the effects after the device's lock is
-//! released.
+//! receives (or a deputy does in its place, or a machine's thread), the sweeper does what is due, the watcher follows
+//! the interfaces. All calls into a device go through [`Runtime::with_device`], which carries out the effects after the
+//! device's lock is released.
 //!
 //! Locks, in this order: netlinks, device table, one device. Those of the discovery, the timers and the log are leaves.
 //! No lock is held across a send, a receive, a reply or a notification.
 
 mod agenda;
+mod beside;
 mod bind;
 pub mod clock;
 mod deputy;
@@ -17,8 +18,11 @@ pub mod events;
 mod linger;
 mod memory;
 mod netlink;
+#[cfg(test)]
+mod sample;
 mod sweeper;
 mod table;
+mod together;
 mod watcher;
 mod wishes;
 
@@ -30,6 +34,7 @@ use std::{cell::Cell, io};
 
 use parking_lot::Mutex;
 
+pub use beside::{Beside, Found as FoundBeside};
 pub use deputy::Deputy;
 pub use netlink::NetlinkStatus;
 pub use sweeper::Alarm;
@@ -349,7 +354,9 @@ impl Runtime {
             sink.frames.clear();
         }
         let unit = whom.map(|(unit, _)| unit);
-        self.send(&mut sink.frames);
+        if !self.hold(whom, &mut sink.frames) {
+            self.send(&mut sink.frames);
+        }
         if !sink.events.is_empty() {
             for event in sink.events.drain(..) {
                 self.report(unit, &event);

@@ -179,7 +179,7 @@ fn monitoring_units() {
     let mut units = Vec::new();
     for name in ["aoefs-metrics.service", "aoefs-metrics.timer"] {
         let text = std::fs::read_to_string(contrib().join(name)).unwrap();
-        let text = text.replace("/usr/lib/aoefs", contrib().to_str().unwrap());
+        let text = text.replace("/usr/libexec/aoefs", contrib().to_str().unwrap());
         let unit = dir.path().join(name);
         std::fs::write(&unit, text).unwrap();
         units.push(unit.to_str().unwrap().to_owned());

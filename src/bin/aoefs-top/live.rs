@@ -15,8 +15,8 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::{cursor, execute, terminal};
 
-use crate::screen::{App, Key};
-use crate::source::Source;
+use super::screen::{App, Key};
+use super::source::Source;
 
 /// How often the screen is drawn while there is no news.
 const TICK: Duration = Duration::from_secs(1);

@@ -30,7 +30,7 @@ const LOG_LINES: usize = 10;
 /// Shows what the ATA-over-Ethernet targets below an aoefs mount point do.
 #[derive(Parser, Debug)]
 #[command(name = "aoefs-top", version, max_term_width = 100)]
-struct Cli {
+pub(crate) struct Cli {
     /// Where the aoefs is mounted
     #[arg(value_name = "MOUNTPOINT")]
     point: PathBuf,
