@@ -3,6 +3,7 @@
 
 mod complaint;
 mod mount_options;
+mod task;
 pub mod values;
 
 use std::ffi::OsString;
@@ -16,7 +17,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use crate::failure::Failure;
 use crate::wire::Addr;
 
+pub use complaint::explain;
 pub use mount_options::{MountOptions, TABLE as MOUNT_OPTIONS};
+pub use task::{Ask, NAMES as COMMANDS, Task, Via, meant};
 
 /// The configuration file that is read at start if it is there and -c does not name another.
 pub const DEFAULT_CONFIG: &str = "/etc/aoefs.conf";
@@ -31,6 +34,8 @@ pub enum Action {
     Mount(Box<Options>),
     /// Read the configuration and report.
     CheckConfig(Config),
+    /// One of the commands beside the mounting form.
+    Run(Task),
     /// Print this text and end: --help, --version.
     Print(String),
 }
@@ -98,9 +103,16 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let matches = match command().try_get_matches_from(args) {
+    let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    if task::is_one(&args) {
+        return task::parse(&args);
+    }
+    if args.len() == 2 && args[1] == "help" {
+        args[1] = "--help".into();
+    }
+    let matches = match mounting().try_get_matches_from(args) {
         Ok(matches) => matches,
-        Err(error) => return complaint::explain(&error).map(Action::Print),
+        Err(error) => return complaint::explain(&error, "aoefs").map(Action::Print),
     };
     if matches.contains_id("check-config") {
         return check_config(&matches);
@@ -136,14 +148,21 @@ const DAY: u64 = 86_400;
 /// The size of the demo's disk unless given: enough for a file system of every kind but xfs.
 const DEMO_SIZE: &str = "64M";
 
-/// The definition of the command line.
+/// The definition of the whole command line.
 pub fn command() -> Command {
+    mounting().args_conflicts_with_subcommands(true).subcommands(task::commands())
+}
+
+/// The definition of the mounting form. A directory may have the name of a command, so it is read without these.
+fn mounting() -> Command {
     let path = || ValueParser::path_buf();
     let list = || ValueParser::string();
     Command::new("aoefs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("ATA-over-Ethernet targets as plain files")
-        .override_usage("aoefs [OPTIONS] MOUNTPOINT\n       aoefs SOURCE MOUNTPOINT -o OPT[,OPT...]")
+        .override_usage(
+            "aoefs [OPTIONS] MOUNTPOINT\n       aoefs SOURCE MOUNTPOINT -o OPT[,OPT...]\n       aoefs COMMAND ...",
+        )
         .after_help(after_help())
         .max_term_width(100)
         .args_override_self(true)
@@ -248,7 +267,11 @@ fn flag(name: &'static str, short: char) -> Arg {
 }
 
 fn after_help() -> String {
-    let mut text = String::from("Mount options (-o):\n");
+    let mut text = String::from(
+        "Commands (aoefs COMMAND --help tells more; a mount point of that name is ./COMMAND):\n",
+    );
+    text.push_str(&task::list());
+    text.push_str("\nMount options (-o):\n");
     for option in MOUNT_OPTIONS.iter().filter(|option| !option.help.is_empty()) {
         text.push_str(&format!("  {:<16} {}\n", option.usage(), option.help));
     }
@@ -271,18 +294,33 @@ fn places(matches: &ArgMatches) -> Result<(Option<&Path>, &Path), Failure> {
     let places = many::<PathBuf>(matches, "place");
     match places.as_slice() {
         [] => Err(Failure::usage("no mount point; say where: aoefs [OPTIONS] MOUNTPOINT")),
+        [first, ..] if matches.contains_id("demo") && is_size(first) => Err(Failure::usage(format!(
+            "--demo takes its size with =: --demo={0}; a directory of that name is ./{0}",
+            first.display()
+        ))),
         [mountpoint] => Ok((None, mountpoint)),
         [source, mountpoint] if matches.contains_id("option") => Ok((Some(source), mountpoint)),
-        [first, second] => Err(Failure::usage(format!(
-            "two words, {} and {}, and no -o; name interfaces with -i, or give -o as mount.fuse does",
-            first.display(),
-            second.display()
-        ))),
+        [point, name] if COMMANDS.iter().any(|known| name.as_os_str() == *known) => {
+            let name = name.display();
+            Err(Failure::usage(format!("the command comes first; say: aoefs {name} {}", point.display())))
+        }
+        [first, second] => {
+            let otherwise = "name interfaces with -i, or give -o as mount.fuse does".to_owned();
+            let hint =
+                meant(first.as_os_str()).map_or(otherwise, |name| format!("did you mean aoefs {name}?"));
+            let (first, second) = (first.display(), second.display());
+            Err(Failure::usage(format!("two words, {first} and {second}, and no -o; {hint}")))
+        }
         [_, _, third, ..] => Err(Failure::usage(format!(
             "{} is one word too many; say: aoefs [OPTIONS] MOUNTPOINT",
             third.display()
         ))),
     }
+}
+
+/// `64M`: a word that is a size and no path.
+fn is_size(word: &Path) -> bool {
+    word.to_str().is_some_and(|word| values::bytes(word).is_some())
 }
 
 fn network(matches: &ArgMatches, source: Option<&Path>) -> Result<Network, Failure> {

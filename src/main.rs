@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use aoefs::app::backend::Backend;
 use aoefs::app::configfile::{self, ConfigFile};
+use aoefs::app::foresee;
 use aoefs::app::serve::{Stage, serve};
 use aoefs::cli::{self, Action, Config, MountOptions, Network, Options};
+use aoefs::command;
 use aoefs::daemon::background::{self, Ready, Side, report};
 use aoefs::daemon::logging;
 use aoefs::daemon::panics;
@@ -32,6 +34,11 @@ fn main() -> ExitCode {
         }
         Ok(Action::CheckConfig(config)) => check_config(&config),
         Ok(Action::Mount(options)) => start(*options),
+        Ok(Action::Run(task)) => match command::run(&task) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(failure) => report(&failure),
+        },
         Err(failure) => report(&failure),
     }
 }
@@ -42,7 +49,10 @@ fn start(mut options: Options) -> ExitCode {
     panics::install();
     let ready_to_fork = || {
         let config = configfile::read(&options.config)?;
-        let place = Place::resolve(&options.mountpoint).map_err(refused)?;
+        let place = Place::resolve(&options.mountpoint).map_err(|error| match meant(&error) {
+            Some(name) => Failure::start(format!("{error}; or did you mean: aoefs {name}?")),
+            None => refused(error),
+        })?;
         let signals = Signals::block()
             .map_err(|error| Failure::start(format!("cannot receive signals: {error}; try again")))?;
         Ok((config, place, signals))
@@ -53,6 +63,12 @@ fn start(mut options: Options) -> ExitCode {
     };
     for complaint in config.complaints() {
         log::warn!("{complaint}; the other lines apply");
+    }
+    if !place.is_empty() {
+        log::warn!(
+            "{}: is not empty; what is in it is hidden while aoefs is mounted",
+            place.path().display()
+        );
     }
     clamp_deadline(&mut options.mount, timeout::longest_deadline());
     let mut ready = match options.foreground {
@@ -171,22 +187,32 @@ fn clamp_deadline(options: &mut MountOptions, longest: Option<Duration>) {
     }
 }
 
+/// The command that was probably meant, where there is no mount point of that name.
+fn meant(error: &MountError) -> Option<&'static str> {
+    let MountError::Missing(path) = error else { return None };
+    // Typed as one word: anything else is a path.
+    let here = std::env::current_dir().ok()?;
+    (path.parent()? == here).then(|| cli::meant(path.file_name()?))?
+}
+
 fn refused(error: MountError) -> Failure {
     Failure::start(error.to_string())
 }
 
-/// `--check-config`: one line on stdout if all is well, else one on stderr for each line that is not.
+/// `--check-config`: one line on stdout if all is well, else one on stderr for each line that is not. A start does
+/// without the file if nobody named it; whoever has it checked wants to know that it is not there.
 fn check_config(config: &Config) -> ExitCode {
-    let file = match configfile::read(config) {
+    let file = match configfile::read(&Config { named: true, ..config.clone() }) {
         Ok(file) => file,
         Err(failure) => return report(&failure),
     };
-    if file.complaints().is_empty() {
+    let found = [file.complaints().to_vec(), foresee::failures(&file)].concat();
+    if found.is_empty() {
         let _ = writeln!(std::io::stdout(), "{}", file.summary());
         return ExitCode::SUCCESS;
     }
-    for complaint in file.complaints() {
-        report(&Failure::start(complaint.clone()));
+    for complaint in found {
+        report(&Failure::start(complaint));
     }
     ExitCode::FAILURE
 }

@@ -32,6 +32,7 @@ tests![
     without_fuse,
     without_privilege,
     names_cannot_break_the_line,
+    mistakes(120),
 ];
 
 fn main() -> std::process::ExitCode {
@@ -164,9 +165,12 @@ fn bad_mount_points() {
 fn bad_interfaces() {
     let room = room();
     let point = room.point();
-    refused_to_start(&room, &["-i", "nope0", text(&point)], &["no interface nope0", "ip link"]);
+    // One that is not there may come; who waits for a target behind it is told.
+    let wait = ["-q", "--wait", "1.0", "--wait-timeout", "1"];
+    let words = ["1.0 did not answer within 1 s", "no interface nope0 yet"];
+    refused_to_start(&room, &[&["-i", "nope0", text(&point)], &wait[..]].concat(), &words);
     refused_to_start(&room, &["-i", "lo", text(&point)], &["lo is no Ethernet interface", "ip link"]);
-    refused_to_start(&room, &["nope0", text(&point), "-o", "rw,_netdev"], &["no interface nope0"]);
+    refused_to_start(&room, &[&["nope0", text(&point), "-o", "rw,_netdev"], &wait[..]].concat(), &words);
 }
 
 fn bad_addresses() {
@@ -259,6 +263,78 @@ fn names_cannot_break_the_line() {
     refused(&["--demo", "/nowhere/a\nb\x1b[31m"], 1, &["/nowhere/a\\nb\\u{1b}[31m", "does not exist"]);
     refused(&["-o", "a\nb", "/m"], 2, &["\"a\\nb\""]);
     refused(&["--a\nb", "/m"], 2, &["--a\\nb"]);
+}
+
+/// One block of tests/mistakes.txt.
+#[derive(Default)]
+struct Mistake {
+    typed: String,
+    status: i32,
+    /// What is wrong, why, and what to do.
+    words: Vec<(String, String)>,
+}
+
+/// Reads the table, and holds it to its own rules. `D` becomes the directory of the test.
+fn table_of_mistakes(dir: &str) -> Vec<Mistake> {
+    let table = include_str!("mistakes.txt").replace("D/", &format!("{dir}/"));
+    let mut found: Vec<Mistake> = Vec::new();
+    for line in table.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(typed) = line.strip_prefix("$ ") {
+            found.push(Mistake { typed: typed.into(), ..Mistake::default() });
+            continue;
+        }
+        let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("no `key: value`: {line}"));
+        let mistake = found.last_mut().unwrap();
+        match key {
+            "status" => mistake.status = value.parse().unwrap(),
+            "what" | "why" | "do" => mistake.words.push((key.into(), value.into())),
+            _ => panic!("{key} is no key: {line}"),
+        }
+    }
+    for mistake in &found {
+        let keys: Vec<&str> = mistake.words.iter().map(|(key, _)| key.as_str()).collect();
+        assert!(matches!(keys[..], ["what", "do"] | ["what", "why", "do"]), "{}: {keys:?}", mistake.typed);
+    }
+    found
+}
+
+/// The table of mistakes: each is one line that says what is wrong, why, and what to do.
+fn mistakes() {
+    let room = room();
+    let (dir, point) = (text(room.dir()).to_owned(), room.point());
+    proc::ok(LIMIT, &["ip", "link", "add", "d0", "type", "veth", "peer", "name", "d1"]);
+    std::fs::create_dir(room.dir().join("empty")).unwrap();
+    std::fs::write(room.dir().join("file"), "").unwrap();
+    let demo = bed::Daemon::spawn(room.dir(), "demo", &[AOEFS, "-f", "--demo=16M", text(&point)]);
+    bed::until("it serves", LIMIT, || demo.said().contains("targets 1.0"));
+    for line in ["part boot 2048 4096", "config set mine"] {
+        std::fs::write(point.join("1.0/ctl"), line).unwrap();
+    }
+    let open = std::fs::File::open(point.join("1.0/boot")).unwrap();
+    let programs = Path::new(AOEFS).parent().unwrap();
+    let path = format!("PATH={}:{}", text(programs), std::env::var("PATH").unwrap_or_default());
+    let table = table_of_mistakes(&dir);
+    assert!(table.len() >= 45, "{} mistakes", table.len());
+    let mut wrong = Vec::new();
+    for Mistake { typed, status, words } in &table {
+        let output = proc::run(LIMIT, &["env", &path, "bash", "-c", typed]);
+        let said = output.stderr.trim_end();
+        let one_line = said.lines().count() == 1 && output.stdout.is_empty() && said.starts_with("aoefs");
+        let missing: Vec<_> = words.iter().filter(|(_, words)| !said.contains(words)).collect();
+        if output.code != Some(*status) || !one_line || !missing.is_empty() {
+            let code = output.code;
+            wrong.push(format!(
+                "$ {typed}\n{said}\nstatus {code:?}, not in it: {missing:?}\n{}",
+                output.stdout
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), table.len(), wrong.join("\n"));
+    assert_eq!(room.mounts(), ["fuse.aoefs"], "nothing else was mounted");
+    println!("[{} mistakes]", table.len());
+    drop(open);
+    demo.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(demo.ended(LIMIT), 0, "{}", demo.said());
 }
 
 fn text(path: &Path) -> &str {

@@ -383,7 +383,7 @@ fn what_cannot_work_is_one_line() {
         (&["/dev/null"], 1, "not a directory"),
         (&[point], 1, "no terminal; print one table with --once"),
         (&[], 2, "see: aoefs-top --help"),
-        (&["--once", "--json", point], 2, "cannot be used with"),
+        (&["--once", "--json", point], 2, "exclude each other"),
         (&["--frobnicate", point], 2, "--frobnicate"),
         (&["-d", "0", point], 2, "from 0.1 to 3600"),
         (&["-d", "nan", point], 2, "from 0.1 to 3600"),

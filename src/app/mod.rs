@@ -2,4 +2,5 @@
 
 pub mod backend;
 pub mod configfile;
+pub mod foresee;
 pub mod serve;

@@ -235,7 +235,7 @@ fn summary(runtime: &Runtime, point: &str) -> String {
     let name = |net: NetlinkStatus| match (net.up, net.port) {
         (_, true) => format!("{} (a port: bind its bridge or bond)", net.name),
         (true, false) => net.name,
-        (false, false) => format!("{} (down)", net.name),
+        (false, false) => format!("{0} (down; raise it with: ip link set {0} up)", net.name),
     };
     let names: Vec<String> = runtime.netlinks().into_iter().map(name).collect();
     let late = runtime.awaited();

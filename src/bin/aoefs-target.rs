@@ -16,7 +16,7 @@ use std::thread;
 
 use clap::{ArgAction, Parser};
 
-use aoefs::cli::values;
+use aoefs::cli::{self, values};
 use aoefs::daemon::errand::{Asked, Errand};
 use aoefs::daemon::logging;
 use aoefs::daemon::panics;
@@ -97,7 +97,10 @@ pub(crate) struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
     let level = match (cli.quiet, cli.verbose) {
         (true, _) => "error",
         (_, 0) => "warn",
@@ -112,6 +115,20 @@ fn main() -> ExitCode {
     });
     logging::flush();
     code
+}
+
+/// --help and --version are printed; a wrong command line is one line, as that of aoefs is.
+fn explain(error: &clap::Error) -> ExitCode {
+    match cli::explain(error, "aoefs-target") {
+        Ok(text) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "aoefs-target: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
 }
 
 /// The exit code when data of initiators may be lost: EX_IOERR of sysexits(3).
@@ -133,6 +150,9 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
     // The links first: a file that --size creates should not be left behind by a misspelt interface.
     let links = open_links(&cli.interfaces)?;
     let image = FileImage::open(&cli.file, &how).map_err(|e| e.to_string())?;
+    for name in links.iter().filter(|link| !link.is_up()).map(|link| link.name()) {
+        log::warn!("{name} is down or has no carrier; it serves once that changes: ip link set {name} up");
+    }
     let serial = match &cli.serial {
         Some(serial) => serial.clone(),
         None => serial_of(cli, &image).map_err(|e| format!("{}: {e}", cli.file.display()))?,
@@ -251,11 +271,11 @@ fn open_links(names: &str) -> Result<Vec<Arc<dyn Link>>, String> {
 fn open_link(name: &str) -> Result<Arc<dyn Link>, String> {
     let link = PacketLink::open(name, Role::Target).map_err(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => {
-            format!("{name}: cannot open a packet socket: {e}; run as root, or setcap cap_net_raw,cap_net_admin+ep this program")
+            format!("{name}: raw Ethernet needs CAP_NET_RAW; run as root, or setcap cap_net_raw,cap_net_admin+ep this program")
         }
-        _ if e.raw_os_error() == Some(libc::ENODEV) => format!("{name}: no such interface; `ip link` lists what there is"),
-        io::ErrorKind::Unsupported => format!("{e}; name one that is"),
-        _ => format!("{name}: cannot use it: {e}"),
+        _ if e.raw_os_error() == Some(libc::ENODEV) => format!("there is no interface {name}; see: ip link"),
+        io::ErrorKind::Unsupported => format!("{name} is no Ethernet interface, and AoE needs one; see: ip link"),
+        _ => format!("cannot use interface {name}: {e}; see: ip link show {name}"),
     })?;
     Ok(Arc::new(link))
 }

@@ -6,6 +6,7 @@ use nix::unistd::{Group, User};
 
 use super::DAY;
 use crate::failure::Failure;
+use crate::near::hint;
 use crate::wire::Addr;
 
 /// The values of the mount options.
@@ -221,7 +222,9 @@ pub fn parse(lists: Vec<&String>) -> Result<MountOptions, Failure> {
             ));
         }
         let Some(option) = TABLE.iter().find(|option| option.name == name) else {
-            return Err(Failure::usage(format!("unknown mount option \"{word}\"; see: aoefs --help")));
+            let known = TABLE.iter().map(|option| option.name);
+            let hint = hint(name, known, "see: aoefs --help");
+            return Err(Failure::usage(format!("unknown mount option \"{word}\"{hint}")));
         };
         apply(option, value, &mut options)?;
     }

@@ -66,6 +66,89 @@ fn every_option() {
     assert_eq!(options.mount, expected);
 }
 
+fn task(line: &str) -> Task {
+    match parse(line.split_whitespace()) {
+        Ok(Action::Run(task)) => task,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn commands_beside_the_mounting_form() {
+    let (point, only) = (PathBuf::from("/mnt/aoe"), Via::Interfaces(vec!["eth1".into(), "eth2".into()]));
+    let (addr, half, second) = (Addr::new(1, 0), Duration::from_millis(500), Duration::from_secs(1));
+    let line = "part boot 0 8".to_owned();
+    assert_eq!(
+        task("aoefs ctl /mnt/aoe/1.0 part boot 0 8"),
+        Task::Ctl { place: "/mnt/aoe/1.0".into(), line }
+    );
+    assert_eq!(
+        task("aoefs ctl /m remove -f 1.0"),
+        Task::Ctl { place: "/m".into(), line: "remove -f 1.0".into() }
+    );
+    assert_eq!(task("aoefs status"), Task::Status { point: None, interval: half });
+    assert_eq!(
+        task("aoefs status -d 0 /mnt/aoe"),
+        Task::Status { point: Some(point.clone()), interval: Duration::ZERO }
+    );
+    assert_eq!(task("aoefs discover /mnt/aoe"), Task::Discover(Via::Mount(Some(point))));
+    assert_eq!(task("aoefs check -i eth1,eth2"), Task::Check(only.clone()));
+    let ping = Task::Ping { addr, via: Via::Mount(None), count: 4, interval: second };
+    assert_eq!(task("aoefs ping 1.0"), ping);
+    assert_eq!(
+        task("aoefs ping -n 1 -d 0.5 1.0 -i eth1 -i eth2"),
+        Task::Ping { addr, via: only.clone(), count: 1, interval: half }
+    );
+    for (option, ask) in [
+        ("", Ask::Read),
+        ("--set x", Ask::Set("x".into())),
+        ("--force -x", Ask::Force("-x".into())),
+        ("--test=", Ask::Test(String::new())),
+        ("--prefix x", Ask::Prefix("x".into())),
+    ] {
+        let via = only.clone();
+        assert_eq!(task(&format!("aoefs config 1.0 -i eth1,eth2 {option}")), Task::Config { addr, via, ask });
+    }
+}
+
+#[test]
+fn a_mount_point_may_have_the_name_of_a_command() {
+    assert_eq!(options("aoefs ./status").mountpoint, std::env::current_dir().unwrap().join("status"));
+    assert_eq!(options("aoefs -f status").mountpoint, std::env::current_dir().unwrap().join("status"));
+    assert_eq!(options("aoefs check /mnt/aoe -o rw").network, Network::Only(vec!["check".into()]));
+}
+
+#[test]
+fn commands_complain_in_one_line() {
+    for (line, words) in [
+        ("aoefs ctl", "aoefs ctl --help"),
+        ("aoefs ctl /m", "WORD is missing"),
+        ("aoefs ping", "SHELF.SLOT is missing; see: aoefs ping --help"),
+        ("aoefs ping 1", "as in 1.0"),
+        ("aoefs ping 1.255", "as in 1.0"),
+        ("aoefs ping 1.0 -n 0", "--count"),
+        ("aoefs ping 1.0 -d -1", "--help"),
+        ("aoefs ping 1.0 --coutn 3", "did you mean --count?"),
+        ("aoefs status -d soon", "not a number of seconds"),
+        ("aoefs status /a /b", "aoefs status --help"),
+        ("aoefs check -i none", "ip link"),
+        ("aoefs check /m -i eth1", "exclude each other"),
+        ("aoefs config 1.0 --set a --force b", "exclude each other"),
+        ("aoefs statsu /m", "did you mean aoefs status?"),
+        ("aoefs /m status", "say: aoefs status /m"),
+        ("aoefs --demo 64M /m", "--demo=64M"),
+        ("aoefs --demo 64M", "--demo=64M"),
+        ("aoefs /m -o deadlien=3", "did you mean deadline?"),
+        ("aoefs help frobnicate", "there is no command frobnicate; see: aoefs --help"),
+    ] {
+        let text = complaint(line);
+        assert!(text.contains(words), "{line}: {text}");
+    }
+    let long = ["aoefs", "config", "1.0", "--set", &"x".repeat(1025)].map(String::from);
+    assert!(parse(long).unwrap_err().to_string().contains("at most 1024 bytes, this one has 1025"));
+    assert_eq!(meant(std::ffi::OsStr::new("statsu")), Some("status"));
+}
+
 #[test]
 fn the_form_of_mount_fuse() {
     let all = options(

@@ -71,7 +71,7 @@ impl Pool {
     }
 
     /// Bytes that the writes of one target may hold: half of what those of all targets may hold.
-    pub(super) fn writes_of_one(&self) -> usize {
+    pub fn writes_of_one(&self) -> usize {
         self.0.writes_max / 2
     }
 

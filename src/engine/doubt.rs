@@ -6,14 +6,15 @@ use super::lanes::Lane;
 use super::limits::{REDO_MAX, SILENCE};
 use super::time::Time;
 
-/// Announcements that are believed at once. Any host on the segment can forge them. A target that restarts again and
-/// again needs fewer. Each may cause an answer to be asked for once more, so there are fewer than [`ASKED_MAX`].
-const ALARMS: u32 = 8;
-/// How often one more is believed, which is the longest that an announcement waits for it. While it waits, another disk
-/// may be read and written.
-const ALARM_EVERY: Duration = Duration::from_secs(1);
-/// Answers that came before the IDENTIFY left are asked for again this often. A target with one buffer loses the
-/// IDENTIFY to a write each time: it must not have to answer for ever.
+/// Announcements that are believed at once. Any host on the segment can forge them, and a target that restarts again
+/// and again sends fewer than these. Each may cause an answer to be asked for once more, so they are fewer than
+/// [`ASKED_MAX`].
+const BELIEVED: u32 = 8;
+/// The time after which one more is believed, which is the longest that an announcement waits for it. While it waits,
+/// another disk may be read and written.
+const BELIEVED_EVERY: Duration = Duration::from_secs(1);
+/// The number of times that an answer is asked for again which came before the IDENTIFY left. A target with one buffer
+/// loses the IDENTIFY to a write each time: it must not have to answer for ever.
 const ASKED_MAX: u8 = 16;
 
 /// Is the disk still the disk?
@@ -47,7 +48,7 @@ impl Doubt {
             confidence: Confidence::Confirmed,
             last_heard: now,
             silent_until: now,
-            credit: ALARMS,
+            credit: BELIEVED,
             credit_at: now,
         }
     }
@@ -139,15 +140,15 @@ impl Doubt {
     }
 
     /// The target announced itself. Is that believed? Announcements are not authenticated.
-    pub fn alarm(&mut self, now: Time) -> bool {
-        while self.credit < ALARMS && now.since(self.credit_at) >= ALARM_EVERY {
+    pub fn believes(&mut self, now: Time) -> bool {
+        while self.credit < BELIEVED && now.since(self.credit_at) >= BELIEVED_EVERY {
             self.credit += 1;
-            self.credit_at = self.credit_at + ALARM_EVERY;
+            self.credit_at = self.credit_at + BELIEVED_EVERY;
         }
         if self.credit == 0 {
             return false;
         }
-        if self.credit == ALARMS {
+        if self.credit == BELIEVED {
             self.credit_at = now;
         }
         self.credit -= 1;
@@ -155,8 +156,8 @@ impl Doubt {
     }
 
     /// When one more announcement may be believed, after one was not.
-    pub fn next_alarm(&self) -> Time {
-        self.credit_at + ALARM_EVERY
+    pub fn believes_next(&self) -> Time {
+        self.credit_at + BELIEVED_EVERY
     }
 }
 
@@ -198,9 +199,9 @@ mod tests {
     fn eight_announcements_are_believed_at_once_and_then_one_a_second() {
         let mut doubt = Doubt::new(Time(0));
         let start = Time(0) + 100 * S;
-        let believed = |doubt: &mut Doubt, at: Time| (0..10).filter(|_| doubt.alarm(at)).count();
+        let believed = |doubt: &mut Doubt, at: Time| (0..10).filter(|_| doubt.believes(at)).count();
         assert_eq!(believed(&mut doubt, start), 8);
-        assert_eq!(doubt.next_alarm(), start + S);
+        assert_eq!(doubt.believes_next(), start + S);
         assert_eq!(believed(&mut doubt, start + S / 2), 0);
         assert_eq!(believed(&mut doubt, start + S), 1);
         assert_eq!(believed(&mut doubt, start + 3 * S / 2), 0);

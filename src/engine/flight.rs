@@ -201,7 +201,7 @@ impl Hasher for TagHasher {
 }
 
 /// Bits of a tag that count; the others say which daemon it belongs to.
-const COUNTER_BITS: u32 = 25;
+const COUNTER_BITS: u32 = Tag::COUNTER_BITS;
 
 /// The tags of one daemon: bit 31, which of 64 daemons in this network namespace, and a counter.
 ///
@@ -212,18 +212,16 @@ pub struct TagSpace(u32);
 
 impl TagSpace {
     /// How many there are.
-    pub const COUNT: u8 = 1 << (31 - COUNTER_BITS);
+    pub const COUNT: u8 = Tag::SPACES;
 
     /// The space with this number, modulo [`TagSpace::COUNT`].
     pub fn new(number: u8) -> TagSpace {
-        TagSpace(Tag::OURS | u32::from(number % TagSpace::COUNT) << COUNTER_BITS)
+        TagSpace(Tag::of(number, 0).0)
     }
 
     /// The tag with this counter.
     pub fn tag(self, counter: u32) -> Tag {
-        // All ones is other initiators' mark for a free frame; its counter is never used.
-        let counter = counter % ((1 << COUNTER_BITS) - 1);
-        Tag(self.0 | counter)
+        Tag(self.0 | Tag::of(0, counter).0)
     }
 
     /// How many tags came after this one of the space, up to the one with this counter.

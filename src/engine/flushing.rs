@@ -23,11 +23,11 @@ pub enum Refused {
 pub enum Next {
     /// The old opcode is tried for the same request. `failed`: the request fails all the same, for the first opcode
     /// has worked before.
-    Old { failed: bool },
+    OldOpcode { failed: bool },
     /// The request fails.
     Fail,
     /// The target has none: this request succeeds, and so do all later ones.
-    None,
+    Succeed,
 }
 
 /// See the module.
@@ -74,10 +74,10 @@ impl Flushing {
     pub fn refused(&mut self, ext: bool, why: Refused) -> Next {
         let ever = self.old_done || self.ext_done;
         match why {
-            Refused::Aborted | Refused::Unknown if ext => Next::Old { failed: self.ext_done },
+            Refused::Aborted | Refused::Unknown if ext => Next::OldOpcode { failed: self.ext_done },
             Refused::Echoed | Refused::Unknown if !ever => {
                 self.kind = FlushKind::None;
-                Next::None
+                Next::Succeed
             }
             _ => Next::Fail,
         }
@@ -98,13 +98,13 @@ mod tests {
     fn an_abort_is_a_failure_where_a_flush_is_promised() {
         let mut f = Flushing::new(FlushKind::FlushExt);
         for _ in 0..3 {
-            assert_eq!(f.refused(true, Refused::Aborted), Next::Old { failed: false });
+            assert_eq!(f.refused(true, Refused::Aborted), Next::OldOpcode { failed: false });
             assert_eq!(f.refused(false, Refused::Aborted), Next::Fail);
             assert_eq!(f.kind(), FlushKind::FlushExt, "the next one is asked for all the same");
         }
         f.done(true);
         // Now the first opcode is known to work. That the old one works does not bring back what the first one lost.
-        assert_eq!(f.refused(true, Refused::Aborted), Next::Old { failed: true });
+        assert_eq!(f.refused(true, Refused::Aborted), Next::OldOpcode { failed: true });
         f.done(false);
         assert_eq!(f.kind(), FlushKind::FlushExt);
     }
@@ -113,8 +113,8 @@ mod tests {
     fn a_disk_that_does_the_old_one_only_is_asked_for_that() {
         let mut f = Flushing::new(FlushKind::FlushExt);
         // Two at a time.
-        assert_eq!(f.refused(true, Refused::Aborted), Next::Old { failed: false });
-        assert_eq!(f.refused(true, Refused::Aborted), Next::Old { failed: false });
+        assert_eq!(f.refused(true, Refused::Aborted), Next::OldOpcode { failed: false });
+        assert_eq!(f.refused(true, Refused::Aborted), Next::OldOpcode { failed: false });
         f.done(false);
         f.done(false);
         assert_eq!(f.kind(), FlushKind::Flush);
@@ -129,7 +129,7 @@ mod tests {
     fn none_is_what_was_never_done_and_is_not_known() {
         for why in [Refused::Unknown, Refused::Echoed] {
             let mut f = Flushing::new(FlushKind::Flush);
-            assert_eq!(f.refused(false, why), Next::None);
+            assert_eq!(f.refused(false, why), Next::Succeed);
             assert_eq!(f.kind(), FlushKind::None);
             f.promise(FlushKind::Flush, true);
             f.done(false);
@@ -137,8 +137,8 @@ mod tests {
             assert_eq!(f.kind(), FlushKind::Flush);
         }
         let mut f = Flushing::new(FlushKind::FlushExt);
-        assert_eq!(f.refused(true, Refused::Unknown), Next::Old { failed: false });
-        assert_eq!(f.refused(true, Refused::Echoed), Next::None);
+        assert_eq!(f.refused(true, Refused::Unknown), Next::OldOpcode { failed: false });
+        assert_eq!(f.refused(true, Refused::Echoed), Next::Succeed);
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::wire::{Mac, Unusable};
 
 /// Younger attempts of the same path that must be answered before an older one counts as overtaken (TCP's three).
 const OVERTAKEN: u32 = 3;
-/// How much later still an attempt must be that fewer have overtaken: with few frames outstanding there are no three.
+/// An attempt that fewer than these have overtaken must be later by this much more: with few frames outstanding there
+/// are no three.
 const FEW: Duration = Duration::from_micros(500);
 /// How much later than the mean round trip an overtaken attempt must be, in quarters of it, at first and at most.
 /// Threads of our own that send at the same time change the order, and so do targets. Four round trips are still far
@@ -26,12 +27,12 @@ const TOLERANCE_FIRST: u32 = 1;
 const TOLERANCE_LAST: u32 = 12;
 /// Losses by overtaking, none of them wrong, after which the tolerance shrinks again (RFC 8985's persistence).
 const JUDGED_WELL: u32 = 16;
-/// How much longer than two round trips and four deviations nothing may be answered before one attempt is sent
-/// again, and how often it is, each time after twice as long. The sweeper wakes this often while frames fly, so it
-/// is so short only for a while after a loss.
+/// If nothing is answered for two round trips, four deviations and this long, one attempt is sent again. The sweeper
+/// wakes this often while frames fly, so it is short only for a while ([`LOSSY`]) after a loss.
 const TAIL: Duration = Duration::from_millis(1);
 const TAIL_CALM: Duration = Duration::from_millis(5);
 const LOSSY: Duration = Duration::from_secs(1);
+/// How many times that is done, each time after twice as long a silence.
 pub const TAILS: u8 = 3;
 /// The longest timeout that a frame gets because others expired: however many did, one frame asks this often whether
 /// its path carries data again.
@@ -118,9 +119,9 @@ pub struct Path {
     /// May it carry work?
     pub trust: Trust,
     /// It was only announced: it gives way to one that answers a query.
-    pub announced: bool,
+    pub only_announced: bool,
     /// It carried an announcement of a target that is known, and that is not believed yet.
-    pub alarmed: bool,
+    pub announcement_waits: bool,
     /// Is the netlink up?
     pub up: bool,
     /// The netlink's MTU, in Linux's sense.
@@ -150,7 +151,7 @@ pub struct Path {
     order: VecDeque<Sent>,
     first: u64,
     younger_answers: u32,
-    /// How often the frame that expired most often here did so, since any was answered.
+    /// Since an answer came over this path: the largest number of times that one frame expired here.
     worst_expiries: u8,
     /// Attempts sent again because nothing came, since something did, and when the last one was.
     tails: u8,
@@ -173,8 +174,8 @@ impl Path {
             net,
             mac,
             trust,
-            announced: false,
-            alarmed: false,
+            only_announced: false,
+            announcement_waits: false,
             up: true,
             mtu,
             advertised,

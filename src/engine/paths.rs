@@ -91,7 +91,7 @@ impl Paths {
     pub fn gives_way(&self, net: NetId) -> Option<PathId> {
         // Where this netlink has too many paths, it must be one of these.
         let here = self.on(net) >= MACS_MAX;
-        let wanted = |p: &Path| p.trust == Trust::Proving && p.announced && (!here || p.net == net);
+        let wanted = |p: &Path| p.trust == Trust::Proving && p.only_announced && (!here || p.net == net);
         self.iter().find(|(_, p)| wanted(p)).map(|(id, _)| id)
     }
 
@@ -322,7 +322,7 @@ mod tests {
         let mut p = paths(&[1]);
         for n in 1..=6 {
             let mut announced = path(1, n, Trust::Proving, Duration::ZERO);
-            announced.announced = n != 1;
+            announced.only_announced = n != 1;
             p.add(announced);
         }
         assert!(!p.has_room(NetId(0)), "six are being proven");

@@ -29,7 +29,7 @@ mod pending;
 mod truncated;
 
 pub use change::DiskChange;
-pub use exports::{Sockets, note_left};
+pub use exports::{ExportStatus, Sockets, note_left};
 pub use pending::Pending;
 pub use truncated::Truncated;
 
@@ -155,7 +155,7 @@ impl Context {
     /// Every counter of the mount, as text.
     pub fn metrics(&self, format: Format) -> String {
         let handles = self.open_files.load(Ordering::Relaxed);
-        Snapshot::take(&self.runtime, handles, self.settings.born).render(format)
+        Snapshot::take(&self.runtime, handles, self.export_status(), self.settings.born).render(format)
     }
 
     /// Takes the names and sizes of a target over from the engine, and tells the kernel what is different.

@@ -140,7 +140,9 @@ static TOP: [Word<Top>; 8] = [
 pub fn parse_top(line: &[u8]) -> Result<Option<Top>, CtlError> {
     let elsewhere = |word: &str| {
         line::has(&unit::TABLE, word).then(|| {
-            format!("is for a target's ctl; write it to SHELF.SLOT/ctl, or in the configuration file: SHELF.SLOT {word}")
+            format!(
+                "a target's ctl; write it to SHELF.SLOT/ctl, or in the configuration file: SHELF.SLOT {word}"
+            )
         })
     };
     line::parse(&TOP, elsewhere, line)

@@ -10,6 +10,7 @@
 use std::fmt::{self, Display, Write};
 use std::time::{Duration, SystemTime};
 
+use super::context::ExportStatus;
 use super::snapshot::{Target, word};
 use crate::engine::{BUCKETS, Histogram, Op, OpStats, PathStatus, Status, Trust};
 use crate::runtime::{NetlinkStatus, Runtime};
@@ -18,7 +19,9 @@ use crate::wire::SECTOR;
 mod families;
 mod process;
 
-use families::{COUNTS, Family, NETLINK, OPS, PATH, PROCESS, TARGET, TRIPS, Value, WAITS};
+use families::{
+    COUNTS, EXPORT, EXPORT_BYTES, Family, NETLINK, OPS, PATH, PROCESS, TARGET, TRIPS, Value, WAITS,
+};
 pub use process::Process;
 
 /// The first bound of a histogram is 2^4 µs: no answer of another machine comes sooner.
@@ -61,12 +64,19 @@ pub struct Snapshot {
     pub netlinks: Vec<NetlinkStatus>,
     /// The targets in order of addresses.
     pub targets: Vec<Target>,
+    /// The sockets for virtual machines.
+    pub exports: Vec<ExportStatus>,
 }
 
 impl Snapshot {
-    /// Copies all numbers; `handles` are the open files, which only the file system knows; `start` is when the mount
-    /// was made.
-    pub fn take(runtime: &Runtime, handles: usize, start: SystemTime) -> Snapshot {
+    /// Copies all numbers; `handles` are the open files, which only the file system knows, as it knows the sockets;
+    /// `start` is when the mount was made.
+    pub fn take(
+        runtime: &Runtime,
+        handles: usize,
+        exports: Vec<ExportStatus>,
+        start: SystemTime,
+    ) -> Snapshot {
         let log = runtime.log();
         let counts = Counts {
             candidates: runtime.candidates() as u64,
@@ -77,7 +87,8 @@ impl Snapshot {
             log_suppressed: log.suppressed(),
         };
         let targets = runtime.units().iter().map(|unit| Target::take(runtime, unit)).collect();
-        Snapshot { counts, process: Process::take(start), netlinks: runtime.netlinks(), targets }
+        let process = Process::take(start);
+        Snapshot { counts, process, netlinks: runtime.netlinks(), targets, exports }
     }
 
     /// The page.
@@ -87,6 +98,7 @@ impl Snapshot {
         self.netlinks(&mut page);
         self.targets(&mut page);
         self.paths(&mut page);
+        self.exports(&mut page);
         page.0.push_str("# EOF\n");
         page.0
     }
@@ -147,6 +159,24 @@ impl Snapshot {
         page.histograms(&WAITS, by_op.iter().map(|(labels, stats)| (labels.as_str(), &stats.latency)));
     }
 
+    fn exports(&self, page: &mut Page) {
+        let labels = |export: &ExportStatus| {
+            let (disk, path) = (Label(&export.disk), Label(&export.path));
+            format!("target=\"{}\",disk=\"{disk}\",socket=\"{path}\"", export.addr)
+        };
+        let each: Vec<(String, &ExportStatus)> =
+            self.exports.iter().map(|export| (labels(export), export)).collect();
+        for family in &EXPORT {
+            page.family(family, each.iter().map(|(labels, export)| (labels.as_str(), *export)));
+        }
+        let (name, help) = EXPORT_BYTES;
+        page.head(name, help);
+        for (labels, export) in &each {
+            page.line(name, &for_op(labels, "read"), Value::Count(export.counts.read));
+            page.line(name, &for_op(labels, "write"), Value::Count(export.counts.written));
+        }
+    }
+
     fn paths(&self, page: &mut Page) {
         let mut each = Vec::new();
         for target in &self.targets {
@@ -174,10 +204,15 @@ impl Snapshot {
     }
 }
 
+/// The label of an operation more.
+fn for_op(labels: &str, op: &str) -> String {
+    format!("{labels},op=\"{op}\"")
+}
+
 /// Labels with an `op` more, for each of the first operations that there are values for.
 fn with_op<'a, T>(labels: &str, values: &'a [T]) -> Vec<(String, &'a T)> {
     let each = Op::ALL.iter().zip(values);
-    each.map(|((_, op), value)| (format!("{labels},op=\"{op}\""), value)).collect()
+    each.map(|((_, op), value)| (for_op(labels, &op.to_string()), value)).collect()
 }
 
 /// The text under construction. Writing into a String cannot fail; its `Result`s are dropped.

@@ -5,7 +5,9 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::wire::Mac;
 
@@ -55,6 +57,11 @@ pub fn query(socket: BorrowedFd<'_>, name: &str) -> io::Result<Interface> {
     })
 }
 
+/// The same without a socket at hand.
+pub fn named(name: &str) -> io::Result<Interface> {
+    query(Socket::new(Domain::UNIX, Type::DGRAM, None)?.as_fd(), name)
+}
+
 /// The name of the interface with that index; ENODEV or ENXIO if it is gone.
 pub fn name_of(socket: BorrowedFd<'_>, index: u32) -> io::Result<String> {
     let mut request = request_for("?")?;
@@ -72,6 +79,35 @@ pub fn index_of(name: &str) -> Option<u32> {
         0 => None,
         index => Some(index),
     }
+}
+
+/// Whether a port obeys and sends the pause frames of Ethernet's flow control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// It stops sending when the other end says so.
+    pub obeys: bool,
+    /// It tells the other end to stop when its own buffers fill.
+    pub sends: bool,
+}
+
+/// The flow control of the interface called `name`; an error where its driver does not say.
+pub fn pause(name: &str) -> io::Result<Pause> {
+    /// ETHTOOL_GPAUSEPARAM of linux/ethtool.h.
+    const GET_PAUSE: u32 = 0x12;
+    /// struct ethtool_pauseparam: the question, then three answers.
+    #[repr(C)]
+    struct Param {
+        cmd: u32,
+        autoneg: u32,
+        rx: u32,
+        tx: u32,
+    }
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    let mut param = Param { cmd: GET_PAUSE, autoneg: 0, rx: 0, tx: 0 };
+    let mut request = request_for(name)?;
+    request.ifr_ifru.ifru_data = (&raw mut param).cast();
+    ioctl(socket.as_fd(), libc::SIOCETHTOOL as libc::Ioctl, &mut request)?;
+    Ok(Pause { obeys: param.rx != 0, sends: param.tx != 0 })
 }
 
 fn no_device() -> io::Error {
@@ -92,8 +128,8 @@ fn request_for(name: &str) -> io::Result<libc::ifreq> {
 }
 
 fn ioctl(socket: BorrowedFd<'_>, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: the descriptor is borrowed and so open; `request` is a valid ifreq, which is what all of the
-    // SIOCGIF… calls made in this file take and fill.
+    // SAFETY: the descriptor is borrowed and so open; `request` is a valid ifreq, which is what all of the calls made
+    // in this file take and fill; where one holds a pointer, the caller has put a valid structure of its kind there.
     match unsafe { libc::ioctl(socket.as_raw_fd(), what, request as *mut libc::ifreq) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

@@ -4,6 +4,7 @@
 //! or an error, and fills a [`Batch`] whose slots are used again, so that a frame costs no allocation in either
 //! direction. A link may lose frames, as a wire does; those that are lost for want of room are counted.
 
+pub mod claim;
 pub mod interface;
 pub mod loopback;
 pub mod packet;

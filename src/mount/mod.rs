@@ -81,7 +81,7 @@ pub struct Mount {
 }
 
 /// Mounts: by mount(2), or through fusermount3 where that takes a privilege which we do not have. Of several starts at
-/// once on one mount point exactly one succeeds, although mounts stack.
+/// once on one mount point exactly one succeeds, although mounts stack, if its directory can be locked.
 pub fn mount(place: &Place, spec: &MountSpec) -> Result<Mounted, MountError> {
     let point = place.path();
     let _turn = place.take_turn();

@@ -64,6 +64,11 @@ impl Place {
         &self.path
     }
 
+    /// Whether nothing is in the directory, which a mount would hide. One that cannot be read counts as empty.
+    pub fn is_empty(&self) -> bool {
+        std::fs::read_dir(&self.path).map_or(true, |mut entries| entries.next().is_none())
+    }
+
     /// Detaches the dead mounts of ours that lie there, and says how many there were. Never a living or foreign one.
     pub fn clear(&self) -> Result<usize, MountError> {
         for cleared in 0..MAX_DEAD {
@@ -84,7 +89,7 @@ impl Place {
     /// Waits until no other start is between the check of the mount point and its mount. The turn is ours until the
     /// returned lock is dropped. The directory below the mounts is locked for it. If that is not possible (a file
     /// system without locks, a directory that may not be read), or another program keeps it locked, the start goes on
-    /// without.
+    /// without. Over a dead mount there is no turn to take: the caller has cleared that before.
     pub fn take_turn(&self) -> Option<Flock<File>> {
         let pinned = Pinned::open(&self.path).ok()?;
         if !matches!(self.occupied(&pinned), Ok(false)) {

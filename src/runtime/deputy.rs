@@ -28,7 +28,7 @@ use crate::link::{Batch, Ready, is_readable};
 
 /// How long a deputy waits for an answer: many times as long as a target takes whose data is in memory. For slower
 /// targets the netlink's thread waits.
-const PATIENCE: Duration = Duration::from_millis(1);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1);
 
 /// Requests that a deputy takes in a row, if it is quick, before it takes answers that are there as well.
 const REQUESTS_IN_A_ROW: u32 = 16;
@@ -54,20 +54,26 @@ pub(super) fn note_sent(net: NetId) {
 /// What a thread needs to receive between two requests.
 pub struct Deputy(Mutex<State>);
 
+/// The netlink whose duty a thread has.
+#[derive(Default)]
+pub(super) struct Post {
+    /// Or had last. It does not keep the interface open.
+    net: Weak<Netlink>,
+    /// Requests after which nothing is received yet: see [`AWAY`].
+    away: u32,
+}
+
 struct State {
     /// Readable when the kernel has a request.
     requests: OwnedFd,
     batch: Batch,
     strangers: Vec<usize>,
-    /// The netlink whose duty this deputy has, or had last. It does not keep the interface open.
-    net: Weak<Netlink>,
+    post: Post,
     /// Requests in a row, each of which was the only one of its target.
     single: u32,
     /// Requests since answers were taken, and when they were taken.
     in_a_row: u32,
     received_at: Instant,
-    /// Requests after which nothing is received yet: see [`AWAY`].
-    away: u32,
 }
 
 impl Deputy {
@@ -78,11 +84,10 @@ impl Deputy {
             requests,
             batch: Batch::new(0),
             strangers: Vec::new(),
-            net: Weak::new(),
+            post: Post::default(),
             single: 0,
             in_a_row: 0,
             received_at: Instant::now(),
-            away: 0,
         }))
     }
 }
@@ -94,20 +99,27 @@ impl std::fmt::Debug for Deputy {
 }
 
 impl State {
+    /// Whether the next request is there.
+    fn has_request(&self) -> bool {
+        is_readable(self.requests.as_fd())
+    }
+}
+
+impl Post {
     /// Gives the duty back.
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         if let Some(net) = std::mem::take(&mut self.net).upgrade() {
             net.duty.give_back();
         }
     }
 
-    /// Whether the next request is there.
-    fn has_request(&self) -> bool {
-        is_readable(self.requests.as_fd())
+    /// Takes no duty for a while.
+    pub(super) fn go_away(&mut self) {
+        self.away = AWAY;
     }
 
-    /// The netlink whose duty to take now.
-    fn assignment(&mut self, runtime: &Runtime) -> Option<Arc<Netlink>> {
+    /// The netlink whose duty to take now: the one that this thread sent on last.
+    pub(super) fn assignment(&mut self, runtime: &Runtime) -> Option<Arc<Netlink>> {
         let sent = SENT.take();
         let net = self.net.upgrade();
         if let (Some(net), Some(sent)) = (&net, sent)
@@ -123,7 +135,6 @@ impl State {
         if net.is_some() {
             return net;
         }
-        self.single = 0;
         let net = runtime.nets.get(sent?)?;
         self.net = Arc::downgrade(&net);
         Some(net)
@@ -137,9 +148,13 @@ impl Runtime {
         bug::here("deputy");
         let Some(mut deputy) = deputy.0.try_lock() else { return };
         let deputy = &mut *deputy;
-        let Some(net) = deputy.assignment(self) else { return };
+        let had = deputy.post.net.strong_count() > 0;
+        let Some(net) = deputy.post.assignment(self) else { return };
+        if !had {
+            deputy.single = 0;
+        }
         if net.duty.comes_one_by_one() {
-            deputy.leave();
+            deputy.post.leave();
             return;
         }
         deputy.in_a_row += 1;
@@ -159,7 +174,7 @@ impl Runtime {
             }
             if let Err(error) = net.link.recv_now(&mut deputy.batch) {
                 self.receive_failed(&net, &error);
-                deputy.away = AWAY;
+                deputy.post.go_away();
                 break;
             }
             if deputy.batch.is_empty() {
@@ -189,7 +204,7 @@ impl Runtime {
                 break;
             }
         }
-        deputy.leave();
+        deputy.post.leave();
     }
 }
 
@@ -206,7 +221,7 @@ mod tests {
         let nets: Vec<_> = ends.iter().map(|(near, _)| runtime.attach(near.clone()).unwrap()).collect();
         let (from, _to) = nix::unistd::pipe().unwrap();
         let deputy = Deputy::new(from);
-        let take = || deputy.0.lock().assignment(&runtime).map(|net| net.id);
+        let take = || deputy.0.lock().post.assignment(&runtime).map(|net| net.id);
         let sends = |net| {
             note_sent(net);
             take()

@@ -1,25 +1,28 @@
 //! The threads, locks, sockets and the clock that drive the engine.
 //!
 //! [`Runtime`] is the whole of it. Netlinks and devices live in tables under locks; one thread for each netlink
-//! receives (or a deputy does in its place), the sweeper does what is due, the watcher follows the interfaces. All
-//! calls into a device go through [`Runtime::with_device`], which carries out the effects after the device's lock is
-//! released.
+//! receives (or a deputy does in its place, or a machine's thread), the sweeper does what is due, the watcher follows
+//! the interfaces. All calls into a device go through [`Runtime::with_device`], which carries out the effects after the
+//! device's lock is released.
 //!
 //! Locks, in this order: netlinks, device table, one device. Those of the discovery, the timers and the log are leaves.
 //! No lock is held across a send, a receive, a reply or a notification.
 
 mod agenda;
+mod beside;
 mod bind;
 pub mod clock;
 mod deputy;
 mod duty;
 pub mod events;
-mod instance;
 mod linger;
 mod memory;
 mod netlink;
+#[cfg(test)]
+mod sample;
 mod sweeper;
 mod table;
+mod together;
 mod watcher;
 mod wishes;
 
@@ -31,6 +34,7 @@ use std::{cell::Cell, io};
 
 use parking_lot::Mutex;
 
+pub use beside::{Beside, Found as FoundBeside};
 pub use deputy::Deputy;
 pub use netlink::NetlinkStatus;
 pub use sweeper::Alarm;
@@ -39,12 +43,14 @@ pub use wishes::By;
 
 use self::clock::Clock;
 use self::events::EventLog;
-use self::instance::Instance;
 use self::netlink::{Netlink, Netlinks};
 use self::sweeper::{Due, Timers};
 use self::table::Units;
 use self::wishes::Wishes;
-use crate::engine::{Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, Time, Transmit};
+use crate::engine::{
+    Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, TagSpace, Time, Transmit,
+};
+use crate::link::claim::Claim;
 use crate::link::watch::LinkWatch;
 use crate::link::{BATCH, FEW, OutFrame};
 use crate::wire::Addr;
@@ -120,7 +126,7 @@ pub struct Runtime {
     units: Units,
     discovery: Mutex<Discovery>,
     /// Holds our tags against other daemons on the same interfaces.
-    _instance: Instance,
+    _claim: Claim,
     timers: Timers,
     observer: OnceLock<Arc<dyn Observer>>,
     /// The switches.
@@ -164,15 +170,15 @@ fn send_run<const N: usize>(net: &Netlink, batch: &[Transmit]) {
 impl Runtime {
     /// A runtime with no netlinks. Its threads start with [`Runtime::start`].
     pub fn new(targets_max: usize) -> Arc<Runtime> {
-        let instance = Instance::claim(seed());
+        let claim = Claim::any(seed());
         Arc::new(Runtime {
             clock: Clock::new(),
             log: EventLog::default(),
             pool: Pool::with_writes(memory::for_writes()),
             nets: Netlinks::default(),
             units: Units::default(),
-            discovery: Mutex::new(Discovery::new(instance.space(), seed())),
-            _instance: instance,
+            discovery: Mutex::new(Discovery::new(TagSpace::new(claim.space()), seed())),
+            _claim: claim,
             timers: Timers::default(),
             observer: OnceLock::new(),
             switches: Switches {
@@ -348,7 +354,9 @@ impl Runtime {
             sink.frames.clear();
         }
         let unit = whom.map(|(unit, _)| unit);
-        self.send(&mut sink.frames);
+        if !self.hold(whom, &mut sink.frames) {
+            self.send(&mut sink.frames);
+        }
         if !sink.events.is_empty() {
             for event in sink.events.drain(..) {
                 self.report(unit, &event);

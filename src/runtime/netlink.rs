@@ -387,33 +387,17 @@ impl Runtime {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::{birth, mac};
     use super::*;
-    use crate::engine::{Birth, Found, TagSpace};
-    use crate::wire::{Addr, IDENTIFY_LEN, Identify};
+    use crate::engine::Found;
 
     /// However many ways to a target were found before it was known, its first announcement is believed.
     #[test]
     fn further_ways_at_birth_cost_no_credit() {
         let runtime = Runtime::new(1);
-        let (addr, net, mtu) = (Addr::new(1, 0), NetId(0), 1500);
-        let mac = |n| Mac([2, 0, 0, 0, 0, n]);
-        let identify = Identify { sectors: 8, lba48: true, ..Identify::default() };
-        let mut ident = Box::new([0; IDENTIFY_LEN]);
-        identify.emit(&mut ident);
-        let birth = Birth {
-            addr,
-            net,
-            mtu,
-            mac: mac(0),
-            buffers: 16,
-            fw: 0,
-            advertised: 2,
-            config: Vec::new(),
-            ident,
-            identify,
-            seed: 1,
-            space: TagSpace::new(0),
-        };
+        let (net, mtu) = (NetId(0), 1500);
+        let birth = birth(net, mtu);
+        let addr = birth.addr;
         let more = (1..6).map(|n| (net, mac(n), mtu, 2)).collect();
         runtime.adopt(runtime.now(), Found { birth, more });
         let unit = runtime.unit(addr).unwrap();

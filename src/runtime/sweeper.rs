@@ -101,6 +101,7 @@ impl Timers {
 
     /// The device must be swept at `at`; nothing happens if it will be swept earlier anyway.
     pub(super) fn arm_unit(&self, unit: &Unit, at: Time) {
+        let at = at.max(Time(unit.held.load(Ordering::Relaxed)));
         if unit.armed.load(Ordering::Acquire) <= at.0 {
             return;
         }
@@ -182,7 +183,9 @@ impl Runtime {
         if self.nets.all().iter().any(|net| net.has_answers()) {
             let (now, due) = (self.clock.now(), self.inspect(&unit, |device| device.next_deadline()));
             if due.is_some_and(|due| now.since(due) < HELD) {
-                return self.timers.arm_unit(&unit, now + HELD_RETRY);
+                // Whoever works on the device meanwhile finds the same deadline, and must not arm it again.
+                unit.held.store((now + HELD_RETRY).0, Ordering::Relaxed);
+                return self.timers.arm_unit(&unit, now);
             }
         }
         self.with_device(&unit, |device, now, sink| device.sweep(now, sink));
@@ -226,7 +229,9 @@ impl Runtime {
 mod tests {
     use std::sync::mpsc;
 
+    use super::super::sample::birth;
     use super::*;
+    use crate::engine::Found;
 
     #[test]
     fn an_alarm_rings_once_unless_it_is_dropped() {
@@ -250,6 +255,22 @@ mod tests {
         drop(state);
         runtime.stop();
         assert!(rx.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_sweep_that_is_put_off_is_not_asked_for_before() {
+        let runtime = Runtime::new(1);
+        let birth = birth(NetId(0), 1500);
+        let addr = birth.addr;
+        runtime.adopt(runtime.now(), Found { birth, more: Vec::new() });
+        let (unit, timers) = (runtime.unit(addr).unwrap(), Timers::default());
+        unit.armed.store(u64::MAX, Ordering::Relaxed);
+        unit.held.store(1000, Ordering::Relaxed);
+        for at in [10, 999, 500] {
+            timers.arm_unit(&unit, Time(at));
+            assert_eq!(timers.state.lock().agenda.next(), Some(Time(1000)));
+        }
+        runtime.stop();
     }
 
     /// Announcements, answers and devices ask for their sweep again and again; that leaves one entry each.

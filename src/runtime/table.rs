@@ -25,6 +25,8 @@ pub struct Unit {
     pub(super) device: Mutex<Device<Done>>,
     /// The earliest time for which the sweeper has an entry, in engine time; `u64::MAX` for none.
     pub(super) armed: AtomicU64,
+    /// The sweep is put off until then, in engine time, however early something is due.
+    pub(super) held: AtomicU64,
 }
 
 impl std::fmt::Debug for Unit {
@@ -76,6 +78,7 @@ impl Units {
             failed_flushes: AtomicU64::new(0),
             device: Mutex::new(device),
             armed: AtomicU64::new(u64::MAX),
+            held: AtomicU64::new(0),
         });
         tables.by_addr.insert(addr, unit.clone());
         tables.by_id.insert(id, unit.clone());

@@ -5,7 +5,8 @@
 //! are written, since IDENTIFY promises zeros after it. The size is the file's, rounded down to whole sectors, and
 //! changes only by [`Image::rescan`]. If the file is cut short meanwhile, that is an error that stays: bytes behind the
 //! smallest end that was seen can be neither read nor written, even if the file grows again, since their data is gone;
-//! and a flush fails, since it may have been promised.
+//! and a flush fails, since it may have been promised. That a failed flush makes all later ones
+//! fail is the processor's rule.
 //!
 //! The file is locked (flock) while it is exported: exclusively for writing, shared for a read-only export. Two targets
 //! that write one file, each believing that it is alone, would destroy it.

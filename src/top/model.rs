@@ -80,6 +80,24 @@ pub struct Path {
     pub bytes: f64,
 }
 
+/// A socket for virtual machines.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Export {
+    /// Front ends that are connected.
+    pub clients: f64,
+    /// Requests taken.
+    pub requests: f64,
+    /// Those that were answered with an error.
+    pub errors: f64,
+    /// Bytes that its machines have read.
+    pub read: f64,
+    /// Bytes that they have written.
+    pub written: f64,
+}
+
+/// What names an export: the disk and the socket.
+pub type Outlet = (String, String);
+
 /// A path's ends: netlink and MAC.
 pub type Ends = (String, String);
 
@@ -110,6 +128,8 @@ pub struct Target {
     pub ops: [Op; 3],
     /// The ways to it.
     pub paths: BTreeMap<Ends, Path>,
+    /// Its sockets for virtual machines.
+    pub exports: BTreeMap<Outlet, Export>,
 }
 
 /// The operations of [`Target::ops`].
@@ -166,6 +186,12 @@ impl Sample {
                     if !name.starts_with("frame_duration_") {
                         paths.entry(ends).or_default().take(name, &line);
                     }
+                }
+            } else if let Some(name) = name.strip_prefix("export_") {
+                if let Ok(addr) = line.label("target").parse() {
+                    let outlet = (plain(line.label("disk")), plain(line.label("socket")));
+                    let exports = &mut sample.targets.entry(addr).or_default().exports;
+                    exports.entry(outlet).or_default().take(name, &line);
                 }
             } else if let Some(name) = name.strip_prefix("netlink_") {
                 sample.netlinks.entry(plain(line.label("netlink"))).or_default().take(name, line.value);
@@ -238,6 +264,19 @@ impl Op {
                     self.latency.buckets.push((bound, line.value));
                 }
             }
+            _ => {}
+        }
+    }
+}
+
+impl Export {
+    fn take(&mut self, name: &str, line: &text::Line<'_>) {
+        match (name, &*line.label("op")) {
+            ("clients", _) => self.clients = line.value,
+            ("requests_total", _) => self.requests = line.value,
+            ("errors_total", _) => self.errors = line.value,
+            ("bytes_total", "read") => self.read = line.value,
+            ("bytes_total", "write") => self.written = line.value,
             _ => {}
         }
     }

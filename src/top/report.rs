@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::model::{Histogram, Netlink, Op, Path, Sample, Target};
+use super::model::{Export, Histogram, Netlink, Op, Outlet, Path, Sample, Target};
 use crate::wire::Addr;
 
 /// The share of requests that stay below `latency_p99_seconds`.
@@ -111,6 +111,8 @@ pub struct TargetReport {
     pub rates: Option<Rates>,
     /// The ways to it.
     pub paths: Vec<PathReport>,
+    /// Its sockets for virtual machines.
+    pub exports: Vec<ExportReport>,
 }
 
 /// One way to a target.
@@ -145,6 +147,27 @@ pub struct PathReport {
     pub bytes_per_second: Option<f64>,
     /// Copies sent again.
     pub retransmissions_per_second: Option<f64>,
+}
+
+/// One socket for virtual machines.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExportReport {
+    /// `data` or a partition.
+    pub disk: String,
+    /// The path of the socket.
+    pub socket: String,
+    /// Front ends that are connected.
+    pub clients: f64,
+    /// Requests since the start.
+    pub requests: f64,
+    /// Those that were answered with an error, since the start.
+    pub errors: f64,
+    /// Requests taken.
+    pub requests_per_second: Option<f64>,
+    /// Bytes that its machines read.
+    pub read_bytes_per_second: Option<f64>,
+    /// Bytes that they write.
+    pub write_bytes_per_second: Option<f64>,
 }
 
 /// One netlink.
@@ -280,6 +303,18 @@ fn target_report(addr: Addr, target: &Target, since: Option<Since<'_>>) -> Targe
                 path_report(netlink, mac, path, target.up, before)
             })
             .collect(),
+        exports: target
+            .exports
+            .iter()
+            .map(|(outlet, export)| {
+                let before = since.map(|since| {
+                    let before = since.before.targets.get(&addr);
+                    let export = before.and_then(|target| target.exports.get(outlet));
+                    (export.cloned().unwrap_or_default(), since.seconds)
+                });
+                export_report(outlet, export, before)
+            })
+            .collect(),
     }
 }
 
@@ -340,6 +375,22 @@ impl Histogram {
         let mut bounds = self.buckets.iter().filter(|(bound, _)| bound.is_finite());
         let enough = |(_, n): &&(f64, f64)| *n >= self.count * q;
         bounds.clone().find(enough).or_else(|| bounds.next_back()).map(|(bound, _)| *bound)
+    }
+}
+
+fn export_report((disk, socket): &Outlet, export: &Export, before: Option<(Export, f64)>) -> ExportReport {
+    let rate = |field: fn(&Export) -> f64| {
+        before.as_ref().map(|(before, seconds)| grown(field(export), field(before)) / seconds)
+    };
+    ExportReport {
+        disk: disk.clone(),
+        socket: socket.clone(),
+        clients: export.clients,
+        requests: export.requests,
+        errors: export.errors,
+        requests_per_second: rate(|export| export.requests),
+        read_bytes_per_second: rate(|export| export.read),
+        write_bytes_per_second: rate(|export| export.written),
     }
 }
 

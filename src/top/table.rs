@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
 use super::fit::fit;
-use super::report::{NetlinkReport, PathReport, Rates, Report, TargetReport};
+use super::report::{ExportReport, NetlinkReport, PathReport, Rates, Report, TargetReport};
 use super::units;
 
 /// A column of the table of targets.
@@ -274,6 +274,21 @@ pub fn path_line(path: &PathReport, width: usize) -> String {
     fit(&parts.join(GAP), width, &[GAP])
 }
 
+/// The line about a socket for virtual machines, below its target, as one about a path.
+pub fn export_line(export: &ExportReport, width: usize) -> String {
+    let clients = export.clients;
+    let [read, write] = [export.read_bytes_per_second, export.write_bytes_per_second].map(units::megabytes);
+    let parts = [
+        format!("vhost {} {}", export.socket, export.disk),
+        format!("{} client{}", units::count(clients), if clients == 1.0 { "" } else { "s" }),
+        format!("{} IOPS", units::count(export.requests_per_second)),
+        format!("{read} MB/s read"),
+        format!("{write} MB/s written"),
+        format!("{} errors in all", units::count(export.errors)),
+    ];
+    fit(&parts.join(GAP), width, &[GAP])
+}
+
 /// The words about a netlink.
 pub fn netlink_words(net: &NetlinkReport) -> String {
     let mut words = format!("{} {}, mtu {:.0} B", net.netlink, net.state, net.mtu_bytes);
@@ -345,6 +360,9 @@ impl fmt::Display for Report {
             row(f, &|column| column.cell(target))?;
             for path in &target.paths {
                 writeln!(f, "  {}", path_line(path, usize::MAX))?;
+            }
+            for export in &target.exports {
+                writeln!(f, "  {}", export_line(export, usize::MAX))?;
             }
         }
         if !self.netlinks.is_empty() {

@@ -3,12 +3,13 @@
 //! Whatever is in a guest's tables, this ends with parts or with a reason: a chain has at most [`ENTRIES_MAX`]
 //! descriptors, is read once, and each piece of it is where the guest has memory, or no part of it is touched.
 
-use std::ops::Deref;
-
-use virtio_queue::DescriptorChain;
+use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, Permissions};
 
 use super::ENTRIES_MAX;
+
+/// Bytes of a descriptor.
+const DESCRIPTOR: u64 = 16;
 
 /// Why a chain cannot be answered at all: there is no place for a status. A guest that makes one has lost its way, so
 /// the queue is stopped.
@@ -103,31 +104,60 @@ pub struct Parts {
     pub status: GuestAddress,
 }
 
-/// Takes a chain apart.
-pub fn parts<M>(chain: DescriptorChain<M>) -> Result<Parts, Broken>
-where
-    M: Deref + Clone,
-    M::Target: GuestMemory + Sized,
-{
+/// A table of descriptors.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// Where it is.
+    pub at: GuestAddress,
+    /// How many it has.
+    pub entries: u32,
+}
+
+impl Table {
+    fn get<M: GuestMemory>(&self, memory: &M, index: u16) -> Option<Descriptor> {
+        if u32::from(index) >= self.entries {
+            return None;
+        }
+        memory.read_obj(self.at.checked_add(u64::from(index) * DESCRIPTOR)?).ok()
+    }
+
+    /// The table that a descriptor stands for.
+    fn of(indirect: &Descriptor) -> Option<Self> {
+        let len = u64::from(indirect.len());
+        let whole = len.is_multiple_of(DESCRIPTOR);
+        whole.then(|| Self { at: indirect.addr(), entries: (len / DESCRIPTOR) as u32 })
+    }
+}
+
+/// Takes the chain apart that begins at a head of that table.
+pub fn parts<M: GuestMemory>(memory: &M, mut table: Table, head: u16) -> Result<Parts, Broken> {
     let (mut given, mut wanted) = (Vec::new(), Vec::new());
-    let (mut count, mut more) = (0, true);
-    let memory = chain.clone();
-    for descriptor in chain {
-        count += 1;
-        if count > ENTRIES_MAX {
+    let (mut index, mut left, mut indirect) = (head, table.entries, false);
+    loop {
+        if given.len() + wanted.len() >= usize::from(ENTRIES_MAX) {
             return Err(Broken::Long);
         }
-        more = descriptor.has_next();
+        // A chain that has more of a table than the table has is a loop.
+        left = left.checked_sub(1).ok_or(Broken::Loose)?;
+        let descriptor = table.get(memory, index).ok_or(Broken::Loose)?;
+        if descriptor.refers_to_indirect_table() {
+            if indirect {
+                return Err(Broken::Loose);
+            }
+            table = Table::of(&descriptor).ok_or(Broken::Loose)?;
+            (index, left, indirect) = (0, table.entries, true);
+            continue;
+        }
         let piece = (descriptor.addr(), descriptor.len());
         match descriptor.is_write_only() {
             true => wanted.push(piece),
             false if wanted.is_empty() => given.push(piece),
             false => return Err(Broken::Order),
         }
-    }
-    // A chain ends where a descriptor says so. Where the table ends first, or makes no sense, it ends before.
-    if more {
-        return Err(Broken::Loose);
+        if !descriptor.has_next() {
+            break;
+        }
+        index = descriptor.next();
     }
     while wanted.last().is_some_and(|(_, len)| *len == 0) {
         wanted.pop();
@@ -135,7 +165,7 @@ where
     let last = wanted.last_mut().ok_or(Broken::NoStatus)?;
     last.1 -= 1;
     let status = last.0.checked_add(u64::from(last.1)).ok_or(Broken::NoStatus)?;
-    if !GuestMemory::check_range(memory.memory(), status, 1, Permissions::Write) {
+    if !GuestMemory::check_range(memory, status, 1, Permissions::Write) {
         return Err(Broken::NoStatus);
     }
     Ok(Parts { given: Pieces(given), wanted: Pieces(wanted), status })

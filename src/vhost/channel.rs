@@ -1,4 +1,4 @@
-//! The way back to a front end: a socket over which it is told that the configuration space is another one.
+//! The way back to a front end: a socket over which it is told that the configuration space has changed.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -47,7 +47,7 @@ impl Channel {
         all.into_iter().next().map(Self)
     }
 
-    /// Says that the configuration space is another one. A front end that does not listen does not hear it.
+    /// Says that the configuration space has changed. A front end that does not listen does not hear it.
     pub fn config_changed(&self) {
         let message: Vec<u8> = CONFIG_CHANGED.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;

@@ -1,38 +1,31 @@
 //! One front end: what it has told of itself, its queues, and its requests that are under way.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use slab::Slab;
-use vhost::VhostUserMemoryRegionBase;
-use vhost::vhost_user::message::{
-    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
-    VhostUserLog, VhostUserMemoryRegion, VhostUserShMemConfig, VhostUserSharedMsg,
-    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
-};
-use vhost::vhost_user::{
-    Error, GpuBackend, Result, VhostUserBackendReqHandlerMut, VhostUserProtocolFeatures,
-    VhostUserVirtioFeatures,
-};
+use vhost::vhost_user::{Error, Result};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_S_OK};
-use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use virtio_queue::DescriptorChain;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::chain::{self, Pieces};
 use super::channel::Channel;
-use super::inbox::{Bell, Inbox};
-use super::memory::{Memory, REGIONS_MAX};
+use super::inbox::{Inbox, Orders};
+use super::inflight::Area;
+use super::memory::Memory;
 use super::request::{About, Plan, Refused};
 use super::ring::Ring;
-use super::{Disk, Facts, Failed, Outcome, QUEUES_MAX, Source, config};
+use super::tally::{Moved, Tally};
+use super::{Ask, Disk, Done, Facts, Failed, Outcome, QUEUES_MAX, Share, Source};
+
+mod messages;
+mod rest;
 
 /// What an event of the thread's epoll is about: the bell.
 pub const BELL: u64 = 0;
@@ -41,15 +34,24 @@ pub const MESSAGES: u64 = 1;
 /// A queue's kick: its number comes on top.
 pub const KICKS: u64 = 2;
 
+/// Requests that are taken before their frames leave: a target has something to do while more are taken.
+const TOGETHER: usize = 16;
+
+/// Bytes of requests that are taken in one turn: fewer than would keep the thread from receiving for so long that its
+/// absence is noticed. The last request may go beyond it.
+const BYTES_IN_A_TURN: u64 = 1 << 20;
+
 /// A chain of a guest that is to be answered.
 struct Chain {
     ring: usize,
     /// Its number there.
     number: u64,
+    head: u16,
     wanted: Pieces,
     status: GuestAddress,
     /// Bytes that it holds.
     cost: u64,
+    moved: Moved,
 }
 
 /// See the module.
@@ -60,43 +62,41 @@ pub struct Device {
     features: u64,
     memory: Memory,
     rings: Vec<Ring>,
+    /// Where the front end keeps which requests are under way.
+    area: Option<Rc<Area>>,
     chains: Slab<Chain>,
     /// Bytes that these hold.
     bytes: u64,
-    /// Queues that were left alone because that is too much: one bit each.
-    waiting: u8,
+    /// Requests that were taken and not begun yet.
+    asks: Vec<(Ask, Done)>,
     /// The queue that is looked at first, so that each has its turn.
     turn: usize,
-    bell: Arc<Bell>,
     inbox: Arc<Inbox>,
-    /// Its memory is used again.
+    /// Kept between calls, so that its memory is allocated once.
     outcomes: Vec<(usize, Outcome)>,
     epoll: Epoll,
     /// To see that the front end has gone.
     connection: UnixStream,
     channel: Option<Channel>,
-    stopping: Arc<AtomicBool>,
-    /// Queues to be looked at without a kick: one bit each.
-    again: u8,
+    orders: Arc<Orders>,
+    tally: Arc<Tally>,
+    /// Turns since the descriptors were looked at.
+    turns: u32,
 }
 
 fn unfit(error: impl std::fmt::Display) -> Error {
     Error::ReqHandlerError(io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))
 }
 
-fn not_offered<T>() -> Result<T> {
-    Err(Error::InvalidOperation("it was not offered"))
-}
-
 impl Device {
-    /// For a front end that has just connected. `stopping` says that it must not be waited for any more.
+    /// For a front end that has just connected.
     pub fn new(
         source: Arc<dyn Source>,
         disk: Box<dyn Disk>,
-        bell: Arc<Bell>,
+        orders: Arc<Orders>,
+        tally: Arc<Tally>,
         epoll: Epoll,
         connection: UnixStream,
-        stopping: Arc<AtomicBool>,
     ) -> Result<Self> {
         let mut rings = Vec::with_capacity(QUEUES_MAX);
         for _ in 0..QUEUES_MAX {
@@ -110,18 +110,19 @@ impl Device {
             features: 0,
             memory: Memory::default(),
             rings,
+            area: None,
             chains: Slab::new(),
             bytes: 0,
-            waiting: 0,
+            asks: Vec::new(),
             turn: 0,
-            inbox: Inbox::new(bell.clone()),
-            bell,
+            inbox: Inbox::new(orders.bell.clone()),
             outcomes: Vec::new(),
             epoll,
             connection,
             channel: None,
-            stopping,
-            again: 0,
+            orders,
+            tally,
+            turns: 0,
         })
     }
 
@@ -132,6 +133,9 @@ impl Device {
 
     /// The disk may have another size: if so, the guest is told.
     pub fn look_again(&mut self) {
+        if !self.orders.was_resized() {
+            return;
+        }
         let before = self.facts.size;
         self.facts = self.disk.facts();
         if let Some(channel) = self.channel.as_ref().filter(|_| before != self.facts.size) {
@@ -148,55 +152,63 @@ impl Device {
 
     /// Whether the front end has taken back memory that it shared.
     pub fn has_lost_memory(&self) -> bool {
-        self.memory.is_lost()
+        self.memory.is_lost() || self.area.as_ref().is_some_and(|area| area.is_lost())
     }
 
-    /// Whether there is work that nobody will ring for.
-    pub fn has_more(&self) -> bool {
-        self.again != 0
-    }
-
-    /// Does such work.
-    pub fn go_on(&mut self) {
-        let again = std::mem::take(&mut self.again);
+    /// Does what there is to do: answers what has been done, and begins what the guest asks for.
+    pub fn work(&mut self) {
+        self.collect();
         self.turn = (self.turn + 1) % QUEUES_MAX;
         let in_turn = (self.turn..QUEUES_MAX).chain(0..self.turn);
-        for number in in_turn.filter(|number| again & 1 << number != 0) {
-            self.serve(number);
+        in_turn.for_each(|number| self.serve(number));
+        self.begin();
+    }
+
+    /// Whether a queue has its tables, and has gone on where it was when its front end was here last.
+    fn is_set_up(&mut self, number: usize, memory: &GuestMemoryMmap) -> bool {
+        let ring = &mut self.rings[number];
+        ring.checked = ring.checked || ring.is_valid(memory);
+        if !ring.checked {
+            self.stop(number, "its tables are not in the guest's memory");
+        } else if let Err(error) = ring.resume(memory) {
+            self.stop(number, error);
         }
+        !self.rings[number].stopped
     }
 
     /// Takes requests out of a queue: as many as it has entries, so that everything else has its turn.
-    pub fn serve(&mut self, number: usize) {
+    fn serve(&mut self, number: usize) {
         let memory = self.memory.guest().clone();
-        let Some(ring) = self.rings.get_mut(number).filter(|ring| ring.is_live()) else { return };
-        if !ring.checked {
-            ring.checked = ring.is_valid(&*memory);
-            if !ring.checked {
-                return self.stop(number, "its tables are not in the guest's memory");
-            }
+        if !self.rings.get(number).is_some_and(Ring::is_live) || !self.is_set_up(number, &memory) {
+            return;
         }
-        if let Err(error) = ring.hush(&*memory) {
+        match self.rings[number].has_new(&*memory) {
+            Ok(true) => {}
+            Ok(false) => return self.tell(number),
+            Err(error) => return self.stop(number, error),
+        }
+        if let Err(error) = self.rings[number].hush(&*memory) {
             return self.stop(number, error);
         }
+        let share = self.disk.share();
         let mut empty = false;
+        let enough = self.bytes + BYTES_IN_A_TURN;
         for _ in 0..super::ENTRIES_MAX {
-            let ring = &mut self.rings[number];
-            if !ring.is_live() {
+            if !self.rings[number].is_live() || self.memory.is_lost() {
                 return;
             }
-            // It is looked at again when answers have left: until then the guest need not ring.
-            if self.bytes >= super::BYTES_UNDER_WAY {
-                self.waiting |= 1 << number;
-                return self.tell(number);
+            // What is too much stays in the queue until answers have left.
+            if !self.has_room(share) || self.bytes >= enough {
+                break;
             }
-            match ring.pop(memory.clone()) {
-                Ok(Some(chain)) => {
+            let ring = &mut self.rings[number];
+            match ring.pop(&*memory) {
+                Ok(Some(head)) => {
                     empty = false;
-                    self.take(number, &memory, chain);
+                    self.take(number, &memory, head);
                 }
-                Ok(None) => match ring.listen(&*memory) {
-                    Ok(false) => return self.tell(number),
+                Ok(None) => match ring.has_new(&*memory) {
+                    Ok(false) => break,
                     // It has put something in meanwhile, and cannot have done that and not done it.
                     Ok(true) if empty => return self.stop(number, "an entry cannot be read"),
                     Ok(true) => empty = true,
@@ -205,36 +217,46 @@ impl Device {
                 Err(error) => return self.stop(number, error),
             }
         }
-        self.again |= 1 << number;
         self.tell(number);
     }
 
+    /// Whether one request more may be under way. Where none is, there always is.
+    fn has_room(&self, share: Share) -> bool {
+        self.bytes < share.bytes && self.chains.len() < share.requests
+    }
+
+    /// Begins what was taken.
+    fn begin(&mut self) {
+        if !self.asks.is_empty() {
+            self.disk.submit_all(&mut self.asks);
+        }
+    }
+
     /// Begins one request, or answers it.
-    fn take(
-        &mut self,
-        number: usize,
-        memory: &Arc<GuestMemoryMmap>,
-        chain: DescriptorChain<Arc<GuestMemoryMmap>>,
-    ) {
+    fn take(&mut self, number: usize, memory: &GuestMemoryMmap, head: u16) {
         if self.rings[number].is_full() {
             return self.stop(number, "more requests are under way than it has entries");
         }
-        let head = chain.head_index();
-        let parts = match chain::parts(chain) {
+        let parts = match chain::parts(memory, self.rings[number].table(), head) {
             Ok(parts) => parts,
             Err(broken) => return self.stop(number, broken),
         };
         let durable = self.features & 1 << VIRTIO_BLK_F_FLUSH == 0;
-        let about = About { memory: &**memory, facts: &self.facts, pool: self.disk.pool(), durable };
+        let about = About { memory, facts: &self.facts, pool: self.disk.pool(), durable };
         let plan = about.plan(&parts);
         let (ring, number) = (number, self.rings[number].begin(head));
         let cost = plan.as_ref().map_or(0, Plan::cost);
-        let chain = Chain { ring, number, wanted: parts.wanted, status: parts.status, cost };
+        let moved = plan.as_ref().map_or(Moved::Nothing, Plan::moved);
+        let chain = Chain { ring, number, head, wanted: parts.wanted, status: parts.status, cost, moved };
+        self.tally.taken();
         match plan {
             Ok(Plan::Ask(ask)) => {
                 self.bytes += cost;
                 let (inbox, number) = (self.inbox.clone(), self.chains.insert(chain));
-                self.disk.submit(ask, Box::new(move |outcome| inbox.put(number, outcome)));
+                self.asks.push((ask, Box::new(move |outcome| inbox.put(number, outcome))));
+                if self.asks.len() >= TOGETHER {
+                    self.begin();
+                }
             }
             Ok(Plan::Tell(bytes)) => self.answer(&chain, Ok(&bytes)),
             Err(refused) => self.answer(&chain, Err(refused)),
@@ -247,6 +269,9 @@ impl Device {
         self.inbox.take(&mut outcomes);
         let mut touched = 0u8;
         for (number, outcome) in outcomes.drain(..) {
+            if self.memory.is_lost() {
+                break;
+            }
             let Some(chain) = self.chains.try_remove(number) else { continue };
             self.bytes -= chain.cost;
             touched |= 1 << chain.ring;
@@ -259,9 +284,6 @@ impl Device {
             }
         }
         self.outcomes = outcomes;
-        if self.bytes < super::BYTES_UNDER_WAY {
-            self.again |= std::mem::take(&mut self.waiting);
-        }
         for number in (0..QUEUES_MAX).filter(|number| touched & 1 << number != 0) {
             self.tell(number);
         }
@@ -272,18 +294,25 @@ impl Device {
         let memory = self.memory.guest().clone();
         if !self.rings[chain.ring].awaits(chain.number) {
             // Whoever waits for a queue that is stopped learns that this one is over.
-            let _ = self.rings[chain.ring].done(&*memory, chain.number, 0);
+            let _ = self.rings[chain.ring].done(&*memory, (chain.number, chain.head), 0);
             return;
         }
         let written = result.and_then(|bytes| Ok(chain.wanted.write(&*memory, bytes)?));
         let (status, written) = match written {
-            Ok(written) => (VIRTIO_BLK_S_OK as u8, written),
-            Err(refused) => (refused.status(), 0),
+            Ok(written) => {
+                self.tally.ended(chain.moved);
+                (VIRTIO_BLK_S_OK as u8, written)
+            }
+            Err(refused) => {
+                self.tally.failed();
+                (refused.status(), 0)
+            }
         };
         if memory.write_obj(status, chain.status).is_err() {
             self.stop(chain.ring, "the place for a status has gone");
         }
-        if let Err(error) = self.rings[chain.ring].done(&*memory, chain.number, written + 1) {
+        let which = (chain.number, chain.head);
+        if let Err(error) = self.rings[chain.ring].done(&*memory, which, written + 1) {
             self.stop(chain.ring, error);
         }
     }
@@ -324,7 +353,6 @@ impl Device {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(Error::ReqHandlerError(error.into())),
         }
-        self.again |= 1 << number;
         Ok(())
     }
 
@@ -339,11 +367,22 @@ impl Device {
     /// Waits until all requests of a queue are answered: for as long as files would wait, or until the front end has
     /// gone, or the export ends.
     fn drain(&mut self, number: usize) -> Result<()> {
+        let memory = self.memory.guest().clone();
+        if self.rings[number].is_ready() && self.is_set_up(number, &memory) {
+            while let Some(head) = self.rings[number].pop_again() {
+                self.take(number, &memory, head);
+            }
+        }
+        self.begin();
         while self.rings[number].is_busy() {
+            if !self.inbox.may_sleep() {
+                self.collect();
+                continue;
+            }
             // Of the connection only its end is looked at, which is always reported.
             let waits_for = |what, events| PollFd::new(what, events);
             let mut waits = [
-                waits_for(self.bell.as_fd(), PollFlags::POLLIN),
+                waits_for(self.orders.bell.as_fd(), PollFlags::POLLIN),
                 waits_for(self.connection.as_fd(), PollFlags::empty()),
             ];
             match poll(&mut waits, PollTimeout::NONE) {
@@ -351,10 +390,12 @@ impl Device {
                 Err(error) => return Err(Error::ReqHandlerError(error.into())),
             }
             let gone = waits[1].revents().is_some_and(|events| !events.is_empty());
-            self.bell.heard();
-            if gone || self.stopping.load(Ordering::Acquire) {
+            self.orders.bell.heard();
+            if gone || self.orders.is_stopping() || self.has_lost_memory() {
                 return Err(Error::Disconnected);
             }
+            // It may take as long as a dead target's deadline.
+            self.look_again();
             self.collect();
         }
         Ok(())
@@ -371,7 +412,7 @@ impl Device {
         self.disk.forget();
         self.each_ring(|ring| {
             ring.enabled = false;
-            ring.forget();
+            ring.clear();
         })
     }
 
@@ -387,190 +428,5 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         self.inbox.close();
-    }
-}
-
-impl VhostUserBackendReqHandlerMut for Device {
-    fn set_owner(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn reset_owner(&mut self) -> Result<()> {
-        self.reset()
-    }
-
-    fn reset_device(&mut self) -> Result<()> {
-        self.reset()
-    }
-
-    fn get_features(&mut self) -> Result<u64> {
-        Ok(config::features(&self.facts) | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits())
-    }
-
-    fn set_features(&mut self, features: u64) -> Result<()> {
-        if features & !self.get_features()? != 0 {
-            return Err(Error::FeatureMismatch);
-        }
-        self.features = features;
-        let at_once = features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0;
-        self.each_ring(|ring| {
-            ring.set_event_idx(features & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
-            ring.enabled |= at_once;
-        })
-    }
-
-    fn set_mem_table(
-        &mut self,
-        regions: &[VhostUserMemoryRegion],
-        files: Vec<File>,
-        _: Option<bool>,
-    ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
-        self.moved();
-        self.memory.replace(regions, files).map_err(Error::ReqHandlerError)?;
-        Ok(None)
-    }
-
-    fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        self.ring(index)?.1.set_entries(num).map_err(unfit)
-    }
-
-    fn set_vring_addr(
-        &mut self,
-        index: u32,
-        _: VhostUserVringAddrFlags,
-        descriptor: u64,
-        used: u64,
-        available: u64,
-        _: u64,
-    ) -> Result<()> {
-        let guest = |user| self.memory.guest_address(user).ok_or(Error::InvalidParam);
-        let (descriptor, available, used) = (guest(descriptor)?, guest(available)?, guest(used)?);
-        let memory = self.memory.guest().clone();
-        self.ring(index)?.1.set_tables(&*memory, descriptor, available, used).map_err(unfit)
-    }
-
-    fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
-        self.ring(index)?.1.set_next(u16::try_from(base).map_err(|_| Error::InvalidParam)?);
-        Ok(())
-    }
-
-    fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        let number = self.ring(index)?.0;
-        self.unwatch(number)?;
-        // What is under way is answered before the front end is told that nothing is.
-        self.drain(number)?;
-        let ring = &mut self.rings[number];
-        ring.set_ready(false);
-        (ring.kick, ring.call) = (None, None);
-        Ok(VhostUserVringState::new(index, u32::from(ring.next())))
-    }
-
-    fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        let number = self.ring(index)?.0;
-        self.unwatch(number)?;
-        let ring = &mut self.rings[number];
-        // Without one the queue would have to be looked at all the time.
-        ring.kick = Some(file.ok_or(Error::InvalidOperation("a queue without a kick"))?);
-        ring.set_ready(true);
-        self.watch(number)
-    }
-
-    fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        self.ring(index)?.1.call = file;
-        Ok(())
-    }
-
-    fn set_vring_err(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        self.ring(index)?.1.err = file;
-        Ok(())
-    }
-
-    fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::CONFIG
-            | VhostUserProtocolFeatures::BACKEND_REQ
-            | VhostUserProtocolFeatures::RESET_DEVICE
-            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
-    }
-
-    fn set_protocol_features(&mut self, _: u64) -> Result<()> {
-        Ok(())
-    }
-
-    fn get_queue_num(&mut self) -> Result<u64> {
-        Ok(QUEUES_MAX as u64)
-    }
-
-    fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
-        let (number, ring) = self.ring(index)?;
-        ring.enabled = enable;
-        self.watch(number)
-    }
-
-    fn get_config(&mut self, offset: u32, size: u32, _: VhostUserConfigFlags) -> Result<Vec<u8>> {
-        self.facts = self.disk.facts();
-        Ok(config::space(&self.facts, offset, size))
-    }
-
-    fn set_config(&mut self, _: u32, _: &[u8], _: VhostUserConfigFlags) -> Result<()> {
-        // The only field that a guest may write is the cache mode, which is not offered.
-        not_offered()
-    }
-
-    fn set_gpu_socket(&mut self, _: GpuBackend) -> Result<()> {
-        not_offered()
-    }
-
-    fn get_shared_object(&mut self, _: VhostUserSharedMsg) -> Result<File> {
-        not_offered()
-    }
-
-    fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        not_offered()
-    }
-
-    fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
-        not_offered()
-    }
-
-    fn get_max_mem_slots(&mut self) -> Result<u64> {
-        Ok(REGIONS_MAX as u64)
-    }
-
-    fn add_mem_region(
-        &mut self,
-        region: &VhostUserSingleMemoryRegion,
-        file: File,
-        _: Option<bool>,
-    ) -> Result<Option<VhostUserMemoryRegionBase>> {
-        self.moved();
-        self.memory.add(region, file).map_err(Error::ReqHandlerError)?;
-        Ok(None)
-    }
-
-    fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        self.moved();
-        self.memory.remove(region).map_err(Error::ReqHandlerError)
-    }
-
-    fn set_device_state_fd(
-        &mut self,
-        _: VhostTransferStateDirection,
-        _: VhostTransferStatePhase,
-        _: File,
-    ) -> Result<Option<File>> {
-        not_offered()
-    }
-
-    fn check_device_state(&mut self) -> Result<()> {
-        not_offered()
-    }
-
-    fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
-        not_offered()
-    }
-
-    fn set_log_base(&mut self, _: &VhostUserLog, _: File) -> Result<()> {
-        not_offered()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Export;
+use super::{Counts, Export};
 
 /// The place of an export that is being made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,19 @@ struct Entry<K> {
     path: PathBuf,
     /// None while the socket is being made.
     export: Option<Arc<Export>>,
+}
+
+/// An export as it is at one moment.
+#[derive(Clone, Debug)]
+pub struct Seen<K> {
+    /// What it is of.
+    pub key: K,
+    /// Its socket.
+    pub path: PathBuf,
+    /// Front ends that are connected.
+    pub clients: usize,
+    /// What its front ends have asked for.
+    pub counts: Counts,
 }
 
 struct List<K> {
@@ -59,18 +72,24 @@ impl<K: Clone + PartialEq> Exports<K> {
         self.0.lock().entries.retain(|entry| entry.ticket != ticket);
     }
 
+    /// How many there are, those that are being made included.
+    pub fn count(&self) -> usize {
+        self.0.lock().entries.len()
+    }
+
     /// Whether exactly this is exported there.
     pub fn has(&self, key: &K, path: &Path) -> bool {
         self.0.lock().entries.iter().any(|entry| entry.key == *key && entry.path == path)
     }
 
-    /// Those that `which` says, in order of their making: key, path and how many front ends are connected.
-    pub fn look(&self, which: impl Fn(&K) -> bool) -> Vec<(K, PathBuf, usize)> {
+    /// Those that `which` says, in order of their making.
+    pub fn look(&self, which: impl Fn(&K) -> bool) -> Vec<Seen<K>> {
         let list = self.0.lock();
         let made = list.entries.iter().filter(|entry| which(&entry.key));
-        made.filter_map(|entry| {
-            let clients = entry.export.as_ref()?.clients();
-            Some((entry.key.clone(), entry.path.clone(), clients))
+        made.filter_map(|Entry { key, path, export, .. }| {
+            let export = export.as_ref()?;
+            let (clients, counts) = (export.clients(), export.counts());
+            Some(Seen { key: key.clone(), path: path.clone(), clients, counts })
         })
         .collect()
     }

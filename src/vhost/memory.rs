@@ -42,8 +42,9 @@ fn unfit(why: impl std::fmt::Display) -> io::Error {
 }
 
 /// Only memory is taken. A page of another file may have to be asked of somebody who does not answer, and whoever waits
-/// for that holds up others who change what is mapped in this process. Huge pages are mapped whole.
-fn check_file(region: &VhostUserMemoryRegion, file: &File) -> io::Result<()> {
+/// for that holds up others who change what is mapped in this process. Huge pages are mapped whole. Returns the bytes
+/// of a page.
+fn check_file(region: &VhostUserMemoryRegion, file: &File) -> io::Result<usize> {
     let about = fstatfs(file)?;
     let kind = about.filesystem_type();
     let page = u64::try_from(about.block_size()).unwrap_or(0).max(1);
@@ -53,7 +54,7 @@ fn check_file(region: &VhostUserMemoryRegion, file: &File) -> io::Result<()> {
         return Err(unfit("a region of huge pages has part of one"));
     }
     match kind == TMPFS_MAGIC || kind == HUGETLBFS_MAGIC {
-        true => Ok(()),
+        true => usize::try_from(page).map_err(unfit),
         false => Err(unfit("a region of memory is a file on neither tmpfs nor hugetlbfs")),
     }
 }
@@ -89,11 +90,11 @@ impl Memory {
         if all > BYTES_MAX {
             return Err(unfit("it shares too much memory"));
         }
-        check_file(region, &file)?;
+        let page = check_file(region, &file)?;
         let mapped = region.mmap_region(file).map_err(unfit)?;
         let mapped = GuestRegionMmap::new(mapped, GuestAddress(at));
         let mapped = Arc::new(mapped.ok_or_else(|| unfit("a region without an end"))?);
-        let guarded = Guarded::new(mapped.as_ptr(), mapped.size())?;
+        let guarded = Guarded::new(mapped.as_ptr(), mapped.size(), page)?;
         self.guest = Arc::new(self.guest.insert_region(mapped.clone()).map_err(unfit)?);
         self.places.push(Place { guest: at, user, len, guarded });
         Ok(())

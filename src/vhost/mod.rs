@@ -3,25 +3,29 @@
 //!
 //! An [`Export`] is a Unix socket and one thread. The thread takes one front end at a time, reads its messages, takes
 //! requests from its queues and puts answers into them. A request becomes one of the engine at once, and nothing
-//! waits; whichever thread completes it puts the outcome into the thread's [`inbox`] and goes on. Nobody but that one
+//! waits; whichever thread completes it puts the outcome into the thread's [`inbox`] and goes on. That may be the
+//! thread itself, which receives answers while it has nothing else to do ([`Disk::rest`]). Nobody but that one
 //! thread touches what belongs to a front end: its memory and its descriptors. A page that is not there, a descriptor
 //! that blocks, or anything else that a front end may do to them, holds up its own export and nothing else, and an
 //! answer that comes after the front end has gone has nowhere to go.
 //!
-//! Answers go out in the order of the requests, so that a front end that connects again after a lost connection neither
-//! repeats a request that was answered nor leaves out one that was not ([`ring`]).
+//! A front end that connects again after a lost connection, or to the daemon that comes after one that was killed, gets
+//! exactly those requests done that were not answered ([`ring`], [`inflight`]).
 //!
 //! * [`chain`]: a descriptor chain, checked; [`request`]: what it asks for; [`config`]: what a guest is told.
 //! * [`channel`]: the way back, for a disk that grows.
-//! * [`ring`]: a queue; [`memory`]: the front end's memory; [`lost`]: what becomes of memory that is taken back.
+//! * [`ring`]: a queue; [`inflight`]: what of it is under way, for the next connection.
+//! * [`memory`]: the front end's memory; [`lost`]: what becomes of memory that is taken back.
 //! * [`device`]: the front end's messages, and the requests that are under way.
+//! * [`tally`]: what it has done, in numbers.
 //! * [`server`]: the thread; [`socket`]: the place in the file system; [`exports`]: all of them.
 //!
 //! What a disk is, and who may do what with it, is not known here: [`Source`] and [`Disk`] are the other side's.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use crate::engine::{Data, Pool, WriteBuf};
+use crate::engine::{Data, Pool, REQUESTS_MAX, WriteBuf};
 
 pub mod chain;
 pub mod channel;
@@ -29,18 +33,23 @@ pub mod config;
 pub mod device;
 pub mod exports;
 pub mod inbox;
+pub mod inflight;
 pub mod lost;
 pub mod memory;
 pub mod request;
 pub mod ring;
 pub mod server;
 pub mod socket;
+pub mod tally;
 
 #[cfg(test)]
 mod tests;
 
 pub use exports::Exports;
 pub use server::Export;
+pub use tally::Counts;
+
+use tally::Moved;
 
 /// Queues that a front end may use, at most.
 pub const QUEUES_MAX: usize = 8;
@@ -49,8 +58,32 @@ pub const QUEUES_MAX: usize = 8;
 pub const ENTRIES_MAX: u16 = 1024;
 
 /// Bytes of all requests of a front end that may be under way before no more are taken. The last one that is taken may
-/// go beyond it.
-pub const BYTES_UNDER_WAY: u64 = 64 << 20;
+/// go beyond it. A target is sent 128 frames at a time, which are 4 MiB at most, so more does not make a guest faster;
+/// it makes others wait.
+pub const BYTES_UNDER_WAY: u64 = 16 << 20;
+
+/// Requests of a front end that may be under way: eight for each frame that a target is sent at a time.
+pub const REQUESTS_UNDER_WAY: usize = 1024;
+
+/// What a front end may have under way before no more is taken out of its queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Bytes of its requests.
+    pub bytes: u64,
+    /// Requests.
+    pub requests: usize,
+}
+
+impl Share {
+    /// The share of one of so many sockets. All front ends together leave half of the memory for a target's writes and
+    /// half of a target's requests to those who use files, whatever they ask for and whether it answers.
+    pub fn of_one(pool: &Pool, sockets: usize) -> Self {
+        let sockets = sockets.max(1);
+        let bytes = (pool.writes_of_one() / 2 / sockets).max(1) as u64;
+        let requests = (REQUESTS_MAX / 2 / sockets).max(1);
+        Self { bytes: bytes.min(BYTES_UNDER_WAY), requests: requests.min(REQUESTS_UNDER_WAY) }
+    }
+}
 
 /// Bytes of a request for zeros that are written at once.
 const ZEROS_AT_ONCE: u64 = 1 << 20;
@@ -98,6 +131,8 @@ pub enum Ask {
         offset: u64,
         /// Bytes.
         len: u64,
+        /// As for a write.
+        durable: bool,
     },
     /// Write zeros.
     Zero {
@@ -105,10 +140,21 @@ pub enum Ask {
         offset: u64,
         /// Bytes.
         len: u64,
+        /// As for a write.
+        durable: bool,
     },
 }
 
 impl Ask {
+    /// What it will have moved.
+    fn moved(&self) -> Moved {
+        match self {
+            Self::Read { len, .. } => Moved::Read(*len as u64),
+            Self::Write { data, .. } => Moved::Written(data.len() as u64),
+            Self::Flush | Self::Discard { .. } | Self::Zero { .. } => Moved::Nothing,
+        }
+    }
+
     /// How many bytes of memory it is taken to hold until it is answered.
     pub fn cost(&self) -> u64 {
         /// What the bookkeeping of any request is counted as.
@@ -139,14 +185,37 @@ pub struct Facts {
     pub id: String,
 }
 
+/// What there is after a rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// There is something to do.
+    Work,
+    /// The descriptor is readable.
+    Readable,
+    /// Nothing was found.
+    Nothing,
+}
+
 /// A disk that was opened for one front end. It is closed when this is dropped.
 pub trait Disk: Send {
     /// What there is to know of it now. Its size may change.
     fn facts(&self) -> Facts;
     /// Where the buffers of writes come from.
     fn pool(&self) -> &Pool;
+    /// What its front end may have under way now.
+    fn share(&self) -> Share;
     /// Begins a request and does not wait for it.
     fn submit(&self, ask: Ask, done: Done);
+    /// Begins requests together, in this order.
+    fn submit_all(&self, asks: &mut Vec<(Ask, Done)>) {
+        asks.drain(..).for_each(|(ask, done)| self.submit(ask, done));
+    }
+    /// The thread has nothing to do. It may wait for answers here, and take them, until there is something. `busy`:
+    /// requests are under way. `look` says whether there is something to do; with true, the thread is about to sleep,
+    /// and what comes later makes `readable` so.
+    fn rest(&self, _readable: BorrowedFd<'_>, _busy: bool, _look: &mut dyn FnMut(bool) -> bool) -> Rest {
+        Rest::Nothing
+    }
     /// Nobody waits for what was submitted before: a request that takes many steps need not take the next one.
     fn forget(&self);
 }

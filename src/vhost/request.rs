@@ -9,6 +9,7 @@ use vm_memory::{GuestMemory, Permissions};
 
 use super::chain::{Outside, Parts};
 use super::config::{BYTES_MAX, DISCARD_MAX, ZERO_MAX};
+use super::tally::Moved;
 use super::{Ask, Facts};
 use crate::engine::{Pool, WriteBuf};
 use crate::wire::SECTOR;
@@ -59,6 +60,14 @@ impl Plan {
         match self {
             Self::Ask(ask) => ask.cost(),
             Self::Tell(_) => 0,
+        }
+    }
+
+    /// What it will have moved.
+    pub fn moved(&self) -> Moved {
+        match self {
+            Self::Ask(ask) => ask.moved(),
+            Self::Tell(_) => Moved::Nothing,
         }
     }
 }
@@ -158,7 +167,7 @@ impl<M: GuestMemory> About<'_, M> {
         if flags != 0 {
             return Err(Refused::Unsupported);
         }
-        let ask = |(offset, len)| Plan::Ask(Ask::Discard { offset, len });
+        let ask = |(offset, len)| Plan::Ask(Ask::Discard { offset, len, durable: self.durable });
         Ok(range.map_or(Plan::Tell(Vec::new()), ask))
     }
 
@@ -168,8 +177,12 @@ impl<M: GuestMemory> About<'_, M> {
         if flags & !VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0 {
             return Err(Refused::Unsupported);
         }
+        let durable = self.durable;
         let ask = |(offset, len)| {
-            Plan::Ask(if unmap { Ask::Discard { offset, len } } else { Ask::Zero { offset, len } })
+            Plan::Ask(match unmap {
+                true => Ask::Discard { offset, len, durable },
+                false => Ask::Zero { offset, len, durable },
+            })
         };
         Ok(range.map_or(Plan::Tell(Vec::new()), ask))
     }

@@ -11,14 +11,15 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use parking_lot::{Condvar, Mutex};
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 use super::device::{BELL, Device, KICKS, MESSAGES};
-use super::inbox::Bell;
+use super::inbox::Orders;
 use super::socket::{self, Name, Owner, Socket};
-use super::{END, QUEUES_MAX, Source};
+use super::tally::Tally;
+use super::{Counts, END, QUEUES_MAX, Source};
 use crate::bug;
 
 /// Events that are taken at once: one for each thing that there is to wait for.
@@ -29,26 +30,15 @@ const REST: u16 = 1000;
 
 /// What others may do to the thread.
 struct Shared {
-    bell: Arc<Bell>,
-    stopping: Arc<AtomicBool>,
-    resized: AtomicBool,
-    /// The front end that is served.
+    orders: Arc<Orders>,
+    /// The front end that is served. Under this lock one is taken and let go of: after the end was asked for none is
+    /// taken any more.
     connection: Mutex<Option<UnixStream>>,
     /// There is one. Who asks does not wait for the lock.
     connected: AtomicBool,
+    tally: Arc<Tally>,
     over: Mutex<bool>,
     ended: Condvar,
-}
-
-impl Shared {
-    /// The lock under which a front end is taken and let go of: after the end was asked for none is taken any more.
-    fn connection(&self) -> MutexGuard<'_, Option<UnixStream>> {
-        self.connection.lock()
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
 }
 
 /// See the module. What is not ended with [`end`] serves until the process ends.
@@ -94,14 +84,13 @@ impl Export {
     }
 
     fn make(path: &Path, owner: Owner) -> io::Result<(Self, Socket)> {
-        let bell = Arc::new(Bell::new()?);
+        let orders = Orders::new()?;
         let socket = socket::make(path, owner)?;
         let shared = Shared {
-            bell,
-            stopping: Arc::default(),
-            resized: AtomicBool::new(false),
+            orders,
             connection: Mutex::new(None),
             connected: AtomicBool::new(false),
+            tally: Arc::default(),
             over: Mutex::new(false),
             ended: Condvar::new(),
         };
@@ -113,22 +102,24 @@ impl Export {
         usize::from(self.shared.connected.load(Ordering::Acquire))
     }
 
+    /// What its front ends have asked for.
+    pub fn counts(&self) -> Counts {
+        self.shared.tally.counts()
+    }
+
     /// The disk may have another size.
     pub fn resized(&self) {
-        self.shared.resized.store(true, Ordering::Release);
-        self.shared.bell.ring();
+        self.shared.orders.resized();
     }
 
     /// The front end is let go of, and none is taken any more.
     fn stop(&self) {
-        let connection = self.shared.connection();
-        self.shared.stopping.store(true, Ordering::Release);
+        let connection = self.shared.connection.lock();
+        self.shared.orders.stop();
         if let Some(connection) = connection.as_ref() {
             // It fails where the front end was faster.
             let _ = connection.shutdown(Shutdown::Both);
         }
-        drop(connection);
-        self.shared.bell.ring();
     }
 
     /// Whether the thread has ended by then.
@@ -164,11 +155,11 @@ pub fn end(exports: Vec<Arc<Export>>, then: impl FnOnce(usize) + Send + 'static)
 
 /// Takes front ends until the end is asked for.
 fn serve(shared: &Arc<Shared>, socket: &Socket, source: &Arc<dyn Source>) {
-    while !shared.is_stopping() {
+    while !shared.orders.is_stopping() {
         let readable = |what| PollFd::new(what, PollFlags::POLLIN);
-        let mut waits = [readable(shared.bell.as_fd()), readable(socket.listener.as_fd())];
+        let mut waits = [readable(shared.orders.bell.as_fd()), readable(socket.listener.as_fd())];
         match poll(&mut waits, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => shared.bell.heard(),
+            Ok(_) | Err(Errno::EINTR) => shared.orders.bell.heard(),
             Err(error) => return source.say(&format!("cannot wait for front ends: {error}")),
         }
         match socket.listener.accept() {
@@ -178,7 +169,7 @@ fn serve(shared: &Arc<Shared>, socket: &Socket, source: &Arc<dyn Source>) {
                 }
                 // It is closed with nothing locked: descriptors that the front end has sent and nobody has read are
                 // closed with it, and that may take long.
-                let last = shared.connection().take();
+                let last = shared.connection.lock().take();
                 shared.connected.store(false, Ordering::Release);
                 drop(last);
             }
@@ -200,30 +191,32 @@ fn serve_one(shared: &Arc<Shared>, connection: UnixStream, source: &Arc<dyn Sour
     let cannot = why("cannot serve it");
     let copy = || connection.try_clone().map_err(|error| cannot(&error));
     {
-        let mut served = shared.connection();
-        if shared.is_stopping() {
+        let mut served = shared.connection.lock();
+        if shared.orders.is_stopping() {
             return Ok(());
         }
         *served = Some(copy()?);
         shared.connected.store(true, Ordering::Release);
+        shared.tally.connected();
     }
     connection.set_nonblocking(false).map_err(|error| cannot(&error))?;
     let disk = source.open()?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|error| cannot(&error))?;
     let readable = |what| EpollEvent::new(EpollFlags::EPOLLIN, what);
-    epoll.add(shared.bell.as_fd(), readable(BELL)).map_err(|error| cannot(&error))?;
+    epoll.add(shared.orders.bell.as_fd(), readable(BELL)).map_err(|error| cannot(&error))?;
     epoll.add(connection.as_fd(), readable(MESSAGES)).map_err(|error| cannot(&error))?;
-    let (bell, stopping) = (shared.bell.clone(), shared.stopping.clone());
-    let device = Device::new(source.clone(), disk, bell, epoll, copy()?, stopping);
+    let (orders, tally) = (shared.orders.clone(), shared.tally.clone());
+    let device = Device::new(source.clone(), disk, orders, tally, epoll, copy()?);
+    #[allow(clippy::arc_with_non_send_sync, reason = "the crate wants both; the memory stays on this thread")]
     let device = Arc::new(StdMutex::new(device.map_err(|error| cannot(&error))?));
     let mut messages = BackendReqHandler::from_stream(connection, device.clone());
     loop {
         match turn(shared, &device, &mut messages) {
-            Ok(()) if shared.is_stopping() => return Ok(()),
+            Ok(()) if shared.orders.is_stopping() => return Ok(()),
             Ok(()) => {}
             // It has gone, or was sent away.
             Err(Error::Disconnected) => return Ok(()),
-            Err(_) if shared.is_stopping() => return Ok(()),
+            Err(_) if shared.orders.is_stopping() => return Ok(()),
             Err(error) => return Err(error.to_string()),
         }
     }
@@ -239,35 +232,43 @@ fn turn(
     let lock = || device.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut events = [EpollEvent::empty(); EVENTS];
     let count = {
-        let device = lock();
-        let patience = if device.has_more() { EpollTimeout::ZERO } else { EpollTimeout::NONE };
-        match device.epoll().wait(&mut events, patience) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(error) => return Err(Error::ReqHandlerError(error.into())),
+        let mut device = lock();
+        device.work();
+        has_its_memory(&device)?;
+        let patience = device.rest();
+        // The thread does not sleep where that was the last that it found.
+        has_its_memory(&device)?;
+        match patience.map(|patience| device.epoll().wait(&mut events, patience)) {
+            None | Some(Err(Errno::EINTR)) => 0,
+            Some(Ok(count)) => {
+                device.looked();
+                count
+            }
+            Some(Err(error)) => return Err(Error::ReqHandlerError(error.into())),
         }
     };
     bug::here("vhost");
     for event in &events[..count] {
         match event.data() {
             BELL => {
-                shared.bell.heard();
-                if shared.resized.swap(false, Ordering::AcqRel) {
-                    lock().look_again();
-                }
-                lock().collect();
+                shared.orders.bell.heard();
+                lock().look_again();
             }
             MESSAGES => {
                 lock().look_for_channel();
                 messages.handle_request()?;
             }
-            kick => lock().serve((kick - KICKS) as usize),
+            // A queue has something: all of them are looked at.
+            _ => {}
         }
     }
-    let mut device = lock();
-    device.go_on();
-    if device.has_lost_memory() {
-        return Err(Error::ReqHandlerError(io::Error::other("it has taken back memory that it shared")));
-    }
     Ok(())
+}
+
+/// Who takes memory back that it has shared is let go of.
+fn has_its_memory(device: &Device) -> Result<(), Error> {
+    match device.has_lost_memory() {
+        true => Err(Error::ReqHandlerError(io::Error::other("it has taken back memory that it shared"))),
+        false => Ok(()),
+    }
 }

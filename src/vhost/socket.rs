@@ -2,15 +2,17 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
 /// What owner and group may do: everything, which is to connect.
 const MODE: u32 = 0o660;
@@ -69,42 +71,87 @@ impl Name {
     }
 }
 
-fn new_socket() -> nix::Result<std::os::fd::OwnedFd> {
+fn new_socket() -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     socket(AddressFamily::Unix, SockType::Stream, flags, None)
 }
 
-/// Makes a socket. EEXIST where something is there already, unless it is a socket that nobody listens at any more: that
-/// is what a daemon leaves that was killed.
-pub fn make(path: &Path, owner: Owner) -> io::Result<Socket> {
-    let address = UnixAddr::new(path)?;
-    let own = new_socket()?;
-    // The name is made with at most this mode; until somebody listens, it leads nowhere.
-    fchmod(&own, Mode::from_bits_truncate(MODE))?;
-    match bind(own.as_raw_fd(), &address) {
-        Err(Errno::EADDRINUSE) if is_left_over(path, &address, owner) => {
-            fs::remove_file(path)?;
-            bind(own.as_raw_fd(), &address)?;
-        }
-        Err(Errno::EADDRINUSE) => return Err(Errno::EEXIST.into()),
-        done => done?,
-    }
-    let meta = fs::symlink_metadata(path)?;
-    let name = Name { path: path.to_owned(), file: Identity::of(&meta) };
-    let opened = give(path, &meta, owner).and_then(|()| Ok(listen(&own, Backlog::new(WAITING)?)?));
-    if let Err(error) = opened {
-        name.remove();
-        return Err(error);
-    }
-    Ok(Socket { listener: UnixListener::from(own), name })
+/// A directory that nobody else can look into, beside the place where a socket is to be.
+struct Nest<'a> {
+    beside: &'a OwnedFd,
+    name: String,
+    dir: OwnedFd,
 }
 
-/// Gives it to its owner, who can connect from then on.
-fn give(path: &Path, meta: &fs::Metadata, owner: Owner) -> io::Result<()> {
-    if (meta.uid(), meta.gid()) != (owner.uid, owner.gid) {
-        lchown(path, Some(owner.uid), Some(owner.gid))?;
+/// The name of the socket in it.
+const EGG: &str = "socket";
+
+impl<'a> Nest<'a> {
+    fn new(beside: &'a OwnedFd) -> io::Result<Self> {
+        let mut number = [0; 8];
+        getrandom::fill(&mut number).map_err(|error| io::Error::other(error.to_string()))?;
+        let name = format!(".aoefs-{:016x}", u64::from_ne_bytes(number));
+        mkdirat(beside, name.as_str(), Mode::S_IRWXU)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let dir = openat(beside, name.as_str(), flags, Mode::empty())?;
+        let own = fstat(&dir)?;
+        let nest = Self { beside, name, dir };
+        // Who can change the directory around it may have put another one there.
+        let is_own = own.st_uid == geteuid().as_raw() && own.st_mode & 0o077 == 0;
+        if is_own { Ok(nest) } else { Err(Errno::EPERM.into()) }
     }
-    fs::set_permissions(path, Permissions::from_mode(MODE))
+
+    /// A name of the socket that is as short as an address must be.
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}/{EGG}", self.dir.as_raw_fd()).into()
+    }
+}
+
+impl Drop for Nest<'_> {
+    fn drop(&mut self) {
+        // There may be no socket in it yet.
+        let _ = unlinkat(&self.dir, EGG, UnlinkatFlags::NoRemoveDir);
+        if let Err(error) = unlinkat(self.beside, self.name.as_str(), UnlinkatFlags::RemoveDir) {
+            log::warn!("cannot remove {}: {error}", self.name);
+        }
+    }
+}
+
+/// Makes a socket. EEXIST where something is there already, unless it is a socket that nobody listens at any more: that
+/// is what a daemon leaves that was killed.
+///
+/// The socket has its owner and its mode, and somebody listens, before it has its name: nobody who can change the
+/// directory, or is faster, gets at another file, or at the socket while it is not ready.
+pub fn make(path: &Path, owner: Owner) -> io::Result<Socket> {
+    // Nobody could connect to a longer one.
+    let address = UnixAddr::new(path)?;
+    let (Some(beside), Some(file)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::EEXIST.into());
+    };
+    let beside = open(beside, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let exists = || fs::symlink_metadata(path).is_ok() && !is_left_over(path, &address, owner);
+    if exists() {
+        return Err(Errno::EEXIST.into());
+    }
+    let nest = Nest::new(&beside)?;
+    let own = new_socket()?;
+    bind(own.as_raw_fd(), &UnixAddr::new(&nest.path())?)?;
+    let meta = fs::symlink_metadata(nest.path())?;
+    if (meta.uid(), meta.gid()) != (owner.uid, owner.gid) {
+        lchown(nest.path(), Some(owner.uid), Some(owner.gid))?;
+    }
+    fs::set_permissions(nest.path(), Permissions::from_mode(MODE))?;
+    listen(&own, Backlog::new(WAITING)?)?;
+    let name_it = || linkat(&nest.dir, EGG, &beside, file, AtFlags::empty());
+    match name_it() {
+        Err(Errno::EEXIST) if is_left_over(path, &address, owner) => {
+            fs::remove_file(path)?;
+            name_it()?;
+        }
+        done => done?,
+    }
+    let name = Name { path: path.to_owned(), file: Identity::of(&meta) };
+    Ok(Socket { listener: UnixListener::from(own), name })
 }
 
 /// Whether this is a socket of the same owner's that nobody listens at.
@@ -158,5 +205,49 @@ mod tests {
         second.name.remove();
         assert_eq!(errno(&dir.path().join("none/disk")), Some(libc::ENOENT));
         assert_eq!(errno(&dir.path().join("x".repeat(200))), Some(libc::ENAMETOOLONG));
+        assert_eq!(errno(Path::new("/")), Some(libc::EEXIST));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing else is left");
+    }
+
+    #[test]
+    fn a_link_that_somebody_puts_there_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("disk"), dir.path().join("other"));
+        fs::write(&other, "text").unwrap();
+        fs::set_permissions(&other, Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        let errno = make(&path, own()).err().and_then(|error| error.raw_os_error());
+        assert_eq!(errno, Some(libc::EEXIST));
+        assert_eq!(fs::metadata(&other).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn it_is_ready_from_when_it_has_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let there = path.clone();
+        let made = std::thread::spawn(move || {
+            // Of this thread only: a mask that leaves nothing.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+            nix::sys::stat::umask(Mode::from_bits_truncate(0o777));
+            let rounds = (0..200).map(|_| {
+                let socket = make(&there, own()).unwrap();
+                std::thread::yield_now();
+                socket.name.remove();
+                socket.listener
+            });
+            rounds.collect::<Vec<_>>().len()
+        });
+        while !made.is_finished() {
+            match (fs::symlink_metadata(&path), UnixStream::connect(&path)) {
+                (Ok(meta), connected) => {
+                    assert_eq!(meta.mode() & 0o7777, 0o660);
+                    let errno = connected.err().map(|error| error.raw_os_error().unwrap());
+                    assert!(matches!(errno, None | Some(libc::ENOENT)), "{errno:?}");
+                }
+                (Err(error), _) => assert_eq!(error.raw_os_error(), Some(libc::ENOENT)),
+            }
+        }
+        assert_eq!(made.join().unwrap(), 200);
     }
 }

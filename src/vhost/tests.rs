@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -25,16 +24,19 @@ use virtio_queue::desc::{RawDescriptor, split::Descriptor};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
 use super::device::Device;
-use super::inbox::Bell;
+use super::inbox::Orders;
+use super::tally::Tally;
 use super::*;
 use crate::engine::Buf;
 use crate::wire::SECTOR;
 
+mod again;
 mod closing;
 mod hostile;
 mod memory;
 mod order;
 mod plenty;
+mod stopping;
 mod telling;
 
 /// Bytes of the guest's memory, and of the disk.
@@ -66,8 +68,9 @@ struct Fake {
     /// Answers that are held back.
     held: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     hold: AtomicBool,
-    facts: Facts,
+    facts: Mutex<Facts>,
     pool: Pool,
+    share: Mutex<Share>,
     said: Mutex<Vec<String>>,
     open: AtomicBool,
     forgotten: AtomicUsize,
@@ -83,8 +86,9 @@ impl Fake {
             asked: Mutex::default(),
             held: Mutex::default(),
             hold: AtomicBool::new(false),
-            facts,
+            facts: Mutex::new(facts),
             pool: Pool::default(),
+            share: Mutex::new(Share::of_one(&Pool::default(), 1)),
             said: Mutex::default(),
             open: AtomicBool::new(true),
             forgotten: AtomicUsize::new(0),
@@ -122,13 +126,13 @@ impl Fake {
                 self.asked.lock().push("flush");
                 None
             }
-            Ask::Discard { offset, len } => {
-                let range = note("discard", offset, len);
+            Ask::Discard { offset, len, durable } => {
+                let range = note(if durable { "durable" } else { "discard" }, offset, len);
                 bytes[range].fill(0);
                 None
             }
-            Ask::Zero { offset, len } => {
-                let range = note("zero", offset, len);
+            Ask::Zero { offset, len, durable } => {
+                let range = note(if durable { "durable" } else { "zero" }, offset, len);
                 bytes[range].fill(0);
                 None
             }
@@ -140,10 +144,13 @@ struct Handle(Arc<Fake>);
 
 impl Disk for Handle {
     fn facts(&self) -> Facts {
-        self.0.facts.clone()
+        self.0.facts.lock().clone()
     }
     fn pool(&self) -> &Pool {
         &self.0.pool
+    }
+    fn share(&self) -> Share {
+        *self.0.share.lock()
     }
     fn submit(&self, ask: Ask, done: Done) {
         let fake = self.0.clone();
@@ -179,7 +186,8 @@ struct Guest {
     memory: GuestMemoryMmap,
     fake: Arc<Fake>,
     call: EventFd,
-    stopping: Arc<AtomicBool>,
+    orders: Arc<Orders>,
+    tally: Arc<Tally>,
     /// The other end of the connection.
     front: UnixStream,
     given: u16,
@@ -202,18 +210,18 @@ impl Guest {
         file.set_len(MEMORY).unwrap();
         let range = (GuestAddress(0), MEMORY as usize, Some(FileOffset::new(copy(&file), 0)));
         let memory = GuestMemoryMmap::from_ranges_with_files([range]).unwrap();
-        let bell = Arc::new(Bell::new().unwrap());
+        let orders = Orders::new().unwrap();
+        let tally = Arc::<Tally>::default();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         let (front, back) = UnixStream::pair().unwrap();
-        let stopping = Arc::new(AtomicBool::new(false));
         let (disk, source) = (Box::new(Handle(fake.clone())), fake.clone());
-        let mut device = Device::new(source, disk, bell, epoll, back, stopping.clone()).unwrap();
+        let mut device = Device::new(source, disk, orders.clone(), tally.clone(), epoll, back).unwrap();
         let region = VhostUserMemoryRegion::new(0, MEMORY, USER, 0);
         device.set_mem_table(&[region], vec![file], None).unwrap();
         let offered = device.get_features().unwrap();
         device.set_features(features(offered)).unwrap();
         let call = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap();
-        let mut guest = Self { device, memory, fake, call, stopping, front, given: 0, seen: 0 };
+        let mut guest = Self { device, memory, fake, call, orders, tally, front, given: 0, seen: 0 };
         guest.set_up();
         guest
     }
@@ -222,14 +230,27 @@ impl Guest {
     fn set_up(&mut self) {
         self.memory.write_slice(&[0; 4096], GuestAddress(0)).unwrap();
         (self.given, self.seen) = (0, 0);
+        self.start(0);
+        // It is told once, whatever it wants to hear.
+        self.calls();
+    }
+
+    /// The front end starts the queue, which was read to `base`.
+    fn start(&mut self, base: u16) {
+        self.start_resting(base);
+        self.device.set_vring_enable(0, true).unwrap();
+        self.device.work();
+    }
+
+    /// And does not enable it.
+    fn start_resting(&mut self, base: u16) {
         let (flags, device) = (VhostUserVringAddrFlags::empty(), &mut self.device);
         device.set_vring_num(0, ENTRIES.into()).unwrap();
-        device.set_vring_base(0, 0).unwrap();
+        device.set_vring_base(0, base.into()).unwrap();
         device.set_vring_addr(0, flags, USER + TABLE, USER + USED, USER + AVAILABLE, 0).unwrap();
         device.set_vring_call(0, Some(copy(&self.call))).unwrap();
         let kick = EventFd::new().unwrap();
         device.set_vring_kick(0, Some(copy(&kick))).unwrap();
-        device.set_vring_enable(0, true).unwrap();
     }
 
     fn describe(&self, index: u16, (at, len, flags, next): (u64, u32, u16, u16)) {
@@ -256,8 +277,8 @@ impl Guest {
 
     /// Serves what is there, and collects what is done.
     fn turn(&mut self) {
-        self.device.serve(0);
-        self.device.collect();
+        self.device.work();
+        self.device.work();
     }
 
     /// The heads that came back since this was asked last, with their lengths.
@@ -340,6 +361,9 @@ fn each_request_does_what_it_says() {
     assert_eq!(guest.range(VIRTIO_BLK_T_DISCARD, 5, 0, 0), OK, "nothing to do");
     assert_eq!(guest.asked(), ["read", "write", "flush", "discard", "zero", "discard"]);
     assert_eq!(guest.said(), [""; 0]);
+    assert_eq!(guest.ask(99, 0, (512, WRITE)), UNSUPP);
+    let counts = Counts { connections: 0, requests: 9, read: 1024, written: 1024, errors: 1 };
+    assert_eq!(guest.tally.counts(), counts);
 }
 
 #[test]
@@ -422,6 +446,10 @@ fn who_cannot_flush_has_each_write_flushed() {
     let mut guest = Guest::with(Fake::new(|_| ()), |features| features & !(1 << VIRTIO_BLK_F_FLUSH));
     assert_eq!(guest.ask(VIRTIO_BLK_T_OUT, 0, (512, READ)), OK);
     assert_eq!(guest.asked(), ["durable"]);
+    assert_eq!(guest.range(VIRTIO_BLK_T_DISCARD, 2, 2, 0), OK);
+    assert_eq!(guest.range(VIRTIO_BLK_T_WRITE_ZEROES, 4, 1, 0), OK);
+    assert_eq!(guest.range(VIRTIO_BLK_T_WRITE_ZEROES, 5, 1, 1), OK);
+    assert_eq!(guest.asked(), ["durable"; 3]);
 }
 
 #[test]
@@ -488,66 +516,16 @@ fn a_batch_rings_once_and_only_when_the_guest_wants_to_hear() {
     guest.header(0x1000, VIRTIO_BLK_T_IN, 0);
     guest.put(&[(0x1000, 16, READ), (0x10000, 512, WRITE), (0x2000, 1, WRITE)]);
     (1..8).for_each(|_| guest.offer(0));
-    guest.device.serve(0);
+    guest.device.work();
     let want_from = AVAILABLE + 4 + u64::from(ENTRIES) * 2;
     guest.memory.write_obj(1u16, GuestAddress(want_from)).unwrap();
     guest.fake.release();
-    guest.device.collect();
+    guest.device.work();
     assert_eq!((guest.used().len(), guest.calls()), (8, 1), "one for all");
     guest.memory.write_obj(200u16, GuestAddress(want_from)).unwrap();
     (0..8).for_each(|_| guest.offer(0));
-    guest.device.serve(0);
+    guest.device.work();
     guest.fake.release();
-    guest.device.collect();
+    guest.device.work();
     assert_eq!((guest.used().len(), guest.calls()), (8, 0), "it does not want to hear of these");
-}
-
-#[test]
-fn who_stops_a_queue_waits_for_its_requests() {
-    let mut guest = Guest::new(Fake::new(|_| ()));
-    guest.fake.hold.store(true, Ordering::SeqCst);
-    assert_eq!(guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE)), NONE);
-    let fake = guest.fake.clone();
-    let later = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(50));
-        fake.release();
-    });
-    let next = guest.device.get_vring_base(0).unwrap().num;
-    assert_eq!(next, 1);
-    assert_eq!((guest.bytes(0x2000, 1), guest.bytes(0x10000, 512)), (vec![OK], vec![3; 512]));
-    later.join().unwrap();
-    // Neither a front end that goes nor an export that ends waits for a target that does not answer.
-    guest.set_up();
-    guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE));
-    guest.stopping.store(true, Ordering::SeqCst);
-    guest.fake.held.lock().push(Box::new(|| ()));
-    let fake = guest.fake.clone();
-    let rung = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(50));
-        fake.release();
-    });
-    assert!(guest.device.get_vring_base(0).is_err());
-    rung.join().unwrap();
-    let mut guest = Guest::new(Fake::new(|_| ()));
-    guest.fake.hold.store(true, Ordering::SeqCst);
-    guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE));
-    guest.front.shutdown(std::net::Shutdown::Both).unwrap();
-    let (front, _) = UnixStream::pair().unwrap();
-    drop(std::mem::replace(&mut guest.front, front));
-    assert!(guest.device.get_vring_base(0).is_err());
-}
-
-#[test]
-fn an_answer_to_a_front_end_that_has_gone_goes_nowhere() {
-    let mut guest = Guest::new(Fake::new(|_| ()));
-    guest.fake.hold.store(true, Ordering::SeqCst);
-    guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE));
-    let (memory, fake) = (guest.memory.clone(), guest.fake.clone());
-    drop(guest);
-    assert!(!fake.open.load(Ordering::SeqCst), "its disk is closed");
-    fake.release();
-    assert_eq!(fake.asked.lock().len(), 1, "the target has done it");
-    let mut status = [0; 1];
-    memory.read_slice(&mut status, GuestAddress(0x2000)).unwrap();
-    assert_eq!(status, [NONE]);
 }

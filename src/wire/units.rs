@@ -173,8 +173,27 @@ impl Tag {
     /// with it.
     pub const OURS: u32 = 1 << 31;
 
+    /// Bits of a tag that count; those between them and bit 31 say which initiator of a network namespace chose it.
+    pub const COUNTER_BITS: u32 = 25;
+
+    /// How many initiators there can be side by side, each with tags of its own.
+    pub const SPACES: u8 = 1 << (31 - Tag::COUNTER_BITS);
+
+    /// The tag of the initiator number `space` (modulo [`Tag::SPACES`]) with this counter.
+    pub const fn of(space: u8, counter: u32) -> Tag {
+        // All ones is other initiators' mark for a free frame; its counter is never used.
+        let counter = counter % ((1 << Tag::COUNTER_BITS) - 1);
+        Tag(Tag::OURS | ((space % Tag::SPACES) as u32) << Tag::COUNTER_BITS | counter)
+    }
+
+    /// The number of the initiator that it belongs to, if it is one of ours.
+    pub const fn space(self) -> Option<u8> {
+        let number = self.0 >> Tag::COUNTER_BITS;
+        if self.is_ours() { Some(number as u8 % Tag::SPACES) } else { None }
+    }
+
     /// Whether a user-space initiator (this one, or aoeping beside it) chose the tag.
-    pub fn is_ours(self) -> bool {
+    pub const fn is_ours(self) -> bool {
         self.0 & Tag::OURS != 0
     }
 }
@@ -302,5 +321,9 @@ mod tests {
         assert!(Tag(Tag::OURS).is_ours());
         assert!(!Tag::UNSOLICITED.is_ours());
         assert_eq!(format!("{:?}", Tag(0x8000_0001)), "Tag(80000001)");
+        for (space, counter) in [(0, 0), (3, 1), (63, u32::MAX), (64, 5)] {
+            assert_eq!(Tag::of(space, counter).space(), Some(space % Tag::SPACES), "{space} {counter}");
+        }
+        assert_eq!(Tag(5).space(), None);
     }
 }

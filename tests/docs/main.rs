@@ -1,13 +1,15 @@
 //! The documents say what the programs do: every option, word and file stands in the manual and exists, the manual's
 //! examples run, and the README's tour prints what it shows. What is run is taken from the documents as they are, but
 //! for the directories, which are the test's own. `repository` holds the documents for those who change the programs
-//! to the sources, `monitoring` what is in contrib/monitoring to what the daemon shows.
+//! to the sources, `monitoring` what is in contrib/monitoring to what the daemon shows; `pages` types
+//! what the pages in docs say.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends the test")]
 #![allow(missing_docs, reason = "the list of tests is made by a macro")]
 
 #[path = "../bed/mod.rs"]
 mod bed;
 mod monitoring;
+mod pages;
 mod repository;
 mod shipping;
 
@@ -16,7 +18,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aoefs::cli::MOUNT_OPTIONS;
+use aoefs::cli::{COMMANDS, MOUNT_OPTIONS};
 use aoefs::fs::ctl::{parse_mask, parse_reserve, top_usage, unit_usage};
 use bed::mount::{AOEFS, AOEFS_TARGET};
 use bed::proc::{self, Output};
@@ -26,6 +28,7 @@ use bed::{Bed, Ns, until};
 
 tests![
     options,
+    subcommands,
     mount_options,
     words_of_the_ctl_files,
     words_of_the_lists,
@@ -38,13 +41,14 @@ tests![
 ];
 
 fn main() -> std::process::ExitCode {
-    bed::harness::main(&[TESTS, monitoring::TESTS, repository::TESTS, shipping::TESTS])
+    bed::harness::main(&[TESTS, monitoring::TESTS, pages::TESTS, repository::TESTS, shipping::TESTS])
 }
 
 const MANUAL: &str = include_str!("../../man/aoefs.8");
 const TARGET_MANUAL: &str = include_str!("../../man/aoefs-target.8");
 const TOP_MANUAL: &str = include_str!("../../man/aoefs-top.8");
 const README: &str = include_str!("../../README.md");
+const TOUR: &str = include_str!("../../docs/tour.md");
 
 const AOEFS_TOP: &str = env!("CARGO_BIN_EXE_aoefs-top");
 
@@ -94,9 +98,13 @@ fn same(what: &str, program: &BTreeSet<String>, manual: &BTreeSet<String>) {
     assert!(!program.is_empty(), "{what}: none found");
 }
 
-/// `-o` and `--options` of `  -o, --options <OPT[,OPT...]>  Mount options`.
+/// `-o` and `--options` of `  -o, --options <OPT[,OPT...]>  Mount options`, also those of the commands of aoefs.
 fn options_of_help(program: &str) -> BTreeSet<String> {
-    let help = proc::ok(SOON, &[program, "--help"]);
+    let commands = if program == AOEFS { &COMMANDS[..] } else { &[] };
+    let mut help = proc::ok(SOON, &[program, "--help"]);
+    for command in commands {
+        help += &proc::ok(SOON, &[program, command, "--help"]);
+    }
     let mut found = BTreeSet::new();
     for line in help.lines().map(str::trim_start).filter(|line| line.starts_with('-')) {
         for word in line.split(' ').take_while(|word| word.starts_with('-')) {
@@ -112,6 +120,19 @@ fn options() {
         let described = manual.lines().filter(|line| line.starts_with(".It Fl "));
         let described = described.flat_map(|line| arguments(line, "Fl")).map(|name| format!("-{name}"));
         same(program, &options_of_help(program), &described.collect());
+    }
+}
+
+fn subcommands() {
+    let items = part(MANUAL, ".Sh SUBCOMMANDS").lines().filter_map(|line| line.strip_prefix(".It Cm "));
+    let described = items.map(|item| item.split(' ').next().unwrap_or_default().to_owned());
+    same("subcommands", &COMMANDS.map(str::to_owned).into(), &described.collect());
+    let help = proc::ok(SOON, &[AOEFS, "--help"]);
+    for command in COMMANDS {
+        assert!(help.contains(&format!("\n  aoefs {command} ")), "{command} is not in --help");
+        let own = proc::ok(SOON, &[AOEFS, command, "--help"]);
+        assert!(own.contains(&format!("Usage: aoefs {command} ")), "{own}");
+        assert_eq!(own, proc::ok(SOON, &[AOEFS, "help", command]), "aoefs help {command}");
     }
 }
 
@@ -412,53 +433,79 @@ fn anywhere(line: &str) -> String {
     out.replace("bash: line 0: ", "bash: ")
 }
 
-/// The commands that a part of the README shows, each with what it prints.
-fn tour(from: &str, to: &str) -> Vec<(&'static str, Vec<&'static str>)> {
-    let start = README.find(from).expect("the heading of the tour");
-    let end = README.find(to).expect("the heading after the tour");
+/// The commands that a part of a page shows, each with what it prints.
+fn tour(
+    page: &'static str,
+    (from, to): (&str, &str),
+    prompt: &str,
+) -> Vec<(&'static str, Vec<&'static str>)> {
+    let start = page.find(from).expect("the heading of the tour");
+    let end = page.find(to).expect("the heading after the tour");
     let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
     // Every other piece between fences is a block.
-    for block in README[start..end].split("\n```").skip(1).step_by(2) {
+    for block in page[start..end].split("\n```").skip(1).step_by(2) {
         for line in block.lines().skip(1) {
-            match (line.strip_prefix("# "), commands.last_mut()) {
+            match (line.strip_prefix(prompt), commands.last_mut()) {
                 (Some(command), _) => commands.push((command, Vec::new())),
                 (None, Some((_, shown))) => shown.push(line),
                 (None, None) => panic!("{line}: printed by no command"),
             }
         }
     }
-    assert!(commands.len() > 10, "{commands:?}");
+    assert!(commands.len() > 1, "{commands:?}");
     commands
 }
 
-fn the_tour_of_the_readme() {
-    const CARGO: &str = "cargo run --release --bin aoefs --";
-    let stage = Stage::with_loops();
+/// The first command of the README, with the program that this build has.
+fn first_command() -> String {
+    const CARGO: &str = "cargo run --profile quick --bin aoefs --";
     let first = README.lines().find(|line| line.starts_with("    ") && line.contains(CARGO));
-    let first = first.expect("the first of the two commands").replace(CARGO, "aoefs");
-    let tour = tour("\n## Five minutes\n", "\n## A real network\n");
+    first.expect("the first of the two commands").replace(CARGO, "aoefs").trim().to_owned()
+}
 
+/// What the README shows at once, and the page that goes on from there.
+fn the_tour_of_the_readme() {
+    let stage = Stage::with_loops();
+    let mounted = "bound demo; targets 1.0";
+    typed(&stage, (&first_command(), mounted), &tour(README, ("\n## See it\n", "\n## Install it\n"), "$ "));
+    stage.is_clear();
+    let tour = tour(TOUR, ("\n## Five minutes\n", "\n## A real network\n"), "# ");
+    assert!(tour.len() > 10, "{tour:?}");
+    let first = TOUR.lines().find_map(|line| line.strip_prefix("    ")).expect("where the tour begins");
+    assert_eq!(first, first_command());
+    typed(&stage, (first, mounted), &tour);
+    stage.is_clear();
+}
+
+/// Types a command that prints such words, then the others, and compares what each prints.
+#[track_caller]
+fn typed(stage: &Stage, (first, words): (&str, &str), tour: &[(&str, Vec<&str>)]) {
     // What a command prints stands between its number and the next one's.
-    let mut script = format!("exec 2>&1\n{}\n", first.trim());
+    let mut script = format!("exec 2>&1\n{first}\n");
     for (n, (command, _)) in tour.iter().enumerate() {
         script.push_str(&format!("echo '@{n}'\n{command}\n"));
     }
-    let script =
-        stage.shell(&script, &[("/tmp/aoe", stage.point.as_path()), ("/tmp/disk", stage.disk.as_path())]);
+    // What a page shows may be a failure, and is judged by what it prints.
+    script.push_str(":\n");
+    let point = stage.point.as_path();
+    let names = [("/tmp/aoe", point), ("/mnt/aoe", point), ("/tmp/disk", stage.disk.as_path())];
+    let script = stage.shell(&script, &names);
     let output = stage.run(&stage.bed.ini, &script);
     succeeded(&script, &output);
     let (start, rest) = output.stdout.split_once("@0\n").expect("the tour's first command");
-    assert!(start.contains("bound demo; targets 1.0") && start.contains(" data\n"), "{start}");
+    assert!(start.contains(words), "{start}");
 
     let mut rest = rest;
     for (n, (command, shown)) in tour.iter().enumerate() {
         let (printed, later) = rest.split_once(&format!("@{}\n", n + 1)).unwrap_or((rest, ""));
         rest = later;
-        let printed: Vec<String> = printed.lines().map(anywhere).collect();
+        let printed = printed.replace(point.to_str().unwrap(), "/mnt/aoe");
+        // What a container may not do is warned of, which a machine has not to say.
+        let said = printed.lines().filter(|line| !line.contains(" WARN "));
+        let printed: Vec<String> = said.map(anywhere).collect();
         let shown: Vec<String> = shown.iter().map(|line| anywhere(line)).collect();
         assert_eq!(printed, shown, "{command}\n{}", output.stdout);
     }
-    stage.is_clear();
 }
 
 fn markup() {

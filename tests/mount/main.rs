@@ -8,6 +8,7 @@
 mod bed;
 
 mod background;
+mod commands;
 mod daemon;
 mod place;
 mod signals;
@@ -18,6 +19,12 @@ fn main() -> std::process::ExitCode {
     match args.split_first() {
         Some((first, rest)) if first == "--daemon" => daemon::main(rest),
         Some((first, rest)) if first == "--background" => background::main(rest),
-        _ => bed::harness::main(&[background::TESTS, place::TESTS, unmounter::TESTS, signals::TESTS]),
+        _ => bed::harness::main(&[
+            background::TESTS,
+            place::TESTS,
+            unmounter::TESTS,
+            signals::TESTS,
+            commands::TESTS,
+        ]),
     }
 }

@@ -244,6 +244,6 @@ fn sync_v20_a_guest_survives_the_end_of_the_daemon() {
     assert_eq!((&*guest.told("has"), &*guest.told("error")), ("32 good, 0 bad", ""), "{console}");
     stage.mount.stop();
     check(&stage.image);
-    let last = guest.said().into_iter().filter(|line| line.starts_with("at ")).next_back();
+    let last = guest.said().into_iter().rfind(|line| line.starts_with("at "));
     print!("[{}] ", last.unwrap_or_default());
 }

@@ -168,7 +168,9 @@ fn interfaces_that_cannot_work_are_said() {
     let mut bed = Bed::cable(&[], 1500);
     bed.ini.ip("link set v0 down");
     let down = bed.mount(&[]);
-    until("it is ready", SLACK, || down.daemon.said().contains(": bound v0 (down)"));
+    until("it is ready", SLACK, || {
+        down.daemon.said().contains(": bound v0 (down; raise it with: ip link set v0 up)")
+    });
     assert!(
         down.read("log").contains("v0 is down; if it should not be: ip link set v0 up"),
         "{}",

@@ -16,6 +16,7 @@ mod atomicity;
 mod bed_itself;
 mod bugs;
 mod claims;
+mod commands;
 mod control;
 mod crowd;
 mod database;
@@ -85,6 +86,7 @@ fn main() -> std::process::ExitCode {
         partitions::TESTS,
         control::TESTS,
         claims::TESTS,
+        commands::TESTS,
         demo::TESTS,
         atomicity::TESTS,
         loops::TESTS,

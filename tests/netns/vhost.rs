@@ -2,7 +2,9 @@
 //! end.
 
 use crate::bed::mount::{Mount, errno};
-use crate::bed::{Bed, until};
+
+use crate::bed::relay::{Faults, Relay, Way};
+use crate::bed::{Bed, Ns, until};
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -14,12 +16,18 @@ use std::time::Duration;
 #[allow(dead_code, reason = "the bed `vhost` uses all of it")]
 mod front;
 
+#[path = "../vhost/machine.rs"]
+#[allow(dead_code, reason = "the bed `vhost` uses all of it")]
+mod machine;
+
 use front::Front;
+use machine::{Habit, Machine, Versions};
 
 crate::tests![
     integrity_v1_guest_file_and_page_cache,
     return_v8_sockets_after_a_restart,
-    clean_v5_ends_of_a_mount
+    clean_v5_ends_of_a_mount,
+    integrity_v16_a_machine_over_a_bad_wire(120),
 ];
 
 const SOON: Duration = Duration::from_secs(5);
@@ -154,5 +162,71 @@ fn clean_v5_ends_of_a_mount() {
         assert_eq!(mount.daemon.ended(SOON), 0, "{end}: {}", mount.daemon.said());
         assert!(!socket.exists() && !mount.mounted(), "{end}");
         drop(front);
+    }
+}
+
+/// A machine writes versions and reads them back while frames are lost, its connection is cut, its target and its
+/// daemon are killed and started again, and its disk grows: each request comes back once and well, and the target has
+/// the last version of each block.
+fn integrity_v16_a_machine_over_a_bad_wire() {
+    const BLOCKS: usize = 256;
+    const ROUND: usize = 150;
+    for (seed, habit) in [(161, Habit::Area), (162, Habit::UsedRing)] {
+        let mut bed = Bed::with_fuse(&[]);
+        let wire = Ns::new();
+        bed.ini.veth("v0", &wire, "m0", 9000);
+        wire.veth("m1", &bed.tgt, "v1", 9000);
+        let relay = Relay::between(&wire, "m0", "m1", seed);
+        let image = bed.image_of("disk", BLOCKS * machine::DATA, 0);
+        let target = bed.aoefs_target("1.0", "v1", &image);
+        let (config, socket) = (bed.dir().join("aoefs.conf"), bed.dir().join("disk.sock"));
+        std::fs::write(&config, format!("1.0 vhost {}\n", socket.display())).unwrap();
+        let options = ["--config", config.to_str().unwrap()];
+        let mount = bed.mount(&options);
+        mount.wait_for("1.0", SOON);
+        until("the socket is there", SOON, || is_socket(&socket));
+        let (mut machine, mut versions) = (Machine::new(habit), Versions::new(BLOCKS));
+        machine.connect(&socket).unwrap();
+        versions.work(&mut machine, ROUND);
+        relay.set_both(&Faults { drop: 0.03, ..Faults::default() });
+        for _ in 0..3 {
+            versions.work(&mut machine, ROUND);
+            machine.connect(&socket).unwrap();
+        }
+        target.kill9();
+        std::thread::sleep(Duration::from_millis(300));
+        let target = bed.aoefs_target("1.0", "v1", &image);
+        versions.work(&mut machine, ROUND);
+        assert!(machine.count() > 0, "nothing was under way");
+        mount.daemon.kill9();
+        until("the mount is gone", SOON, || !mount.mounted());
+        let mount = bed.mount(&options);
+        until("it is served again", SOON, || machine.connect(&socket).is_ok());
+        versions.work(&mut machine, ROUND);
+        let lost = relay.counts(Way::Out).dropped + relay.counts(Way::Back).dropped;
+        assert!(lost > 5, "{lost}");
+        relay.heal();
+        let ended = machine.all_ended();
+        versions.take(&machine, ended);
+        assert_eq!(versions.ended, 6 * ROUND);
+        let log = mount.read("log");
+        assert!(!log.contains("is stopped") && !log.contains("let go of"), "{log}");
+        // The disk grows under it.
+        assert_eq!(machine.capacity() as usize, BLOCKS * machine::DATA / 512);
+        let grown = std::fs::OpenOptions::new().write(true).open(&image).unwrap();
+        grown.set_len(2 * (BLOCKS * machine::DATA) as u64).unwrap();
+        target.kill9();
+        bed.aoefs_target("1.0", "v1", &image);
+        until("it has grown", SOON, || machine.capacity() as usize == 2 * BLOCKS * machine::DATA / 512);
+        let metrics = mount.read("metrics");
+        let of = format!("{{target=\"1.0\",disk=\"data\",socket=\"{}\"}}", socket.display());
+        assert!(metrics.contains(&format!("\naoefs_export_clients{of} 1\n")), "{metrics}");
+        assert!(metrics.contains(&format!("\naoefs_export_errors_total{of} 0\n")), "{metrics}");
+        machine.stop_queue();
+        drop(machine);
+        mount.stop();
+        assert!(std::fs::read(&image).unwrap()[..BLOCKS * machine::DATA] == versions.disk(), "{habit:?}");
+        print!("[{} requests, {lost} frames lost] ", versions.ended);
+        drop(relay);
     }
 }

@@ -67,7 +67,7 @@ impl Front {
         self.file.set_len(0).unwrap();
     }
 
-    fn kick(&self, queue: usize) {
+    pub fn kick(&self, queue: usize) {
         self.transport.get_submission_notifier(queue).notify().unwrap();
     }
 

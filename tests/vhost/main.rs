@@ -8,7 +8,10 @@
 mod host;
 
 mod front;
+mod hostile;
 mod listener;
+#[allow(dead_code, reason = "the bed `netns` uses all of it")]
+mod machine;
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -20,6 +23,7 @@ use aoefs::fs::errno::Errno;
 use front::Front;
 use host::{Host, SIZE};
 use listener::Listener;
+use machine::{Ask, Habit, Machine, Versions};
 
 /// A directory for sockets, and a mount whose files belong to whoever runs this.
 struct Stage {
@@ -355,4 +359,66 @@ fn a_mount_that_ends_lets_go_of_its_front_ends() {
     assert!(!path.exists());
     drop(front);
     stage.end();
+}
+
+/// Connections that are cut while a target is silent, answers, or has answered in part: each request comes back once,
+/// and the disk has the last version of each block.
+fn cuts_in_the_middle(habit: Habit) {
+    const BLOCKS: usize = 64;
+    const ROUNDS: u64 = 12;
+    let stage = Stage::new();
+    let path = stage.export("disk", "");
+    let mut machine = Machine::new(habit);
+    machine.connect(&path).unwrap();
+    let mut versions = Versions::new(BLOCKS);
+    let mut most = 0;
+    for round in 0..ROUNDS {
+        for n in 0..40u64 {
+            let dice = (round * 40 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+            let ask =
+                [Ask::Write, Ask::Write, Ask::Read, Ask::Flush, Ask::Zero, Ask::Discard][dice as usize % 6];
+            versions.begin(&mut machine, (dice / 8) as usize % BLOCKS, ask);
+            if n == 10 {
+                stage.host.silence(true);
+            }
+            let ended = machine.ended_when_called();
+            versions.take(&machine, ended);
+        }
+        most = most.max(machine.count());
+        if round % 3 == 0 {
+            // Answers come while nobody is there to take them, or while the next one is connecting.
+            stage.host.silence(false);
+        }
+        machine.disconnect();
+        machine.connect(&path).unwrap();
+        stage.host.silence(false);
+        if round % 2 == 0 {
+            let ended = machine.all_ended();
+            versions.take(&machine, ended);
+        }
+    }
+    let ended = machine.all_ended();
+    versions.take(&machine, ended);
+    assert!(most > 5 && versions.ended > 100, "{most} {}", versions.ended);
+    assert!(stage.host.disk()[..BLOCKS * machine::DATA] == versions.disk(), "{habit:?}");
+    assert!(!stage.host.log().contains("is stopped"), "{}", stage.host.log());
+    assert_eq!(u32::from(machine.ended().is_empty()), 1);
+    machine.stop_queue();
+    machine.disconnect();
+    stage.end();
+}
+
+#[test]
+fn a_cut_connection_repeats_what_is_not_in_the_used_ring() {
+    cuts_in_the_middle(Habit::UsedRing);
+}
+
+#[test]
+fn a_cut_connection_repeats_what_the_front_end_keeps() {
+    cuts_in_the_middle(Habit::Area);
+}
+
+#[test]
+fn a_cut_connection_repeats_it_whatever_the_front_end_says_of_its_queue() {
+    cuts_in_the_middle(Habit::AreaAndAvailable);
 }

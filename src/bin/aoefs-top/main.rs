@@ -14,10 +14,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use aoefs::cli::explain;
 use aoefs::failure::one_line;
 use aoefs::top::{Report, Sort};
 use clap::Parser;
-use clap::error::ErrorKind;
 
 use source::Source;
 
@@ -76,15 +76,13 @@ fn sort(text: &str) -> Result<Sort, String> {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return done(print(&error.render().to_string()));
-        }
-        Err(error) => {
-            let text = error.render().to_string();
-            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            eprintln!("aoefs-top: {}; see: aoefs-top --help", one_line(first.trim_end_matches(':')));
-            return ExitCode::from(2);
-        }
+        Err(error) => match explain(&error, "aoefs-top") {
+            Ok(text) => return done(print(&text)),
+            Err(failure) => {
+                eprintln!("aoefs-top: {failure}");
+                return ExitCode::from(failure.code());
+            }
+        },
     };
     done(run(&cli))
 }

@@ -440,6 +440,10 @@ impl App {
                     let line = table::path_line(path, width.saturating_sub(2));
                     Line::styled(format!("  {line}"), style)
                 }));
+                let exports = target.exports.iter();
+                rows.extend(exports.map(|export| {
+                    Line::raw(format!("  {}", table::export_line(export, width.saturating_sub(2))))
+                }));
             }
             if place == choice {
                 chosen = start..rows.len();

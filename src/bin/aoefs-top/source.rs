@@ -67,9 +67,11 @@ impl Source {
     fn explain(&self, error: &io::Error) -> String {
         let point = self.point.display();
         match error.raw_os_error() {
-            Some(libc::ENOENT) if !self.point.exists() => format!("{point}: no such directory"),
+            Some(libc::ENOENT) if !self.point.exists() => {
+                format!("{point}: no such directory; name the mount point of an aoefs")
+            }
             Some(libc::ENOENT) => format!("{point}: no aoefs is mounted here; mount one with: aoefs {point}"),
-            Some(libc::ENOTDIR) => format!("{point}: not a directory"),
+            Some(libc::ENOTDIR) => format!("{point}: not a directory; name the mount point of an aoefs"),
             Some(libc::ENOTCONN | libc::ECONNABORTED) => {
                 format!(
                     "{point}: the aoefs that was mounted here has ended; start it again with: aoefs {point}"
@@ -224,7 +226,9 @@ mod tests {
         assert!(said(&mut source).contains("end in the middle"));
         std::fs::write(dir.path().join("metrics"), [0xff, 0xfe, 0]).unwrap();
         assert!(said(&mut source).contains("not those of an aoefs"));
-        assert!(said(&mut Source::new(dir.path().join("nowhere"))).ends_with("nowhere: no such directory"));
-        assert!(said(&mut Source::new(dir.path().join("log"))).ends_with("log: not a directory"));
+        assert!(
+            said(&mut Source::new(dir.path().join("nowhere"))).contains("nowhere: no such directory; name ")
+        );
+        assert!(said(&mut Source::new(dir.path().join("log"))).contains("log: not a directory; name "));
     }
 }

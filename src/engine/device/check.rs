@@ -114,8 +114,8 @@ impl<R> Device<R> {
             not_after(self.tail(id).map_or(Time::NEVER, |tail| tail.1), &("tail", id));
         }
         not_after(self.growth_due(), &"the operator's word");
-        if self.paths.iter().any(|(_, p)| p.alarmed) {
-            not_after(self.doubt.next_alarm(), &"an announcement that is not believed yet");
+        if self.paths.iter().any(|(_, p)| p.announcement_waits) {
+            not_after(self.doubt.believes_next(), &"an announcement that is not believed yet");
         }
         if self.announced {
             not_after(self.identify_at, &"IDENTIFY after an announcement");

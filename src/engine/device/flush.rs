@@ -32,7 +32,7 @@ impl<R> Device<R> {
             return;
         };
         match next {
-            Next::Old { failed: spoiled } => {
+            Next::OldOpcode { failed: spoiled } => {
                 if spoiled {
                     *failed = Some(cause);
                 }
@@ -40,7 +40,7 @@ impl<R> Device<R> {
                 self.line_up(frame);
             }
             Next::Fail => self.refused(req_id, Error::Io, cause, now, sink),
-            Next::None => {
+            Next::Succeed => {
                 *done = true;
                 // Another disk may have said it: this request is asked again where that is possible, and the next
                 // one in any case.

@@ -82,29 +82,29 @@ impl<R> Device<R> {
             return;
         }
         let announced = self.paths.ids(|_, p| p.mac == mac);
-        if self.doubt.alarm(now) {
+        if self.doubt.believes(now) {
             self.believe(now, announced, sink);
             return;
         }
         for id in announced {
             if let Some(p) = self.paths.get_mut(id) {
-                p.alarmed = true;
+                p.announcement_waits = true;
             }
         }
-        self.arm(self.doubt.next_alarm());
+        self.arm(self.doubt.believes_next());
     }
 
     /// Announcements that came faster than they are believed are believed together as soon as the next one may be. If
     /// they were forgotten, a disk that was exchanged meanwhile would be read and written for as long as it answers.
-    pub(super) fn sweep_alarms(&mut self, now: Time, sink: &mut Sink<R>) {
-        let announced = self.paths.ids(|_, p| p.alarmed);
+    pub(super) fn believe_waiting(&mut self, now: Time, sink: &mut Sink<R>) {
+        let announced = self.paths.ids(|_, p| p.announcement_waits);
         if announced.is_empty() {
             return;
         }
-        if self.doubt.alarm(now) {
+        if self.doubt.believes(now) {
             self.believe(now, announced, sink);
         } else {
-            self.arm(self.doubt.next_alarm());
+            self.arm(self.doubt.believes_next());
         }
     }
 
@@ -114,7 +114,7 @@ impl<R> Device<R> {
         let others = self.paths.iter().any(|(id, p)| p.usable() && !announced.contains(&id));
         for id in announced {
             if let Some(p) = self.paths.get_mut(id) {
-                p.alarmed = false;
+                p.announcement_waits = false;
             }
             self.query(id, now, sink);
             // That another path still leads to the disk says nothing about this one.

@@ -29,7 +29,7 @@ impl<R> Device<R> {
                 self.take_limits(id, config);
                 if let Some(p) = self.paths.get_mut(id) {
                     p.mtu = mtu;
-                    p.announced = false;
+                    p.only_announced = false;
                 }
                 if self.state != State::Up {
                     self.revive(now, sink);
@@ -80,7 +80,7 @@ impl<R> Device<R> {
             self.remove_path(id, now, sink);
         }
         let mut path = Path::new(net, mac, mtu, advertised, Trust::Proving, now);
-        path.announced = !answered;
+        path.only_announced = !answered;
         let id = self.paths.add(path);
         self.prove(id, now, sink);
     }

@@ -24,7 +24,7 @@ impl<R> Device<R> {
         self.arm(next);
         self.sweep_paths(now, sink);
         self.sweep_growth(now, sink);
-        self.sweep_alarms(now, sink);
+        self.believe_waiting(now, sink);
         if self.announced {
             self.revive(now, sink);
             self.arm(self.identify_at);

@@ -71,11 +71,14 @@ pub(super) fn parse<C>(
     let Some(line) = meaning(line)? else { return Ok(None) };
     let (name, tail) = split_word(line);
     let Some(word) = table.iter().find(|w| w.name == name) else {
-        let hint = elsewhere(name).unwrap_or_else(|| {
-            let known = table.iter().map(|word| word.name);
-            format!("no such command{}", hint(name, known, "see CTL COMMANDS in aoefs(8)"))
-        });
-        return Err(CtlError::invalid(format!("{}: {hint}", shown(name))));
+        return Err(CtlError::invalid(match elsewhere(name) {
+            Some(place) => format!("{name} is for {place}"),
+            None => {
+                let known = table.iter().map(|word| word.name);
+                let hint = hint(name, known, "see CTL COMMANDS in aoefs(8)");
+                format!("{}: no such command{hint}", shown(name))
+            }
+        }));
     };
     let words: Vec<&str> = tail.split(is_blank).filter(|w| !w.is_empty()).collect();
     if words.len() < word.count.0 || words.len() > word.count.1 {

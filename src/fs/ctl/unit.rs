@@ -153,8 +153,7 @@ pub(super) static TABLE: [Word<UnitCommand>; 18] = [
 pub fn parse_unit(line: &[u8]) -> Result<Option<UnitCommand>, CtlError> {
     let elsewhere = |word: &str| {
         line::has(&super::TOP, word).then(|| {
-            "is for the ctl at the top of the mount; in the configuration file no address goes in front"
-                .to_owned()
+            "the ctl at the top of the mount; write it there, or in the configuration file without an address".to_owned()
         })
     };
     line::parse(&TABLE, elsewhere, line)

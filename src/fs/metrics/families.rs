@@ -234,3 +234,23 @@ pub(super) static TRIPS: (&str, &str) = (
     "aoefs_path_frame_duration_seconds",
     "From a frame's departure to the answer, by powers of two of a microsecond.",
 );
+
+/// Of each socket for virtual machines.
+pub(super) static EXPORT: [Family<ExportStatus>; 4] = [
+    family(
+        "aoefs_export_clients",
+        "Front ends of virtual machines that are connected.",
+        |e: &ExportStatus| size(e.clients),
+    ),
+    family("aoefs_export_connections_total", "Front ends that have connected.", |e| {
+        count(e.counts.connections)
+    }),
+    family("aoefs_export_requests_total", "Requests of virtual machines.", |e| count(e.counts.requests)),
+    family("aoefs_export_errors_total", "Those that were answered with an error.", |e| {
+        count(e.counts.errors)
+    }),
+];
+
+/// Name and help of a family with an operation, which [`EXPORT`] has not.
+pub(super) const EXPORT_BYTES: (&str, &str) =
+    ("aoefs_export_bytes_total", "Bytes that virtual machines have read and written.");

@@ -106,6 +106,10 @@ pub(in crate::fs) fn netlink() -> NetlinkStatus {
 
 fn snapshot() -> Snapshot {
     let counts = Counts { candidates: 1, handles: 2, log_bytes: 77, ..Counts::default() };
+    let counted = crate::vhost::Counts { connections: 3, requests: 40, read: 8192, written: 4096, errors: 1 };
+    let path = "/run/a \"b\".sock".to_owned();
+    let export =
+        ExportStatus { addr: Addr::new(1, 0), disk: "data".into(), path, clients: 1, counts: counted };
     let process = Process {
         cpu: Duration::from_millis(1500),
         resident: Some(8 << 20),
@@ -114,7 +118,7 @@ fn snapshot() -> Snapshot {
         descriptors_max: None,
         start: Duration::from_millis(1_763_622_000_250),
     };
-    Snapshot { counts, process, netlinks: vec![netlink()], targets: vec![busy()] }
+    Snapshot { counts, process, netlinks: vec![netlink()], targets: vec![busy()], exports: vec![export] }
 }
 
 fn page_of(snapshot: &Snapshot) -> String {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Reads under way, each of one sector into a place of its own. Returns where they have their bytes and status.
-fn begin(guest: &mut Guest, count: u16) -> Vec<(u64, u64)> {
+pub(super) fn begin(guest: &mut Guest, count: u16) -> Vec<(u64, u64)> {
     guest.fake.hold.store(true, Ordering::SeqCst);
     let mut places = Vec::new();
     for n in 0..count {
@@ -17,7 +17,7 @@ fn begin(guest: &mut Guest, count: u16) -> Vec<(u64, u64)> {
         guest.offer(n * 3);
         places.push((data, status));
     }
-    guest.device.serve(0);
+    guest.device.work();
     places
 }
 
@@ -25,7 +25,7 @@ fn begin(guest: &mut Guest, count: u16) -> Vec<(u64, u64)> {
 fn answer(guest: &mut Guest, which: usize) {
     let answer = guest.fake.held.lock().remove(which);
     answer();
-    guest.device.collect();
+    guest.device.work();
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_queue_that_is_set_up_anew_owes_no_old_answers() {
     guest.set_up();
     guest.fake.hold.store(false, Ordering::SeqCst);
     guest.fake.release();
-    guest.device.collect();
+    guest.device.work();
     assert!(guest.used().is_empty());
     assert!(places.iter().all(|(_, status)| guest.bytes(*status, 1) == [NONE]));
     guest.works();
@@ -77,7 +77,7 @@ fn a_reset_ends_what_is_under_way() {
         assert_eq!(guest.fake.forgotten.load(Ordering::SeqCst), 1, "the disk need not go on");
         guest.memory.write_obj(NONE, GuestAddress(places[1].1)).unwrap();
         guest.fake.release();
-        guest.device.collect();
+        guest.device.work();
         assert_eq!((guest.used(), guest.calls()), (vec![], 0));
         assert!(places.iter().all(|(_, status)| guest.bytes(*status, 1) == [NONE]));
         assert_eq!(guest.bytes(places[0].0, 512), [0; 512]);

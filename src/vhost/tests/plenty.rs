@@ -1,5 +1,7 @@
 //! More than a front end may have under way.
 
+use nix::sys::epoll::EpollTimeout;
+
 use super::config::{BYTES_MAX, PIECE_MAX, PIECES_MAX};
 use super::*;
 
@@ -17,25 +19,31 @@ fn offer(guest: &mut Guest, count: u16) {
     (0..count).for_each(|_| guest.offer(0));
 }
 
+/// As the thread does it, until it would sleep.
+fn turns(guest: &mut Guest) {
+    guest.turn();
+    while guest.device.rest().is_none() {
+        guest.turn();
+    }
+}
+
 #[test]
 fn what_is_under_way_has_a_limit_and_the_rest_waits() {
     let mut guest = Guest::new(Fake::new(|facts| facts.size = 16 << 20));
     guest.fake.hold.store(true, Ordering::SeqCst);
     offer(&mut guest, ENTRIES);
-    guest.turn();
-    guest.device.go_on();
+    turns(&mut guest);
     let at_once = BYTES_UNDER_WAY.div_ceil(BYTES_MAX) as usize;
     assert!(at_once < ENTRIES.into());
     assert_eq!(guest.fake.held.lock().len(), at_once);
-    assert!(!guest.device.has_more(), "nothing can be done now");
+    assert_eq!(guest.device.rest(), Some(EpollTimeout::NONE), "nothing can be done now");
     // A kick changes nothing, and an answer makes room for a request.
     guest.turn();
     assert_eq!(guest.fake.held.lock().len(), at_once);
     let answer = guest.fake.held.lock().remove(0);
     answer();
-    guest.device.collect();
-    assert!(guest.device.has_more());
-    guest.device.go_on();
+    assert_eq!(guest.device.rest(), None, "there is an answer");
+    guest.device.work();
     assert_eq!(guest.fake.held.lock().len(), at_once);
     // Those that a reset has made homeless still count.
     guest.device.reset_device().unwrap();
@@ -45,9 +53,46 @@ fn what_is_under_way_has_a_limit_and_the_rest_waits() {
     assert_eq!(guest.fake.held.lock().len(), at_once);
     guest.fake.hold.store(false, Ordering::SeqCst);
     guest.fake.release();
-    guest.device.collect();
-    guest.device.go_on();
-    guest.device.collect();
+    turns(&mut guest);
     assert_eq!(guest.used(), [(0, BYTES_MAX as u32 + 1); 2]);
     assert_eq!((guest.bytes(0x2000, 1), guest.said().len()), (vec![OK], 0));
+}
+
+#[test]
+fn a_share_is_one_of_many() {
+    let full = Share { bytes: BYTES_UNDER_WAY, requests: REQUESTS_UNDER_WAY };
+    assert_eq!(Share::of_one(&Pool::default(), 0), full);
+    for memory in [1 << 20, 256 << 20, 4 << 30, usize::MAX] {
+        let pool = Pool::with_writes(memory);
+        for sockets in [1, 2, 7, 100, 5000] {
+            let share = Share::of_one(&pool, sockets);
+            assert!(share.bytes > 0 && share.requests > 0);
+            assert!(share.bytes as usize <= (pool.writes_of_one() / 2 / sockets).max(1));
+            assert!(share.requests * sockets <= crate::engine::REQUESTS_MAX / 2, "{sockets}");
+        }
+    }
+}
+
+#[test]
+fn a_front_end_keeps_to_its_share_of_requests() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    *guest.fake.share.lock() = Share { bytes: 1, requests: 5 };
+    guest.fake.hold.store(true, Ordering::SeqCst);
+    guest.header(0x1000, VIRTIO_BLK_T_FLUSH, 0);
+    guest.put(&[(0x1000, 16, READ), (0x2000, 1, WRITE)]);
+    (1..ENTRIES).for_each(|_| guest.offer(0));
+    guest.turn();
+    assert_eq!(guest.fake.held.lock().len(), 1, "one is always taken");
+    *guest.fake.share.lock() = Share { bytes: 1 << 20, requests: 5 };
+    let mut answered = 0;
+    while answered < ENTRIES.into() {
+        guest.turn();
+        guest.device.work();
+        let under_way = guest.fake.held.lock().len();
+        assert!((1..=5).contains(&under_way), "{under_way}");
+        guest.fake.release();
+        guest.turn();
+        answered += guest.used().len();
+    }
+    assert_eq!(guest.said(), [""; 0]);
 }

@@ -11,7 +11,7 @@ use super::*;
 const CHANNEL: [u32; 3] = [21, 1, 0];
 
 /// Gives the device such a socket. Returns the other end.
-fn listen(guest: &mut Guest) -> UnixStream {
+pub(super) fn listen(guest: &mut Guest) -> UnixStream {
     let (here, there) = UnixStream::pair().unwrap();
     here.set_nonblocking(true).unwrap();
     let head: Vec<u8> = CHANNEL.iter().flat_map(|word| word.to_ne_bytes()).collect();

@@ -18,7 +18,7 @@ pub fn lines(target: &TargetReport, log: &[String], width: usize) -> Vec<String>
     let mut figure = |name: &str, text: String| lines.push(format!("  {name:<NAMES$}{text}"));
     figure("serial", if target.serial.is_empty() { "-".into() } else { target.serial.clone() });
     let (generation, handles) = (units::count(target.generation), units::count(target.open_handles));
-    figure("disk", format!("number {generation} at this address, {handles} open handles"));
+    figure("disk", format!("number {generation} at this address; open handles: {handles}"));
     let work = target.rates.as_ref().filter(|_| target.state == "up");
     let rate = |field: fn(&Rates) -> f64| units::count(work.map(field));
     figure(
@@ -62,6 +62,12 @@ pub fn lines(target: &TargetReport, log: &[String], width: usize) -> Vec<String>
         let late = format!("  {} late replies", units::count(path.late_replies));
         format!("  {}{late}", table::path_line(path, usize::MAX))
     }));
+    if !target.exports.is_empty() {
+        lines.push(String::new());
+        lines.push("Sockets for virtual machines".to_owned());
+        let exports = target.exports.iter();
+        lines.extend(exports.map(|export| format!("  {}", table::export_line(export, usize::MAX))));
+    }
     lines.push(String::new());
     let name = target.target.to_string();
     let own: Vec<&String> = log.iter().filter(|line| line.split(' ').nth(1) == Some(&name)).collect();

@@ -20,6 +20,10 @@ use crate::wire::SECTOR;
 /// The time that one scan may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is said of a disk without partitions.
+const NO_TABLE: &str =
+    "no partition table, or an empty one; write one with sfdisk, or declare partitions with part";
+
 /// A scan under way.
 struct Run {
     context: Arc<Context>,
@@ -87,9 +91,7 @@ impl Run {
         match verdict {
             Verdict::Found(entries) => self.declare(entries),
             // Partitions of an earlier table must not stay: their sectors may be another partition's soon.
-            Verdict::Nothing => self
-                .declare(&[])
-                .and_then(|()| Err(CtlError::new(Errno::ENOENT, "no partition table, or an empty one"))),
+            Verdict::Nothing => self.declare(&[]).and_then(|()| Err(CtlError::new(Errno::ENOENT, NO_TABLE))),
             Verdict::Refused(reason) => Err(CtlError::new(Errno::EINVAL, reason.clone())),
         }
     }

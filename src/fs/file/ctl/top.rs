@@ -58,7 +58,9 @@ fn not_bound(name: &str, error: RuntimeError) -> CtlError {
     let words = match error {
         RuntimeError::NoDevice => format!("no Ethernet interface is called {name}; see: ip link"),
         RuntimeError::Exists => format!("{name} is in use already"),
-        RuntimeError::Permission => "sending AoE frames needs CAP_NET_RAW; start aoefs as root".into(),
+        RuntimeError::Permission => {
+            "sending AoE frames needs CAP_NET_RAW; start aoefs as root, and without --demo".into()
+        }
         RuntimeError::Failed => format!("cannot use {name}; log has the reason"),
         RuntimeError::NotFound | RuntimeError::Busy => errno::words(error.into()),
     };

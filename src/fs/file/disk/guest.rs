@@ -1,5 +1,6 @@
-//! A disk that a virtual machine has open: the requests of its queues take the ways of a program's.
+//! A disk that a virtual machine has open: the requests of its queues are handled as a program's reads and writes are.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -11,19 +12,22 @@ use crate::fs::context::Context;
 use crate::fs::errno::{self, Errno};
 use crate::fs::file::{Mode, Verbs};
 use crate::fs::tree::DATA;
-use crate::runtime::Unit;
-use crate::vhost::{Ask, Disk, Done, Facts, Failed};
+use crate::runtime::{Beside, FoundBeside, Unit};
+use crate::vhost::{Ask, Disk, Done, Facts, Failed, Rest, Share};
 
 /// How often a target that is down is looked at while a front end waits for its disk, and how far these looks are
 /// apart: as long as an open waits.
 const LOOKS: u32 = 18;
 const APART: Duration = Duration::from_millis(50);
 
-/// The number that stands for all of them where reading ahead tells open files apart: a guest reads ahead itself.
+/// Reading ahead tells open files apart by a number. All guests have this one: a guest reads ahead itself.
 const NO_STREAM: u64 = u64::MAX;
 
 /// See the module.
-pub struct GuestDisk(Arc<OpenDisk>);
+pub struct GuestDisk {
+    file: Arc<OpenDisk>,
+    beside: Beside,
+}
 
 impl GuestDisk {
     /// Opens the disk of that name. Where the target is down it is asked, and this waits as an open(2) does. Errors are
@@ -54,12 +58,12 @@ impl GuestDisk {
         let file = opened.map_err(|errno| format!("cannot open the disk: {}", errno::words(errno)))?;
         file.used();
         context.open_files.fetch_add(1, Ordering::Relaxed);
-        Ok(Self(file))
+        Ok(Self { file, beside: Beside::default() })
     }
 
     /// The times that the kernel knows of the file are old ones: it did not see who wrote.
     fn tell_times(&self) {
-        self.0.context.waker.attributes(self.0.disk.ino);
+        self.file.context.waker.attributes(self.file.disk.ino);
     }
 }
 
@@ -73,9 +77,22 @@ fn nothing(done: Done) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
     move |ended| done(ended.map(|()| None).map_err(failed))
 }
 
+/// The same, after a flush if it is to be durable.
+fn flushed(
+    file: &Arc<OpenDisk>,
+    durable: bool,
+    done: Done,
+) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
+    let file = file.clone();
+    move |ended: Result<(), Errno>| match ended {
+        Ok(()) if durable => file.sync(nothing(done)),
+        other => nothing(done)(other),
+    }
+}
+
 impl Disk for GuestDisk {
     fn facts(&self) -> Facts {
-        let OpenDisk { context, unit, disk, .. } = &*self.0;
+        let OpenDisk { context, unit, disk, .. } = &*self.file;
         context.runtime.inspect(unit, |device| Facts {
             size: disk.size(),
             read_only: context.settings.read_only,
@@ -90,11 +107,16 @@ impl Disk for GuestDisk {
     }
 
     fn pool(&self) -> &Pool {
-        &self.0.context.pool
+        &self.file.context.pool
+    }
+
+    fn share(&self) -> Share {
+        let context = &self.file.context;
+        Share::of_one(&context.pool, context.exports.count())
     }
 
     fn submit(&self, ask: Ask, done: Done) {
-        let file = &self.0;
+        let file = &self.file;
         match ask {
             Ask::Read { offset, len } => {
                 let io = Io::Read { offset, len };
@@ -121,27 +143,39 @@ impl Disk for GuestDisk {
                 self.tell_times();
                 file.sync(nothing(done));
             }
-            Ask::Discard { offset, len } => {
+            Ask::Discard { offset, len, durable } => {
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-                file.allocate(offset, len, mode, nothing(done));
+                file.allocate(offset, len, mode, flushed(file, durable, done));
             }
-            Ask::Zero { offset, len } => {
+            Ask::Zero { offset, len, durable } => {
                 let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-                file.allocate(offset, len, mode, nothing(done));
+                file.allocate(offset, len, mode, flushed(file, durable, done));
             }
         }
     }
 
+    fn submit_all(&self, asks: &mut Vec<(Ask, Done)>) {
+        self.file.context.runtime.together(|| asks.drain(..).for_each(|(ask, done)| self.submit(ask, done)));
+    }
+
+    fn rest(&self, readable: BorrowedFd<'_>, busy: bool, look: &mut dyn FnMut(bool) -> bool) -> Rest {
+        match self.file.context.runtime.receive_beside(&self.beside, readable, busy, look) {
+            FoundBeside::Work => Rest::Work,
+            FoundBeside::Readable => Rest::Readable,
+            FoundBeside::Nothing => Rest::Nothing,
+        }
+    }
+
     fn forget(&self) {
-        self.0.end_zeros();
+        self.file.end_zeros();
     }
 }
 
 impl Drop for GuestDisk {
     fn drop(&mut self) {
         self.forget();
-        self.0.close();
-        self.0.context.open_files.fetch_sub(1, Ordering::Relaxed);
+        self.file.close();
+        self.file.context.open_files.fetch_sub(1, Ordering::Relaxed);
         self.tell_times();
     }
 }

@@ -1,9 +1,9 @@
 //! Which tags are ours: one of 64 spaces, claimed against every other daemon on the same interfaces.
 //!
-//! Two daemons that use one interface have one MAC and see each other's answers. A space is held by a packet socket
-//! that is the only member of a fanout group of its own: groups belong to a network namespace, as interfaces do, and
-//! only a process that may use AoE at all (CAP_NET_RAW) can make one. With a name that any local user could take, a
-//! stranger could hold all spaces, and two daemons would then share one by chance.
+//! Two daemons that use one interface, or a command and a daemon, have one MAC and see each other's answers. A space
+//! is held by a packet socket that is the only member of a fanout group of its own: groups belong to a network
+//! namespace, as interfaces do, and only a process that may use AoE at all (CAP_NET_RAW) can make one. With a name that
+//! any local user could take, a stranger could hold all spaces, and two daemons would then share one by chance.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -11,8 +11,8 @@ use std::os::fd::AsRawFd;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::engine::TagSpace;
-use crate::link::packet;
+use super::packet;
+use crate::wire::Tag;
 
 /// The fanout group of the first space; the others follow. Any number would do: a group of another program takes one
 /// space away.
@@ -26,21 +26,21 @@ const NOTHING: u16 = 0x88b5;
 
 /// A claimed space. The claim ends with the process, however it ends.
 #[derive(Debug)]
-pub(super) struct Instance {
-    space: TagSpace,
+pub struct Claim {
+    space: u8,
     _socket: Option<Socket>,
 }
 
-impl Instance {
+impl Claim {
     /// Claims a free space. The search begins at `start`, a random number, so that a stranger cannot know which is
     /// taken.
-    pub(super) fn claim(start: u32) -> Instance {
+    pub fn any(start: u32) -> Claim {
         let start = start as u8;
         let mut why = None;
-        for i in 0..TagSpace::COUNT {
-            let number = start.wrapping_add(i) % TagSpace::COUNT;
+        for i in 0..Tag::SPACES {
+            let number = start.wrapping_add(i) % Tag::SPACES;
             match hold(number) {
-                Ok(socket) => return Instance { space: TagSpace::new(number), _socket: Some(socket) },
+                Ok(socket) => return Claim { space: number, _socket: Some(socket) },
                 Err(error) => why = Some(error),
             }
         }
@@ -50,10 +50,11 @@ impl Instance {
             // Sixty-four daemons, or a kernel before Linux 5.11, whose groups have no bound: a random space has to do.
             why => log::warn!("no tag space could be claimed in this network namespace: {why:?}"),
         }
-        Instance { space: TagSpace::new(start), _socket: None }
+        Claim { space: start % Tag::SPACES, _socket: None }
     }
 
-    pub(super) fn space(&self) -> TagSpace {
+    /// Its number, below [`Tag::SPACES`].
+    pub fn space(&self) -> u8 {
         self.space
     }
 }
@@ -82,9 +83,9 @@ mod tests {
 
     #[test]
     fn no_two_hold_the_same_space() {
-        let all: Vec<Instance> = (0..20).map(|_| Instance::claim(7)).collect();
+        let all: Vec<Claim> = (0..20).map(|_| Claim::any(7)).collect();
         if all[0]._socket.is_none() {
-            println!("skipped: runtime: no packet sockets here");
+            println!("skipped: link: no packet sockets here");
             return;
         }
         for (i, a) in all.iter().enumerate() {

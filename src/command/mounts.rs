@@ -1,0 +1,122 @@
+//! The mounts of this machine, and the files of one.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+use crate::mount::{KIND, table};
+use crate::wire::Addr;
+
+/// More than this is no page of an aoefs: half a million lines of 4096 busy targets with two paths each are 41 MB.
+const PAGE_MAX: u64 = 256 << 20;
+
+/// A mount, by its mount point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The mount point.
+    pub point: PathBuf,
+}
+
+impl Mount {
+    /// The one that was named, or the only one there is.
+    pub fn one(named: Option<&Path>) -> Result<Mount, Failure> {
+        if let Some(point) = named {
+            return Ok(Mount { point: point.to_owned() });
+        }
+        let mut all = all()?;
+        match (all.pop(), all.as_slice()) {
+            (Some(mount), []) => Ok(mount),
+            (None, _) => Err(Failure::start(
+                "no aoefs is mounted; mount one with: aoefs MOUNTPOINT, or name an interface with -i, where that is possible",
+            )),
+            (Some(last), others) => {
+                let names = others.iter().chain([&last]).map(|mount| mount.point.display().to_string());
+                let names = names.collect::<Vec<_>>().join(", ");
+                Err(Failure::start(format!("several are mounted: {names}; name one")))
+            }
+        }
+    }
+
+    /// A file of it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.point.join(name)
+    }
+
+    /// The text of a file of it.
+    pub fn read(&self, name: &str) -> Result<String, Failure> {
+        let mut bytes = Vec::new();
+        let read = File::open(self.path(name)).and_then(|file| file.take(PAGE_MAX).read_to_end(&mut bytes));
+        read.map_err(|error| self.explain(name, &error))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The targets that it has directories of, in order.
+    pub fn targets(&self) -> Result<Vec<Addr>, Failure> {
+        let entries = std::fs::read_dir(&self.point).map_err(|error| self.explain("", &error))?;
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let mut targets: Vec<Addr> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
+        targets.sort_unstable();
+        Ok(targets)
+    }
+
+    /// Why a file of it cannot be used, and what to do.
+    pub fn explain(&self, name: &str, error: &io::Error) -> Failure {
+        let point = self.point.display();
+        let target = name.split('/').next().filter(|first| first.parse::<Addr>().is_ok());
+        Failure::start(match (error.raw_os_error(), target) {
+            (Some(libc::ENOENT), _) if !self.point.exists() => {
+                format!("{point} does not exist; name the mount point of an aoefs")
+            }
+            (Some(libc::ENOENT), Some(target)) if self.path("metrics").exists() => {
+                let known = self.targets().unwrap_or_default();
+                let known: Vec<String> = known.iter().take(LISTED_MAX).map(Addr::to_string).collect();
+                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                format!("no target {target} is known; known: {known}; to look again: aoefs discover {point}")
+            }
+            (Some(libc::ENOENT), _) if self.point.join("ident").exists() => {
+                format!("{point} is the directory of a target; name the mount point above it")
+            }
+            (Some(libc::ENOENT), _) => {
+                format!("no aoefs is mounted on {point}; mount one with: aoefs {point}")
+            }
+            (Some(libc::ENOTDIR), _) => {
+                format!("{point} is not a directory; name the mount point of an aoefs")
+            }
+            (Some(libc::ENOTCONN | libc::ECONNABORTED), _) => {
+                format!("the aoefs that was mounted on {point} has ended; start it again with: aoefs {point}")
+            }
+            (Some(libc::EACCES | libc::EPERM), _) => {
+                format!(
+                    "{point}/{name} is not yours to use; run as who mounted it, or mount with -o allow_other"
+                )
+            }
+            (Some(libc::ENXIO), Some(target)) => {
+                format!("{target} is down; look at it with: aoefs check {point}")
+            }
+            _ => format!("{point}/{name}: {error}; see {point}/log"),
+        })
+    }
+}
+
+/// Names that a line lists at most.
+const LISTED_MAX: usize = 8;
+
+/// Every aoefs that is mounted here, once for each mount point.
+pub fn all() -> Result<Vec<Mount>, Failure> {
+    let entries = table::read().map_err(|error| {
+        Failure::start(format!(
+            "cannot read the table of mounts: {error}; is /proc mounted? or name a mount point"
+        ))
+    })?;
+    let mut points: Vec<PathBuf> =
+        entries.into_iter().filter(|entry| entry.kind == KIND).map(|entry| entry.point).collect();
+    points.sort();
+    points.dedup();
+    Ok(points.into_iter().map(|point| Mount { point }).collect())
+}
+
+/// The value behind `key: ` in a status page.
+pub fn value<'a>(page: &'a str, key: &str) -> Option<&'a str> {
+    page.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
+}

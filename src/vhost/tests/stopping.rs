@@ -1,0 +1,84 @@
+//! A queue that its front end stops, and a front end that goes, with requests under way.
+
+use std::io::Read;
+use std::thread;
+use std::time::Instant;
+
+use super::*;
+
+#[test]
+fn who_stops_a_queue_waits_for_its_requests() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    guest.fake.hold.store(true, Ordering::SeqCst);
+    assert_eq!(guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE)), NONE);
+    let fake = guest.fake.clone();
+    let later = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        fake.release();
+    });
+    let next = guest.device.get_vring_base(0).unwrap().num;
+    assert_eq!(next, 1);
+    assert_eq!((guest.bytes(0x2000, 1), guest.bytes(0x10000, 512)), (vec![OK], vec![3; 512]));
+    later.join().unwrap();
+    // Neither a front end that goes nor an export that ends waits for a target that does not answer.
+    guest.set_up();
+    guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE));
+    guest.orders.stop();
+    guest.fake.held.lock().push(Box::new(|| ()));
+    let fake = guest.fake.clone();
+    let rung = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        fake.release();
+    });
+    assert!(guest.device.get_vring_base(0).is_err());
+    rung.join().unwrap();
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    guest.fake.hold.store(true, Ordering::SeqCst);
+    guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE));
+    guest.front.shutdown(std::net::Shutdown::Both).unwrap();
+    let (front, _) = UnixStream::pair().unwrap();
+    drop(std::mem::replace(&mut guest.front, front));
+    assert!(guest.device.get_vring_base(0).is_err());
+}
+
+#[test]
+fn who_stops_a_queue_hears_of_another_size_meanwhile() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    let mut told = telling::listen(&mut guest);
+    guest.fake.hold.store(true, Ordering::SeqCst);
+    assert_eq!(guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE)), NONE);
+    let (fake, orders) = (guest.fake.clone(), guest.orders.clone());
+    let later = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        fake.facts.lock().size *= 2;
+        orders.resized();
+        let start = Instant::now();
+        let mut message = [0; 12];
+        while told.read(&mut message).is_err() {
+            if start.elapsed() > Duration::from_secs(20) {
+                fake.release();
+                panic!("it is not told");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        fake.release();
+        message
+    });
+    guest.device.get_vring_base(0).unwrap();
+    assert_eq!(later.join().unwrap()[..4], 2u32.to_ne_bytes());
+}
+
+#[test]
+fn an_answer_to_a_front_end_that_has_gone_goes_nowhere() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    guest.fake.hold.store(true, Ordering::SeqCst);
+    guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE));
+    let (memory, fake) = (guest.memory.clone(), guest.fake.clone());
+    drop(guest);
+    assert!(!fake.open.load(Ordering::SeqCst), "its disk is closed");
+    fake.release();
+    assert_eq!(fake.asked.lock().len(), 1, "the target has done it");
+    let mut status = [0; 1];
+    memory.read_slice(&mut status, GuestAddress(0x2000)).unwrap();
+    assert_eq!(status, [NONE]);
+}
