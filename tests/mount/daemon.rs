@@ -163,7 +163,11 @@ pub fn main(args: &[String]) -> ExitCode {
         let path = std::path::Path::new(dir).join("stuck");
         std::thread::spawn(move || std::fs::read(path));
     }
-    session.run().unwrap();
+    match session.run() {
+        // The mount ended while the device carried the last close's RELEASE to us: see `FuseSession::run`.
+        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}
+        result => result.unwrap(),
+    }
     unmounter.finish();
     say("ended");
     ExitCode::SUCCESS
