@@ -4,22 +4,31 @@
 //! again with reserved fields zeroed, whatever the buffer held before. The targets in `fuzz_targets/` call these
 //! functions, and so do the ordinary tests (`tests/wire`), which include this file by its path.
 
+use aoefs::engine::Pool;
 use aoefs::fs::ctl::{
     CtlError, check_part_name, lines, parse_config, parse_mask, parse_reserve, parse_top, parse_unit,
 };
 use aoefs::parttable::{ENTRIES_MAX, READ_SECTORS_MAX, READS_MAX, SECTORS_MAX, Scan, Verdict, Want};
 use aoefs::target::{Answer, MemoryImage, Processor, TargetConfig};
+use aoefs::vhost::chain::{Table, parts};
+use aoefs::vhost::config::BYTES_MAX;
+use aoefs::vhost::request::{About, Plan};
+use aoefs::vhost::{self, Ask, Facts};
 use aoefs::wire::{
     ATA_LEN, Addr, Ata, CONFIG_LEN, CONFIG_MAX, Command, Config, DIRECTIVE_LEN, ETHERNET, HEADER_LEN, Header,
     IDENTIFY_LEN, Identify, MASK_LEN, MIN_FRAME, Mac, Mask, MaskError, RESERVE_LEN, Reserve, SECTOR,
     TRIM_ENTRY_LEN, Tag, trim_ranges,
 };
 
+use std::sync::OnceLock;
+
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, Permissions};
+
 /// One function of this file.
 pub type Entry = fn(&[u8]);
 
 /// Every target by the name of its binary and of its corpus folder.
-pub const TARGETS: [(&str, Entry); 12] = [
+pub const TARGETS: [(&str, Entry); 13] = [
     ("header", header),
     ("ata", ata),
     ("config", config),
@@ -32,6 +41,7 @@ pub const TARGETS: [(&str, Entry); 12] = [
     ("ctl", ctl),
     ("parttable", parttable),
     ("target", target),
+    ("vhost", vhost),
 ];
 
 /// What a buffer holds before something is emitted into it.
@@ -299,5 +309,53 @@ fn seal<const N: usize>(image: &mut [[u8; SECTOR]; N]) {
         header[16..20].fill(0);
         let crc = crc32fast::hash(&header[..length]);
         header[16..20].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// A request of a guest: how many descriptors its table has and the head, a byte each, then the guest's memory from its
+/// first byte on, which is the table's, too.
+#[allow(clippy::expect_used, reason = "a failed step of a test ends the test")]
+pub fn vhost(data: &[u8]) {
+    /// Bytes of the guest's memory.
+    const MEMORY: usize = 16 << 10;
+    const DISK: u64 = 64 << 10;
+    let Some(([entries, head], bytes)) = data.split_first_chunk() else { return };
+    // Made once: that takes longer than all the rest.
+    static ONCE: OnceLock<(GuestMemoryMmap, Pool)> = OnceLock::new();
+    let (memory, pool) = ONCE.get_or_init(|| {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]);
+        (memory.expect("16 KiB of memory"), Pool::default())
+    });
+    let mut content = [0; MEMORY];
+    let given = bytes.len().min(MEMORY);
+    content[..given].copy_from_slice(&bytes[..given]);
+    memory.write_slice(&content, GuestAddress(0)).expect("it fits");
+    let table = Table { at: GuestAddress(0), entries: (*entries).into() };
+    let Ok(parts) = parts(memory, table, (*head).into()) else { return };
+    assert!(parts.status.0 < MEMORY as u64);
+    assert!(parts.given.count() + parts.wanted.count() <= vhost::ENTRIES_MAX.into());
+    let id = "a name of twenty bytes and more".into();
+    let facts = Facts { size: DISK, read_only: false, physical_log2: 0, discard: true, id };
+    let within = |offset: u64, len: u64| {
+        let whole = offset.is_multiple_of(SECTOR as u64) && len.is_multiple_of(SECTOR as u64);
+        assert!(whole && len > 0 && offset < DISK && len <= DISK - offset, "{offset} {len}");
+    };
+    match (About { memory, facts: &facts, pool, durable: false }).plan(&parts) {
+        Ok(Plan::Ask(Ask::Read { offset, len })) => {
+            within(offset, len as u64);
+            assert!(len as u64 == parts.wanted.len() && parts.wanted.are_in(memory, Permissions::Write));
+            assert_eq!(parts.wanted.write(memory, &vec![DIRT; len]), Ok(len as u32));
+        }
+        Ok(Plan::Ask(Ask::Write { offset, data, .. })) => {
+            within(offset, data.len() as u64);
+            assert!(data.len() as u64 <= BYTES_MAX);
+            let mut given = vec![DIRT; data.len()];
+            parts.given.read(memory, 16, &mut given).expect("it was there");
+            assert_eq!(data.bytes(), given);
+        }
+        Ok(Plan::Ask(Ask::Discard { offset, len, .. } | Ask::Zero { offset, len, .. })) => {
+            within(offset, len)
+        }
+        Ok(Plan::Ask(Ask::Flush) | Plan::Tell(_)) | Err(_) => {}
     }
 }

@@ -150,9 +150,6 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
     // The links first: a file that --size creates should not be left behind by a misspelt interface.
     let links = open_links(&cli.interfaces)?;
     let image = FileImage::open(&cli.file, &how).map_err(|e| e.to_string())?;
-    for name in links.iter().filter(|link| !link.is_up()).map(|link| link.name()) {
-        log::warn!("{name} is down or has no carrier; it serves once that changes: ip link set {name} up");
-    }
     let serial = match &cli.serial {
         Some(serial) => serial.clone(),
         None => serial_of(cli, &image).map_err(|e| format!("{}: {e}", cli.file.display()))?,
@@ -162,6 +159,10 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
         Some(path) => Box::new(LoggingImage::new(image, write_log(path)?)),
         None => Box::new(image),
     };
+    // Nothing is wrong any more that keeps it from serving.
+    for name in links.iter().filter(|link| !link.is_up()).map(|link| link.name()) {
+        log::warn!("{name} is down or has no carrier; it serves once that changes: ip link set {name} up");
+    }
     // After all calls that may wait for storage, so that a signal ends these; before any thread starts, so that all
     // threads leave the signals to this one.
     let signals = Signals::block().map_err(|e| format!("cannot block signals: {e}"))?;

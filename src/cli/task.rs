@@ -142,17 +142,20 @@ fn via(matches: &ArgMatches) -> Result<Via, Failure> {
 }
 
 fn ask(matches: &ArgMatches) -> Result<Ask, Failure> {
-    let makers: [(&str, fn(String) -> Ask); 4] =
-        [("set", Ask::Set), ("force", Ask::Force), ("test", Ask::Test), ("prefix", Ask::Prefix)];
-    for (name, make) in makers {
-        if let Some(string) = matches.get_one::<String>(name) {
-            return match string.len() {
-                ..=CONFIG_MAX => Ok(make(string.clone())),
-                len => Err(Failure::usage(format!(
-                    "--{name}: a config string has at most {CONFIG_MAX} bytes, this one has {len}; shorten it"
-                ))),
-            };
+    for name in ["set", "force", "test", "prefix"] {
+        let Some(string) = matches.get_one::<String>(name).cloned() else { continue };
+        if string.len() > CONFIG_MAX {
+            let len = string.len();
+            return Err(Failure::usage(format!(
+                "--{name}: a config string has at most {CONFIG_MAX} bytes, this one has {len}; shorten it"
+            )));
         }
+        return Ok(match name {
+            "set" => Ask::Set(string),
+            "force" => Ask::Force(string),
+            "test" => Ask::Test(string),
+            _ => Ask::Prefix(string),
+        });
     }
     Ok(Ask::Read)
 }

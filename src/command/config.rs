@@ -9,7 +9,7 @@ use crate::cli::{Ask, Via};
 use crate::failure::Failure;
 use crate::wire::{Addr, Mac, Refusal, Verb};
 
-/// How long a target may be silent before that means no; a question is asked twice in this time.
+/// How long a target is asked whose string was another one a moment ago: such a target does not answer.
 const SILENCE: Duration = Duration::from_millis(600);
 
 /// Does it. False: the string is not the one that was asked for.
@@ -59,7 +59,12 @@ fn over_wire(station: &mut Station, addr: Addr, first: &Heard, ask: &Ask) -> Res
         Ask::Prefix(string) => (Verb::Prefix, string),
     };
     let shown = |string: &[u8]| String::from_utf8_lossy(string).escape_debug().to_string();
-    let answer = question(station, mac, addr, verb, string)?;
+    let patience = match verb {
+        Verb::Test if had != string.as_bytes() => SILENCE,
+        Verb::Prefix if !had.starts_with(string.as_bytes()) => SILENCE,
+        _ => PATIENCE,
+    };
+    let answer = question(station, (mac, addr), verb, string, patience)?;
     let said = answer.as_ref().map(string_of);
     match (verb, answer, said) {
         // A target that has another string does not answer a test, or answers it as it answers a read.
@@ -97,12 +102,10 @@ fn string_of(heard: &Heard) -> Vec<u8> {
 
 fn question(
     station: &mut Station,
-    mac: Mac,
-    addr: Addr,
+    (mac, addr): (Mac, Addr),
     verb: Verb,
     string: &str,
+    patience: Duration,
 ) -> Result<Option<Heard>, Failure> {
-    // The target has answered a moment ago, and one that has another string says nothing to a test.
-    let patience = if matches!(verb, Verb::Test | Verb::Prefix) { SILENCE } else { PATIENCE };
     station.answer(patience, addr, |station| station.ask_config(mac, addr, verb, string.as_bytes()))
 }

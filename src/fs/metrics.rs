@@ -212,7 +212,7 @@ fn for_op(labels: &str, op: &str) -> String {
 /// Labels with an `op` more, for each of the first operations that there are values for.
 fn with_op<'a, T>(labels: &str, values: &'a [T]) -> Vec<(String, &'a T)> {
     let each = Op::ALL.iter().zip(values);
-    each.map(|((_, op), value)| (for_op(labels, &op.to_string()), value)).collect()
+    each.map(|((_, op), value)| (for_op(labels, op), value)).collect()
 }
 
 /// The text under construction. Writing into a String cannot fail; its `Result`s are dropped.

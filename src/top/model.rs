@@ -271,7 +271,7 @@ impl Op {
 
 impl Export {
     fn take(&mut self, name: &str, line: &text::Line<'_>) {
-        match (name, &*line.label("op")) {
+        match (name, line.label("op")) {
             ("clients", _) => self.clients = line.value,
             ("requests_total", _) => self.requests = line.value,
             ("errors_total", _) => self.errors = line.value,

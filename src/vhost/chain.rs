@@ -50,6 +50,11 @@ impl Pieces {
         self.0.iter().map(|(_, len)| u64::from(*len)).sum()
     }
 
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether there is no byte.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

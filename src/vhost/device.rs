@@ -412,7 +412,7 @@ impl Device {
         self.disk.forget();
         self.each_ring(|ring| {
             ring.enabled = false;
-            ring.clear();
+            ring.end();
         })
     }
 

@@ -104,18 +104,12 @@ impl Ring {
 
     /// It is given up by the front end, in good order: what is under way is not to be done again.
     pub fn end(&mut self) {
-        self.clear();
-        self.record = None;
-        self.queue.set_ready(false);
-        (self.stopped, self.checked) = (false, false);
-    }
-
-    /// What is under way is not to be done again, and has no place for its answer any more.
-    pub fn clear(&mut self) {
-        if let Some(record) = &self.record {
+        if let Some(record) = self.record.take() {
             record.clear();
         }
         self.forget();
+        self.queue.set_ready(false);
+        (self.stopped, self.checked) = (false, false);
     }
 
     /// Whether it was started.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 crate::tests![
-    sync_v10_a_guest_survives_a_restart_of_its_target(180),
-    sync_v20_a_guest_survives_the_end_of_the_daemon(180)
+    sync_v10_a_guest_survives_a_restart_of_its_target(300),
+    sync_v20_a_guest_survives_the_end_of_the_daemon(300)
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -205,7 +205,7 @@ fn goes_on(guest: &Guest) {
         last.split(' ').filter_map(|word| word.parse().ok()).collect()
     };
     let before = now();
-    until("each writer goes on", 60 * SECOND, || {
+    until("each writer goes on", 120 * SECOND, || {
         let now = now();
         now.len() == 4 && (0..4).all(|n| now[n] >= before.get(n).unwrap_or(&0) + 5)
     });
@@ -229,7 +229,7 @@ fn sync_v20_a_guest_survives_the_end_of_the_daemon() {
     // It dies with requests under way that nobody answers.
     stage.target.kill9();
     let waits = |line: &str| line.strip_prefix("queue: ").is_some_and(|count| count != "0");
-    until("requests wait", SOON, || stage.unit().read("stats").lines().any(waits));
+    until("requests wait", 60 * SECOND, || stage.unit().read("stats").lines().any(waits));
     stage.kill_daemon();
     stage.start_target();
     stage.start_daemon();

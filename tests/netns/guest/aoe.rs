@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 crate::tests![
-    integrity_v22_vblade_in_a_guest_is_a_target(120),
-    integrity_v23_the_driver_of_linux_is_a_client(120)
+    integrity_v22_vblade_in_a_guest_is_a_target(240),
+    integrity_v23_the_driver_of_linux_is_a_client(240)
 ];
 
 const MTU: u32 = 9000;
@@ -75,7 +75,7 @@ fn integrity_v22_vblade_in_a_guest_is_a_target() {
     guest.until("mtu");
     let ns = bed.ini.clone();
     let mount = bed.mount_in(&ns, &["-i", "t0"]);
-    let unit = mount.wait_for("1.0", SOON);
+    let unit = mount.wait_for("1.0", 30 * SECOND);
     assert_eq!(unit.size("data"), 32 * MIB as u64);
     let moved = Fio::verify(&unit.data(), 2, 4).run();
     // It switches itself off when it has read that, so the copy is made before.
