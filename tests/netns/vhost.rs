@@ -166,8 +166,8 @@ fn clean_v5_ends_of_a_mount() {
 }
 
 /// A machine writes versions and reads them back while frames are lost, its connection is cut, its target and its
-/// daemon are killed and started again, and its disk has another size: each request comes back once and well, and the
-/// target has the last version of each block.
+/// daemon are killed and started again: each request comes back once and well, and the target has the last version of
+/// each block.
 fn integrity_v16_a_machine_over_a_bad_wire() {
     const BLOCKS: usize = 256;
     const ROUND: usize = 150;
@@ -211,12 +211,6 @@ fn integrity_v16_a_machine_over_a_bad_wire() {
         assert_eq!(versions.ended, 6 * ROUND);
         let log = mount.read("log");
         assert!(!log.contains("is stopped") && !log.contains("let go of"), "{log}");
-        // The disk is another size under it, and back.
-        let unit = mount.unit("1.0");
-        for (line, sectors) in [("setsize 524288", 1024), ("setsize", BLOCKS * machine::DATA / 512)] {
-            unit.ctl_ok(line);
-            until("the machine sees it", SOON, || machine.capacity() as usize == sectors);
-        }
         let metrics = mount.read("metrics");
         let of = format!("{{target=\"1.0\",disk=\"data\",socket=\"{}\"}}", socket.display());
         assert!(metrics.contains(&format!("\naoefs_export_clients{of} 1\n")), "{metrics}");
