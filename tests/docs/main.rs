@@ -53,7 +53,7 @@ const TOUR: &str = include_str!("../../docs/tour.md");
 const AOEFS_TOP: &str = env!("CARGO_BIN_EXE_aoefs-top");
 
 /// For a program that only prints, and for a daemon to end.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 /// For a script of examples, a file system made and checked included, on a machine that compiles meanwhile.
 const SCRIPT: Duration = Duration::from_secs(90);
 
