@@ -149,9 +149,10 @@ fn tick_all(all: bool) -> Option<Duration> {
         (limiter.sum_up(Instant::now(), all), limiter.owes())
     };
     for line in lines {
-        let words = format_args!("{line}");
         // Not through the filter: the lines themselves have passed it.
-        logger.write(&Record::builder().level(Level::Warn).target("aoefs").args(words).build());
+        logger.write(
+            &Record::builder().level(Level::Warn).target("aoefs").args(format_args!("{line}")).build(),
+        );
     }
     owes.then_some(GATHER)
 }

@@ -34,7 +34,7 @@ impl Source for Named {
 
     fn say(&self, words: &str) {
         if let Some(context) = self.context.upgrade() {
-            let line = format_args!("{}: {words}", self.path.display());
+            let line = format!("{}: {words}", self.path.display());
             context.runtime.log().log("vhost", Some(self.unit.addr), line);
         }
     }
