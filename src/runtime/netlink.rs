@@ -218,19 +218,26 @@ impl Runtime {
         }
     }
 
-    /// Tells every target what has become of a netlink.
+    /// Tells every target what has become of a netlink. Several threads may notice a change, each at its own moment: so
+    /// whoever has told it looks again, and what is told last is so.
     pub(super) fn net_changed(&self, net: &Netlink) {
-        let up = net.link.is_up();
-        if net.up.swap(up, Ordering::SeqCst) != up {
-            let name = net.link.name();
-            match up {
-                true => self.log.log("netlink", None, format_args!("{name} is up")),
-                false => self.log.warn("netlink", None, format_args!("{name} is down")),
+        loop {
+            let (up, mtu) = (net.link.is_up(), net.link.mtu());
+            if net.up.swap(up, Ordering::SeqCst) != up {
+                let name = net.link.name();
+                match up {
+                    true => self.log.log("netlink", None, format_args!("{name} is up")),
+                    false => self.log.warn("netlink", None, format_args!("{name} is down")),
+                }
             }
-        }
-        let mtu = net.link.mtu();
-        for unit in self.units() {
-            self.with_device(&unit, |device, now, sink| device.net_changed(now, net.id, up, mtu, sink));
+            for unit in self.units() {
+                self.with_device(&unit, |device, now, sink| device.net_changed(now, net.id, up, mtu, sink));
+            }
+            // If the interface is gone, its state says so.
+            let _ = net.link.refresh();
+            if (net.link.is_up(), net.link.mtu()) == (up, mtu) {
+                return;
+            }
         }
     }
 
