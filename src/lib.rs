@@ -45,9 +45,13 @@
 //!
 //! # Where to look
 //!
+//! In `engine`, the file of an idea has its state and its rules, and the file of the same name in `engine/device` what
+//! a device does with them.
+//!
 //! * Wrong or old bytes are read, a write is lost or undone: `engine/locks.rs` (order, late attempts),
-//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages). In a gap that a truncation left:
-//!   `fs/file/disk/truncation.rs`. By copy_file_range(2): `fs/file/disk/copy.rs`.
+//!   `engine/ahead.rs` (read ahead), `fs/notify/pages.rs` (the kernel's pages; which opens have any:
+//!   `fs/file/disk.rs`). In a gap that a truncation left: `fs/file/disk/truncation.rs`. By copy_file_range(2):
+//!   `fs/file/disk/copy.rs`.
 //! * ESTALE where it should not be, or another disk is not noticed: `engine/device/identity.rs`. What may leave
 //!   while the disk is in doubt: `engine/doubt.rs`. After the machine slept (suspend): `runtime/clock.rs` notices,
 //!   `engine/device/sleep.rs` asks. A disk that grew, and the operator's word for it: `engine/device/growth.rs`.
@@ -62,23 +66,26 @@
 //! * A target is not found: `engine/discovery.rs`; its answers do not come: the filter in `link/packet.rs`.
 //! * An interface is lost, renamed, or not seen to come back: `link/watch.rs`, `link/packet.rs`,
 //!   `runtime/watcher.rs`; not bound when it comes: `runtime/wishes.rs`, `runtime/bind.rs`.
-//! * A good frame is refused, or a bad one taken: `wire/header.rs`, `wire/ata.rs`; one of another interface: the
-//!   filter in `link/packet.rs`; does it fit what was asked: `engine/device/receive.rs`.
+//! * A good frame is refused, or a bad one taken: `wire/header.rs`, `wire/ata.rs`; lengths and counts:
+//!   `wire/config.rs`, `wire/mask.rs`, `wire/reserve.rs`; one of another interface: the filter in `link/packet.rs`;
+//!   does it fit what was asked: `engine/device/receive.rs`.
 //! * A file does something wrong when it is read, written, truncated, polled or closed: `fs/file.rs` lists the
 //!   kinds, each has a file of its own in `fs/file/`; it cannot be opened: `fs/core/opening.rs`. A page of text
 //!   takes too much memory: `fs/kept.rs`.
 //! * A command is refused or does something else: its words: `fs/ctl.rs` for the top ctl, `fs/ctl/unit.rs` for a
 //!   target's, `fs/ctl/line.rs` for the form of names and numbers; what it does: `fs/file/ctl.rs`, then
-//!   `runtime/mod.rs`, `engine/device/settings.rs` and, for `part`, `engine/partition.rs`.
+//!   `runtime/mod.rs`, `engine/device/settings.rs` and, for `part` and `partscan`, `engine/partition.rs`,
+//!   `fs/file/ctl/partscan.rs`.
 //! * A wrong errno: `fs/errno.rs`.
-//! * fsync(2) lies or fails: `engine/flushing.rs`; which open files are told of it: `fs/file/disk.rs`. TRIM:
-//!   `engine/device/submit.rs`; what fallocate(2) makes of it: `fs/file/disk/allocate.rs`.
-//! * A virtual machine's disk: `vhost/device.rs` (its queues and messages), `vhost/request.rs` (what it asks for),
-//!   `vhost/chain.rs` (what it may not do), `vhost/server.rs` (connections), `fs/file/disk/guest.rs` (what is
-//!   behind), `vhost/exports.rs` (which front ends are told of a new size). It hangs, or repeats requests, after it
-//!   has connected again: `vhost/inflight.rs`, `vhost/ring.rs`.
-//! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `wire/effect.rs` (may it be
-//!   repeated?).
+//! * fsync(2) lies or fails: `engine/flushing.rs` (what a refusal means), `engine/device/flush.rs` (what is done);
+//!   which open files are told of it: `fs/file/disk.rs`. TRIM: `engine/device/submit.rs`; what fallocate(2) makes
+//!   of it: `fs/file/disk/allocate.rs`.
+//! * A virtual machine's disk: `vhost/device.rs` (its queues), `vhost/device/messages.rs` (its front end's
+//!   messages), `vhost/request.rs` (what it asks for), `vhost/chain.rs` (what it may not do), `vhost/server.rs`
+//!   (connections), `fs/file/disk/guest.rs` (what is behind), `vhost/exports.rs` (which front ends are told of a
+//!   new size). It hangs, or repeats requests, after it has connected again: `vhost/inflight.rs`, `vhost/ring.rs`.
+//! * A command of the file `raw`: `fs/file/raw/machine.rs` (the conversation), `fs/file/raw/machine/scsi.rs` (SCSI
+//!   as ATA), `wire/effect.rs` (may it be repeated?), `engine/device/submit.rs` (is it held to that?).
 //! * A wrong figure: `fs/metrics/families.rs` (which field a metric shows), `engine/stats.rs`, `engine/path.rs` and
 //!   `runtime/netlink.rs` (the fields), `fs/stats.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
 //!   file `log`), `daemon/logging.rs` (stderr and syslog).
