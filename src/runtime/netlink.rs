@@ -194,7 +194,6 @@ impl Runtime {
 
     pub(super) fn receive_failed(&self, net: &Netlink, error: &io::Error) {
         if is_link_down(error) || is_gone(error) {
-            let _ = net.link.refresh();
             self.net_changed(net);
         } else {
             self.log.warn("netlink", None, format_args!("{}: receive: {error}", net.link.name()));
@@ -204,8 +203,6 @@ impl Runtime {
     /// Asks the kernel about an interface in use again, and tells every target what has become of it.
     pub fn refresh_netlink(&self, name: &str) -> Result<(), super::RuntimeError> {
         let net = self.nets.named(name).ok_or(super::RuntimeError::NotFound)?;
-        // If the interface is gone, its state says so.
-        let _ = net.link.refresh();
         self.net_changed(&net);
         Ok(())
     }
@@ -218,11 +215,17 @@ impl Runtime {
         }
     }
 
-    /// Tells every target what has become of a netlink. Several threads may notice a change, each at its own moment: so
-    /// whoever has told it looks again, and what is told last is so.
+    /// Looks what has become of a netlink and tells every target. Several threads may notice a change, each at its own
+    /// moment: so whoever has told it looks again, and what is told last is so.
     pub(super) fn net_changed(&self, net: &Netlink) {
+        let mut told = None;
         loop {
+            // If the interface is gone, its state says so.
+            let _ = net.link.refresh();
             let (up, mtu) = (net.link.is_up(), net.link.mtu());
+            if told.replace((up, mtu)) == Some((up, mtu)) {
+                return;
+            }
             if net.up.swap(up, Ordering::SeqCst) != up {
                 let name = net.link.name();
                 match up {
@@ -232,11 +235,6 @@ impl Runtime {
             }
             for unit in self.units() {
                 self.with_device(&unit, |device, now, sink| device.net_changed(now, net.id, up, mtu, sink));
-            }
-            // If the interface is gone, its state says so.
-            let _ = net.link.refresh();
-            if (net.link.is_up(), net.link.mtu()) == (up, mtu) {
-                return;
             }
         }
     }
@@ -258,7 +256,6 @@ impl Runtime {
         net.received.fetch_add(batch.len() as u64, Ordering::Relaxed);
         if !net.up.load(Ordering::Relaxed) {
             // A link that delivers frames is up, whether the watcher has said so or not.
-            let _ = net.link.refresh();
             self.net_changed(net);
         }
         let (now, slept) = self.clock.reading();
