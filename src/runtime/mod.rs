@@ -18,11 +18,11 @@ pub mod events;
 mod linger;
 mod memory;
 mod netlink;
+mod outbox;
 #[cfg(test)]
 mod sample;
 mod sweeper;
 mod table;
-mod together;
 mod watcher;
 mod wishes;
 
@@ -43,16 +43,13 @@ pub use wishes::By;
 
 use self::clock::Clock;
 use self::events::EventLog;
-use self::netlink::{Netlink, Netlinks};
+use self::netlink::Netlinks;
 use self::sweeper::{Due, Timers};
 use self::table::Units;
 use self::wishes::Wishes;
-use crate::engine::{
-    Device, Discovery, Event, Found, HEAD_MAX, NetId, Outcome, Pool, Sink, TagSpace, Time, Transmit,
-};
+use crate::engine::{Device, Discovery, Event, Found, NetId, Outcome, Pool, Sink, TagSpace, Time};
 use crate::link::claim::Claim;
 use crate::link::watch::LinkWatch;
-use crate::link::{BATCH, FEW, OutFrame};
 use crate::wire::Addr;
 
 /// The answer that travels with a request: called with the outcome, exactly once, with nothing locked.
@@ -150,21 +147,6 @@ thread_local! {
 /// A random number, for first tags. The system's source never fails on a kernel that runs us.
 fn seed() -> u32 {
     getrandom::u32().unwrap_or_else(|_| std::process::id().wrapping_mul(0x9e37_79b9))
-}
-
-/// Sends at most N frames over one netlink.
-fn send_run<const N: usize>(net: &Netlink, batch: &[Transmit]) {
-    let mac = net.link.mac();
-    let mut heads = [[0; HEAD_MAX]; N];
-    let mut lens = [0; N];
-    for ((frame, head), len) in batch.iter().zip(&mut heads).zip(&mut lens) {
-        *len = frame.head(mac, head);
-    }
-    let mut out = [OutFrame { head: &[], body: &[] }; N];
-    for ((out, frame), (head, len)) in out.iter_mut().zip(batch).zip(heads.iter().zip(&lens)) {
-        *out = OutFrame { head: &head[..*len], body: frame.payload() };
-    }
-    net.send(&out[..batch.len()]);
 }
 
 impl Runtime {
@@ -307,8 +289,8 @@ impl Runtime {
             let mut device = unit.device.lock();
             device.awake(slept, now, sink);
             let result = f(&mut device, now, sink);
-            self.let_go(unit, device, now, sink);
-            self.carry_out(Some((unit, slept)), sink);
+            self.let_go(unit, device, now, slept, sink);
+            self.carry_out(Some(unit), sink);
             result
         })
     }
@@ -318,15 +300,18 @@ impl Runtime {
         f(&unit.device.lock())
     }
 
-    /// Lets the frames leave that may leave, releases the lock, and arms the sweeper for the next deadline.
+    /// Posts the frames that may leave, releases the lock, and arms the sweeper for the next deadline. `slept`: how long
+    /// the machine had slept when the device was locked.
     fn let_go(
         &self,
         unit: &Arc<Unit>,
         mut device: parking_lot::MutexGuard<'_, Device<Done>>,
         now: Time,
+        slept: u64,
         sink: &mut Sink<Done>,
     ) {
         device.work(now, sink);
+        self.post(&mut sink.frames, slept);
         let due = device.next_deadline();
         drop(device);
         if let Some(due) = due {
@@ -343,20 +328,13 @@ impl Runtime {
         result
     }
 
-    /// Sends, logs and replies, with nothing locked. `whom`: the target, and how long the machine had slept when the
-    /// target was locked.
-    fn carry_out(&self, whom: Option<(&Arc<Unit>, u64)>, sink: &mut Sink<Done>) {
-        if let Some((_, slept)) = whom
-            && !sink.frames.is_empty()
-            && self.clock.reading().1 != slept
-        {
-            // The machine slept since then: these frames must not leave before IDENTIFY, and count as lost on the wire.
-            sink.frames.clear();
+    /// Sends, logs and replies, with nothing locked.
+    fn carry_out(&self, unit: Option<&Arc<Unit>>, sink: &mut Sink<Done>) {
+        if !sink.frames.is_empty() {
+            // The discovery's, which no order and no disk concerns.
+            self.post(&mut sink.frames, self.clock.reading().1);
         }
-        let unit = whom.map(|(unit, _)| unit);
-        if !self.hold(whom, &mut sink.frames) {
-            self.send(&mut sink.frames);
-        }
+        self.send_posted();
         if !sink.events.is_empty() {
             for event in sink.events.drain(..) {
                 self.report(unit, &event);
@@ -392,23 +370,6 @@ impl Runtime {
         if let (Some(unit), Some(observer)) = (unit, self.observer.get()) {
             observer.changed(unit, change);
         }
-    }
-
-    /// Sends frames, in order, netlink by netlink. Frames that a link does not take are lost; the engine finds out.
-    fn send(&self, frames: &mut Vec<Transmit>) {
-        let mut rest = &frames[..];
-        while let Some(first) = rest.first() {
-            let run = rest.iter().take(BATCH).take_while(|t| t.net == first.net).count();
-            let (batch, later) = rest.split_at(run);
-            rest = later;
-            let Some(net) = self.nets.get(first.net) else { continue };
-            deputy::note_sent(net.id);
-            match batch.len() {
-                ..=FEW => send_run::<FEW>(&net, batch),
-                _ => send_run::<BATCH>(&net, batch),
-            }
-        }
-        frames.clear();
     }
 
     /// Joins the threads that have ended.

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use super::Runtime;
 use super::duty::{Duty, Harvest};
 use super::linger::{LINGER, Linger};
+use super::outbox::Outbox;
 use super::sweeper::Due;
 use crate::bug;
 use crate::engine::{NetId, Time, Verdict};
@@ -30,6 +31,7 @@ pub(super) struct Netlink {
     port: AtomicBool,
     pub(super) stop: AtomicBool,
     pub(super) duty: Duty,
+    pub(super) outbox: Outbox,
     received: AtomicU64,
     sent: AtomicU64,
     unsent: AtomicU64,
@@ -92,9 +94,9 @@ impl Netlink {
         self.unsent.fetch_add((frames.len() - sent) as u64, Ordering::Relaxed);
     }
 
-    /// Whether frames have come whose targets have not got them yet.
-    pub(super) fn has_answers(&self) -> bool {
-        self.in_hand.load(Ordering::Relaxed) > 0 || self.link.has_frames()
+    /// Whether our threads are behind: frames have come whose targets have not got them yet, or wait to be sent.
+    pub(super) fn is_behind(&self) -> bool {
+        self.in_hand.load(Ordering::Relaxed) > 0 || self.outbox.has_frames() || self.link.has_frames()
     }
 
     pub(super) fn stop(&self) {
@@ -114,6 +116,11 @@ pub(super) struct Netlinks {
 impl Netlinks {
     pub(super) fn all(&self) -> Vec<Arc<Netlink>> {
         self.list.read().clone()
+    }
+
+    /// The one with that place in the list.
+    pub(super) fn nth(&self, index: usize) -> Option<Arc<Netlink>> {
+        self.list.read().get(index).cloned()
     }
 
     pub(super) fn get(&self, id: NetId) -> Option<Arc<Netlink>> {
@@ -144,6 +151,7 @@ impl Netlinks {
             port: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             duty: Duty::default(),
+            outbox: Outbox::default(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
@@ -306,8 +314,8 @@ impl Runtime {
                     1 if left == 0 => Harvest::LastRequest,
                     _ => Harvest::OneOfMany,
                 };
-                self.let_go(&unit, device, now, sink);
-                self.carry_out(Some((&unit, slept)), sink);
+                self.let_go(&unit, device, now, slept, sink);
+                self.carry_out(Some(&unit), sink);
             });
         }
         // Frames that their device did not know, or that have no device, are for the discovery.

@@ -22,9 +22,9 @@ use crate::wire::Addr;
 const QUERY_AGAIN: [Duration; 3] =
     [Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(1500)];
 
-/// How long a device is not swept while received frames wait for a thread: the awaited answers may be among them. When
-/// the threads get no processor for a while, frames must not be sent again that were answered long ago. The promise
-/// DEADLINE allows for 250 ms.
+/// How long a device is not swept while received frames wait for a thread, or frames to be sent do: the awaited answers
+/// may be among them, or could not come yet. When the threads get no processor for a while, frames must not be sent
+/// again that were answered long ago. The promise DEADLINE allows for 250 ms.
 const HELD: Duration = Duration::from_millis(100);
 
 /// How long to wait in that case before the next try.
@@ -43,6 +43,8 @@ pub(super) enum Due {
     Rediscover,
     /// An alarm, by its number.
     Alarm(u64),
+    /// Frames wait in outboxes, and the thread that sent last had other work to do.
+    Outbox,
 }
 
 type Call = Box<dyn FnOnce() + Send>;
@@ -164,6 +166,7 @@ impl Runtime {
                     }
                 }
                 Due::Rediscover => self.rediscover(),
+                Due::Outbox => self.send_waiting(),
                 Due::Alarm(number) => {
                     let call = self.timers.state.lock().alarms.remove(&number);
                     if let Some(call) = call {
@@ -180,7 +183,8 @@ impl Runtime {
             // Armed anew since this entry was taken: the new entry will be taken, too.
             return;
         }
-        if self.nets.all().iter().any(|net| net.has_answers()) {
+        self.send_waiting();
+        if self.nets.all().iter().any(|net| net.is_behind()) {
             let (now, due) = (self.clock.now(), self.inspect(&unit, |device| device.next_deadline()));
             if due.is_some_and(|due| now.since(due) < HELD) {
                 // Whoever works on the device meanwhile finds the same deadline, and must not arm it again.
