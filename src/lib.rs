@@ -61,8 +61,8 @@
 //! * One program reads slowly: `engine/ahead.rs` (what is read ahead of it). The largest request of the kernel:
 //!   `fs/limits.rs`, `mount/mod.rs`.
 //! * All is slow; frames are sent again too often or too late: `engine/rtt.rs` (when), `engine/path.rs` (what was
-//!   overtaken), `engine/window.rs` (how many); by the wrong path: `engine/paths.rs`; the frame size:
-//!   `engine/ladder.rs`.
+//!   overtaken), `engine/window.rs` (how many), `runtime/outbox.rs` (in which order); by the wrong path:
+//!   `engine/paths.rs`; the frame size: `engine/ladder.rs`.
 //! * A target is not found: `engine/discovery.rs`; its answers do not come: the filter in `link/packet.rs`.
 //! * An interface is lost, renamed, or not seen to come back: `link/watch.rs`, `link/packet.rs`,
 //!   `runtime/watcher.rs`; not bound when it comes: `runtime/wishes.rs`, `runtime/bind.rs`.
@@ -152,8 +152,9 @@
 //!    tables of netlinks and targets, the discovery and what was wished of interfaces are held for a look-up, with
 //!    nothing else.
 //!
-//! Two locks are held for long on purpose, and no thread that serves the kernel takes either: the exported
-//! target's, while a batch of frames is done, and the unmounter's socket, until it has answered.
+//! Three locks are held for long on purpose, and no thread that serves the kernel waits for one: the exported
+//! target's, while a batch of frames is done, the unmounter's socket, until it has answered, and the sender's of an
+//! outbox (`runtime/outbox.rs`), which is tried: whoever does not get it leaves its frames to the thread that has it.
 
 pub mod allowance;
 pub mod app;

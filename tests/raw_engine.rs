@@ -110,6 +110,7 @@ impl Rig {
             tag: to,
         };
         self.device.receive(self.now, NetId(0), &header, body, &mut self.sink);
+        self.device.judge(self.now, NetId(0), &mut self.sink);
         self.device.work(self.now, &mut self.sink);
     }
 

@@ -126,6 +126,7 @@ impl Drive {
                 now.0 += 1;
                 if let Ok((header, body)) = Header::parse(black_box(bytes)) {
                     device.receive(*now, NET, &header, body, sink);
+                    device.judge(*now, NET, sink);
                 }
                 device.work(*now, sink);
             }

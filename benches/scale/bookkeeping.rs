@@ -193,6 +193,7 @@ impl Ledger {
         let body = limits();
         let device = &mut self.units[number as usize].device;
         let verdict = device.receive(self.now, NET, &header, &body, &mut self.sink);
+        device.judge(self.now, NET, &mut self.sink);
         if verdict == Verdict::Unknown && self.discovery.solicited(self.now, NET, query) {
             device.solicited(self.now, NET, THEIRS, MTU, &LIMITS, &mut self.sink);
         }
@@ -219,7 +220,9 @@ impl Ledger {
             // After a pause the disk shows who it is.
             let identify = frame.ata.is_some_and(|ata| ata == Ata::identify());
             let body = if identify { &self.page } else { &self.answer };
-            self.units[number as usize].device.receive(self.now, NET, &header, body, &mut self.sink);
+            let device = &mut self.units[number as usize].device;
+            device.receive(self.now, NET, &header, body, &mut self.sink);
+            device.judge(self.now, NET, &mut self.sink);
             self.let_go(number);
         }
         black_box(self.sink.done.drain(..).count());

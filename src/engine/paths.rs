@@ -52,6 +52,11 @@ impl Paths {
         self.places.iter().flatten()
     }
 
+    /// Every id that a path can have now.
+    pub fn places(&self) -> impl Iterator<Item = PathId> + use<> {
+        (0..self.places.len()).map(|i| PathId(i as u8))
+    }
+
     /// The ids of those that `wanted` says.
     pub fn ids(&self, wanted: impl Fn(PathId, &Path) -> bool) -> Vec<PathId> {
         self.iter().filter(|(id, p)| wanted(*id, p)).map(|(id, _)| id).collect()

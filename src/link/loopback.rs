@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Batch, Link, OutFrame, Ready, Received, is_readable, slot_size};
+use super::{Batch, Link, OutFrame, Ready, is_readable, slot_size};
 use crate::wire::{BUFFERS_MAX, ETHERNET, Mac};
 
 /// Frames that wait for the receiver of one direction: twice as many as a target queues. More are lost.
@@ -166,24 +166,22 @@ impl Link for LoopbackLink {
         (taken, refused)
     }
 
-    fn recv(&self, batch: &mut Batch) -> io::Result<Received> {
-        batch.clear();
-        batch.fit(self.mtu() + ETHERNET);
+    fn wait(&self) -> io::Result<()> {
         let mut inbox = self.here.inbox.lock();
         loop {
-            if std::mem::take(&mut inbox.woken) {
-                return Ok(Received::Woken);
-            }
             let next = inbox.ripen(Instant::now());
-            if inbox.has_news() {
-                inbox.hand_over(batch)?;
-                return Ok(Received::Frames);
+            if inbox.woken || inbox.has_news() {
+                return Ok(());
             }
             match next {
                 Some(due) => drop(self.here.news.wait_until(&mut inbox, due)),
                 None => self.here.news.wait(&mut inbox),
             }
         }
+    }
+
+    fn take_wake(&self) -> bool {
+        std::mem::take(&mut self.here.inbox.lock().woken)
     }
 
     fn recv_now(&self, batch: &mut Batch) -> io::Result<()> {

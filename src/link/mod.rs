@@ -108,20 +108,38 @@ pub trait Link: Send + Sync {
     /// large or too short for the interface are passed over, any other error ends the call. A frame that was not taken
     /// is lost; the caller's retransmission makes up for it.
     fn send(&self, frames: &[OutFrame<'_>]) -> (usize, Option<io::Error>);
-    /// Blocks until at least one frame, a wake-up or an error, and fills `batch`, growing its slots where the
-    /// MTU has grown. See [`is_link_down`] and [`is_gone`] for the errors that are no reason to stop.
-    fn recv(&self, batch: &mut Batch) -> io::Result<Received>;
+    /// Blocks until at least one frame, a wake-up or an error, and fills `batch`. Errors are those of
+    /// [`Link::recv_now`].
+    fn recv(&self, batch: &mut Batch) -> io::Result<Received> {
+        loop {
+            // Asked before the frames, so that a flood of them cannot hide a wake-up.
+            if self.take_wake() {
+                batch.clear();
+                return Ok(Received::Woken);
+            }
+            self.recv_now(batch)?;
+            if !batch.is_empty() {
+                return Ok(Received::Frames);
+            }
+            self.wait()?;
+        }
+    }
+    /// Blocks until [`Link::recv_now`] has something, or [`Link::take_wake`] does.
+    fn wait(&self) -> io::Result<()>;
+    /// Whether the link was woken since the last call.
+    fn take_wake(&self) -> bool;
     /// Keeps the processor busy until `recv` would not block, at most for `patience`.
     fn poll(&self, _patience: Duration) -> Polled {
         Polled::Preempted
     }
     /// Waits until there are frames, until `other` is readable or at its end, or until `patience` is over.
     fn wait_beside(&self, other: BorrowedFd<'_>, patience: Duration) -> Ready;
-    /// As [`Link::recv`], but never blocks: `batch` may be empty afterwards. Wake-ups are left to `recv`.
+    /// Fills `batch`, growing its slots where the MTU has grown; never blocks, so `batch` may be empty afterwards. See
+    /// [`is_link_down`] and [`is_gone`] for the errors that are no reason to stop.
     fn recv_now(&self, batch: &mut Batch) -> io::Result<()>;
     /// Whether there are frames that were not received yet.
     fn has_frames(&self) -> bool;
-    /// Makes the `recv` that is blocked now, or the next one, return [`Received::Woken`].
+    /// Ends the [`Link::wait`] that blocks now, or the next one; [`Link::take_wake`] says so once.
     fn wake(&self);
     /// Looks the interface up again: name, MAC, MTU, flags. If it is gone, binds to a new one of the same name.
     fn refresh(&self) -> io::Result<()>;

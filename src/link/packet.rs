@@ -20,8 +20,7 @@ use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::interface::{self, Interface};
 use super::{
-    BATCH, Batch, FEW, LARGEST_FRAME, Link, OutFrame, Polled, Ready, Received, is_gone, is_link_down,
-    is_readable,
+    BATCH, Batch, FEW, LARGEST_FRAME, Link, OutFrame, Polled, Ready, is_gone, is_link_down, is_readable,
 };
 use crate::wire::header::filter::{FLAGS, RESPONSE, TAG};
 use crate::wire::{BUFFERS_MAX, ETHERNET, ETHERTYPE, Mac, Tag, header};
@@ -150,32 +149,9 @@ impl PacketLink {
         Ok((interface::name_of(socket, found.index)?, found))
     }
 
-    /// Whether a wake-up was pending; takes it.
-    fn take_wake(&self) -> bool {
-        if !self.woken.swap(false, Ordering::Acquire) {
-            return false;
-        }
-        // Empty if the waker is between its two steps: the next recv then returns Woken once more, harmlessly.
-        let _ = self.wake.read();
-        true
-    }
-
-    /// The two descriptors that `recv` waits for: the socket and the waker.
+    /// The two descriptors that `wait` waits for: the socket and the waker.
     fn sources(&self) -> [PollFd<'_>; 2] {
         [&self.socket as &dyn AsFd, &self.wake].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN))
-    }
-
-    /// Sleeps until the socket or the waker has something.
-    fn sleep(&self) -> io::Result<()> {
-        let mut fds = self.sources();
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if fds[1].any().unwrap_or(false) {
-            self.woken.store(true, Ordering::Release);
-        }
-        Ok(())
     }
 
     fn sorted(&self, error: io::Error) -> io::Error {
@@ -232,21 +208,26 @@ impl Link for PacketLink {
         (taken, refused)
     }
 
-    fn recv(&self, batch: &mut Batch) -> io::Result<Received> {
-        loop {
-            // Asked before the socket, so that a flood of frames cannot hide a wake-up.
-            if self.take_wake() {
-                batch.clear();
-                return Ok(Received::Woken);
-            }
-            match self.recv_now(batch) {
-                Ok(()) if batch.is_empty() => self.sleep()?,
-                Ok(()) => return Ok(Received::Frames),
-                Err(error) => return Err(error),
-            }
+    fn wait(&self) -> io::Result<()> {
+        let mut fds = self.sources();
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        if fds[1].any().unwrap_or(false) {
+            self.woken.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
+    fn take_wake(&self) -> bool {
+        if !self.woken.swap(false, Ordering::Acquire) {
+            return false;
+        }
+        // Empty if the waker is between its two steps: the next call then says so once more, harmlessly.
+        let _ = self.wake.read();
+        true
+    }
     fn recv_now(&self, batch: &mut Batch) -> io::Result<()> {
         batch.clear();
         batch.fit(self.max_frame.load(Ordering::Relaxed));

@@ -103,14 +103,14 @@ impl Runtime {
                 // The duty stays lent: the thread is back soon, or its absence is noticed.
                 return Found::Work;
             }
-            if let Err(error) = net.link.recv_now(&mut own.batch) {
-                self.receive_failed(&net, &error);
+            let received = self.receive(&net, &mut own.batch, &mut own.strangers);
+            let Ok(received) = received.inspect_err(|error| self.receive_failed(&net, error)) else {
                 own.post.go_away();
                 break Found::Nothing;
-            }
-            if !own.batch.is_empty() {
+            };
+            if let Some(harvest) = received {
                 (promised, yields) = (false, 0);
-                own.last = self.receive(&net, &own.batch, &mut own.strangers);
+                own.last = harvest;
                 continue;
             }
             if promised {

@@ -172,12 +172,12 @@ impl Runtime {
                 // The duty stays lent: the deputy is back soon, or its absence is noticed.
                 return;
             }
-            if let Err(error) = net.link.recv_now(&mut deputy.batch) {
-                self.receive_failed(&net, &error);
+            let received = self.receive(&net, &mut deputy.batch, &mut deputy.strangers);
+            let Ok(received) = received.inspect_err(|error| self.receive_failed(&net, error)) else {
                 deputy.post.go_away();
                 break;
-            }
-            if deputy.batch.is_empty() {
+            };
+            let Some(harvest) = received else {
                 if promised {
                     // The netlink's thread is back and took them.
                     break;
@@ -188,11 +188,10 @@ impl Runtime {
                     _ => break,
                 }
                 continue;
-            }
+            };
             promised = false;
             deputy.in_a_row = 0;
             deputy.received_at = Instant::now();
-            let harvest = self.receive(&net, &deputy.batch, &mut deputy.strangers);
             deputy.single = match harvest {
                 Harvest::LastFrame | Harvest::LastRequest => deputy.single + 1,
                 Harvest::OneOfMany => 0,

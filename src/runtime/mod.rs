@@ -6,7 +6,7 @@
 //! device's lock is released.
 //!
 //! Locks, in this order: netlinks, device table, one device. Those of the discovery, the timers and the log are leaves.
-//! No lock is held across a send, a receive, a reply or a notification.
+//! No lock is held across a send, a receive, a reply or a notification, but the sender's of an outbox across a send.
 
 mod agenda;
 mod beside;
@@ -300,8 +300,8 @@ impl Runtime {
         f(&unit.device.lock())
     }
 
-    /// Posts the frames that may leave, releases the lock, and arms the sweeper for the next deadline. `slept`: how long
-    /// the machine had slept when the device was locked.
+    /// Posts the frames that may leave, releases the lock, and arms the sweeper for the next deadline. `slept`: how
+    /// long the machine had slept when the device was locked.
     fn let_go(
         &self,
         unit: &Arc<Unit>,

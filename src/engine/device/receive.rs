@@ -227,7 +227,17 @@ impl<R> Device<R> {
             let climb_at = path.ladder.climb_at;
             self.arm(climb_at);
         }
-        self.give_up_overtaken(path_id, now, sink);
+        self.watch(path_id);
+    }
+
+    /// Says that every frame which came over this netlink was received: what is not answered, although younger
+    /// attempts are and it is overdue, is lost. Not to be called while a thread has frames that it took before.
+    pub fn judge(&mut self, now: Time, net: NetId, sink: &mut Sink<R>) {
+        for id in self.paths.places() {
+            if self.paths.get(id).is_some_and(|path| path.net == net) {
+                self.give_up_overtaken(id, now, sink);
+            }
+        }
     }
 
     /// Attempts that were overtaken by younger ones are lost.

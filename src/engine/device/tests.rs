@@ -71,6 +71,7 @@ impl Rig {
             tag,
         };
         self.device.receive(self.now, NET, &header, body, &mut self.sink);
+        self.device.judge(self.now, NET, &mut self.sink);
         self.device.work(self.now, &mut self.sink);
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::link::{BATCH, is_link_down};
+use crate::link::{BATCH, Received, is_link_down};
 use std::thread;
 
 fn frame(n: u32, len: usize) -> Vec<u8> {

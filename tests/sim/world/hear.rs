@@ -80,6 +80,7 @@ impl World {
         } else {
             let before = self.proven(u, net, header.src);
             let verdict = self.units[u].device.receive(now, net, header, body, &mut self.sink);
+            self.units[u].device.judge(now, net, &mut self.sink);
             if verdict == Verdict::Taken {
                 self.units[u].returned(now, header.tag);
             }
