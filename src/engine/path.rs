@@ -21,8 +21,7 @@ const OVERTAKEN: u32 = 3;
 /// are no three.
 const FEW: Duration = Duration::from_micros(500);
 /// How much later than the mean round trip an overtaken attempt must be, in quarters of it, at first and at most.
-/// Threads of our own that send at the same time change the order, and so do targets. Four round trips are still far
-/// less than a timeout.
+/// Targets and switches change the order. Four round trips are still far less than a timeout.
 const TOLERANCE_FIRST: u32 = 1;
 const TOLERANCE_LAST: u32 = 12;
 /// Losses by overtaking, none of them wrong, after which the tolerance shrinks again (RFC 8985's persistence).
