@@ -79,7 +79,8 @@ pub fn whole_blocks(sectors: u8) -> u8 {
     }
 }
 
-/// The next smaller size of a frame, in sectors: halves, in steps of 8 sectors while there are that many, and never below one.
+/// The next smaller size of a frame, in sectors: halves, in steps of 8 sectors while there are that many, and never
+/// below one.
 pub fn below(size: u8) -> u8 {
     match size {
         16.. => (size / 2) & !7,
