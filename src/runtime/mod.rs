@@ -343,7 +343,7 @@ impl Runtime {
         result
     }
 
-    /// Sends, logs and replies, with nothing locked. `whom`: the target, and how long the machine had slept when the
+    /// Logs, sends and replies, with nothing locked. `whom`: the target, and how long the machine had slept when the
     /// target was locked.
     fn carry_out(&self, whom: Option<(&Arc<Unit>, u64)>, sink: &mut Sink<Done>) {
         if let Some((_, slept)) = whom
@@ -354,13 +354,12 @@ impl Runtime {
             sink.frames.clear();
         }
         let unit = whom.map(|(unit, _)| unit);
+        // Before the frames: their answer comes to another thread, which would be first to tell what it changes.
+        for event in sink.events.drain(..) {
+            self.report(unit, &event);
+        }
         if !self.hold(whom, &mut sink.frames) {
             self.send(&mut sink.frames);
-        }
-        if !sink.events.is_empty() {
-            for event in sink.events.drain(..) {
-                self.report(unit, &event);
-            }
         }
         for (reply, outcome) in sink.done.drain(..) {
             reply(outcome);
