@@ -40,8 +40,8 @@
 //!   targets with `wire` and `link` alone.
 //! * `app`: the start: interfaces or demo, configuration file, from a mount that stands to its end.
 //! * `top`: the part of aoefs-top that needs no terminal.
-//! * `failure`, `near`, `allowance`, `bug`: one line for the terminal with its exit code; which word was meant; how
-//!   many log lines of one kind may come; places where a test lets the program panic.
+//! * `failure`, `near`, `allowance`, `bug`: one line for the terminal with its exit code; what a message says of names;
+//!   how many log lines of one kind may come; places where a test lets the program panic.
 //!
 //! # Where to look
 //!

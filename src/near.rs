@@ -1,4 +1,4 @@
-//! The word that was probably meant by one that is not known: for "did you mean".
+//! What a message says of names: the one that was probably meant ("did you mean"), and those that there are.
 
 /// One letter in so many may be wrong.
 const LETTERS_A_MISTAKE: usize = 3;
@@ -28,6 +28,19 @@ pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>, otherwise:
     }
 }
 
+/// More names than this would hide what a message says.
+const LISTED_MAX: usize = 8;
+
+/// The first names and how many more there are, or `none`.
+pub fn listed(names: impl IntoIterator<Item = impl ToString>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+    match names.len() {
+        0 => "none".into(),
+        n if n > LISTED_MAX => format!("{} and {} more", names[..LISTED_MAX].join(", "), n - LISTED_MAX),
+        _ => names.join(", "),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +62,12 @@ mod tests {
         }
         assert_eq!(hint("unbnd", known, "see x"), "; did you mean unbind?");
         assert_eq!(hint("frobnicate", known, "see x"), "; see x");
+    }
+
+    #[test]
+    fn a_list_of_names_has_an_end() {
+        assert_eq!(listed([""; 0]), "none");
+        assert_eq!(listed(1..=8), "1, 2, 3, 4, 5, 6, 7, 8");
+        assert_eq!(listed(1..=10), "1, 2, 3, 4, 5, 6, 7, 8 and 2 more");
     }
 }

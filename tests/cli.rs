@@ -135,7 +135,10 @@ fn check_config() {
     for args in [&["--check-config", name][..], &["-c", name, "--check-config"]] {
         let output = run(args);
         assert!(output.ok() && output.stderr.is_empty(), "{}", output.stderr);
-        assert_eq!(output.stdout, format!("{name}: 1 for the top, 1 for 1 targets; no errors\n"));
+        assert_eq!(
+            output.stdout,
+            format!("{name}: no errors (commands: 1 for the top ctl, 1 for targets)\n")
+        );
     }
     std::fs::write(&file, "bind\n1.0 nofail on\n1.0 frobnicate\n").unwrap();
     let output = run(&["--check-config", name]);
@@ -244,6 +247,9 @@ fn without_privilege() {
     as_nobody(&[], &["--demo"], &["/dev/fuse: no permission"]);
     dev_fuse(&room, "666", "229");
     as_nobody(&[], &["--demo"], &["fusermount3 refused", "directory of your own"]);
+    nix::unistd::chown(&point, Some(64242.into()), None).unwrap();
+    let nameless = ["setpriv", "--reuid", "64242", "--clear-groups", text(&program), "--demo", text(&point)];
+    complains(&nameless, &proc::run(LIMIT, &nameless), 1, &["no line in /etc/passwd", "run as root"]);
     as_nobody(&["FUSERMOUNT_PATH=/nonexistent"], &["--demo"], &["/nonexistent", "FUSERMOUNT_PATH"]);
     nix::unistd::chown(&point, Some(65534.into()), Some(65534.into())).unwrap();
     if Path::new("/etc/fuse.conf").exists() {

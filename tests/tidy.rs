@@ -116,7 +116,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
     ("export", &["bug", "link", "target", "wire"]),
     ("vhost", &["bug", "engine", "wire"]),
     ("fs", &["bug", "engine", "near", "parttable", "runtime", "vhost", "wire"]),
-    ("command", &["cli", "failure", "link", "mount", "top", "wire"]),
+    ("command", &["cli", "failure", "link", "mount", "near", "top", "wire"]),
     ("cli", &["engine", "failure", "near", "wire"]),
     ("daemon", &["allowance", "failure", "mount"]),
     (

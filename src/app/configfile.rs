@@ -106,11 +106,10 @@ impl ConfigFile {
     /// The line that `--check-config` prints for a file without errors.
     pub fn summary(&self) -> String {
         format!(
-            "{}: {} for the top, {} for {} targets; no errors",
+            "{}: no errors (commands: {} for the top ctl, {} for targets)",
             self.path.display(),
             self.top.len(),
-            self.units.len(),
-            self.targets().len()
+            self.units.len()
         )
     }
 

@@ -55,7 +55,7 @@ pub(crate) struct Cli {
     #[arg(short, long)]
     sync: bool,
 
-    /// Frames that initiators may have outstanding
+    /// Frames that initiators may have outstanding [default: 128]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     buffers: Option<u16>,
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{self, Facts, Interface, Path, Target};
+use super::facts::{self, Facts, Interface, Path, Place, Target};
 use super::mounts::Mount;
 use super::print;
 use crate::cli::Via;
@@ -117,14 +117,16 @@ fn note(what: &str, is: &str, advice: String) -> Finding {
 }
 
 fn of_interface(interface: &Interface, again: &Again) -> Vec<Finding> {
-    let Interface { name, mtu, .. } = interface;
-    if interface.built_in {
+    let Interface { name, mtu, place, .. } = interface;
+    if *place == Place::BuiltIn {
         let is = format!("built in, no network; MTU {mtu}");
         return vec![Finding { level: Level::Fine, what: name.clone(), is, advice: String::new() }];
     }
     let mut findings = Vec::new();
+    let there = if *place == Place::Elsewhere { "in its network namespace: " } else { "" };
     if !interface.up {
-        let advice = format!("raise it with: ip link set {name} up; if it is up already, look at the cable");
+        let advice =
+            format!("raise it with: {there}ip link set {name} up; if it is up already, look at the cable");
         findings.push(wrong(name, "is down, or has no carrier", advice));
     }
     if interface.port {
@@ -151,7 +153,8 @@ fn of_interface(interface: &Interface, again: &Again) -> Vec<Finding> {
     }
     if *mtu < JUMBO {
         let is = format!("MTU {mtu} carries little data in a frame");
-        let advice = format!("if targets and switches can: ip link set {name} mtu 9000, there as well");
+        let advice =
+            format!("if targets and switches can: {there}ip link set {name} mtu 9000, there as well");
         findings.push(note(name, &is, advice));
     }
     if interface.pause.is_some_and(|pause| !pause.obeys) {
@@ -162,6 +165,9 @@ fn of_interface(interface: &Interface, again: &Again) -> Vec<Finding> {
         let flow = match interface.pause {
             Some(pause) if pause.obeys => ", flow control on",
             Some(_) => "",
+            None if *place == Place::Elsewhere => {
+                ", flow control unknown (it is in another network namespace)"
+            }
             None => ", flow control unknown (its driver does not say)",
         };
         let drops = interface.drops.map(|drops| format!(", {drops} frames dropped")).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What `aoefs check` judges: interfaces, targets and paths as they are, learnt from the files of a mount or, without
 //! one, by asking over interfaces.
 
+use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::{ctl, mounts};
 use crate::failure::Failure;
 use crate::link::interface::{self, Pause};
 use crate::link::watch::is_port;
-use crate::wire::{Addr, Ata, Mac, SECTOR, Sector, most_sectors, sectors_per_frame};
+use crate::wire::{Addr, Ata, Mac, SECTOR, Sector, below, most_sectors, sectors_per_frame};
 
 /// How long the answers to `probe` are waited for: a lost frame of a size is asked for three times, half a second each.
 const PROBES: Duration = Duration::from_secs(3);
@@ -19,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long everybody has to answer a query.
 const QUERY: Duration = Duration::from_secs(1);
 
-/// Sectors that a frame may carry, from the largest down, to find what passes.
-const LADDER: [u8; 8] = [127, 64, 32, 24, 16, 8, 2, 1];
+/// The name of the wire in memory that `--demo` uses.
+const BUILT_IN: &str = "demo";
 
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,8 +44,19 @@ pub struct Interface {
     pub lost_jumbo: Option<u64>,
     /// Its flow control; none where its driver does not say.
     pub pause: Option<Pause>,
-    /// It is a wire in memory, which has no link layer.
-    pub built_in: bool,
+    pub place: Place,
+}
+
+/// Where an interface is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Place {
+    /// In the network namespace of this command.
+    #[default]
+    Here,
+    /// In another one, that of the daemon.
+    Elsewhere,
+    /// A wire in memory, which has no link layer.
+    BuiltIn,
 }
 
 /// A target.
@@ -91,6 +103,7 @@ pub fn of_mount(mount: &Mount) -> Result<Facts, Failure> {
         .map(|(key, name)| {
             let of = |what: &str| value(&top, &format!("{key} {what}")).unwrap_or_default();
             let flag = |flag: &str| of("flag").split(' ').any(|word| word == flag);
+            let place = place(name, of("ea"));
             Interface {
                 name: name.into(),
                 up: flag("up"),
@@ -98,8 +111,8 @@ pub fn of_mount(mount: &Mount) -> Result<Facts, Failure> {
                 mtu: of("datamtu").parse().unwrap_or(0),
                 drops: of("drops").parse().ok(),
                 lost_jumbo: of("lostjumbo").parse().ok(),
-                pause: interface::pause(name).ok(),
-                built_in: interface::index_of(name).is_none(),
+                pause: interface::pause(name).ok().filter(|_| place == Place::Here),
+                place,
             }
         })
         .collect();
@@ -121,6 +134,15 @@ pub fn of_mount(mount: &Mount) -> Result<Facts, Failure> {
             return Ok(Facts { interfaces, targets });
         }
         thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Where the interface of that name and address is: two namespaces may each have an eth1.
+fn place(name: &str, mac: &str) -> Place {
+    match interface::named(name) {
+        Ok(known) if known.mac.to_string() == mac => Place::Here,
+        Err(_) if name == BUILT_IN => Place::BuiltIn,
+        _ => Place::Elsewhere,
     }
 }
 
@@ -208,7 +230,8 @@ fn path(station: &mut Station, heard: &Heard) -> Result<Path, Failure> {
     let disk = station.identify(mac, addr)?;
     let ours = sectors_per_frame(station.mtu());
     let mut proven = None;
-    for sectors in LADDER.iter().copied().filter(|sectors| *sectors <= ours.min(advertised)) {
+    let most = Some(ours.min(advertised)).filter(|most| *most > 0);
+    for sectors in iter::successors(most, |last| (*last > 1).then(|| below(*last))) {
         if reads(station, mac, addr, sectors, disk.is_some_and(|disk| disk.lba48))? {
             proven = Some(usize::from(sectors) * SECTOR);
             break;

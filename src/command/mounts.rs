@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::mount::{KIND, table};
+use crate::near::listed;
 use crate::wire::Addr;
 
 /// More than this is no page of an aoefs: half a million lines of 4096 busy targets with two paths each are 41 MB.
@@ -69,9 +70,7 @@ impl Mount {
                 format!("{point} does not exist; name the mount point of an aoefs")
             }
             (Some(libc::ENOENT), Some(target)) if self.path("metrics").exists() => {
-                let known = self.targets().unwrap_or_default();
-                let known: Vec<String> = known.iter().take(LISTED_MAX).map(Addr::to_string).collect();
-                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                let known = listed(self.targets().unwrap_or_default());
                 format!("no target {target} is known; known: {known}; to look again: aoefs discover {point}")
             }
             (Some(libc::ENOENT), _) if self.point.join("ident").exists() => {
@@ -98,9 +97,6 @@ impl Mount {
         })
     }
 }
-
-/// Names that a line lists at most.
-const LISTED_MAX: usize = 8;
 
 /// Every aoefs that is mounted here, once for each mount point.
 pub fn all() -> Result<Vec<Mount>, Failure> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::limits::PLAIN;
 use super::time::Time;
+use crate::wire::below;
 
 /// Attempts lost in a row before their size is doubted.
 const LOST: u32 = 8;
@@ -45,17 +46,6 @@ impl Default for Ladder {
             climb_at: Time::NEVER,
             interval: CLIMB_FIRST,
         }
-    }
-}
-
-/// The next smaller size: halves, in steps of 8 sectors while there are that many, and never below one.
-pub fn below(size: u8) -> u8 {
-    match size {
-        16.. => (size / 2) & !7,
-        9..16 => 8,
-        5..9 => 4,
-        3..5 => 2,
-        _ => 1,
     }
 }
 
@@ -198,12 +188,5 @@ mod tests {
         assert!(l.lost(2, 4, Time(0)));
         assert_eq!(l.cap(), 1);
         assert!(!l.lost(1, 9, Time(0)), "there is nothing smaller");
-    }
-
-    #[test]
-    fn every_step_is_smaller_and_ends_at_one() {
-        for size in 2..=255 {
-            assert!(below(size) < size && below(size) >= 1);
-        }
     }
 }

@@ -101,6 +101,11 @@ impl fmt::Display for MountError {
             Helper(_, why) if why.contains("/dev/fuse") => {
                 write!(f, "{}", NoDevice(if why.contains("denied") { Errno::EACCES } else { Errno::ENOENT }))
             }
+            Helper(p, why) if why.contains("determine username") => write!(
+                f,
+                "fusermount3 refused to mount on {}: this user has no line in /etc/passwd; add one, or run as root",
+                p.display()
+            ),
             Helper(p, why) => write!(
                 f,
                 "fusermount3 refused to mount on {}: {why}; mount on a directory of your own, or run as root",

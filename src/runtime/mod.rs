@@ -328,18 +328,17 @@ impl Runtime {
         result
     }
 
-    /// Sends, logs and replies, with nothing locked.
+    /// Logs, sends and replies, with nothing locked.
     fn carry_out(&self, unit: Option<&Arc<Unit>>, sink: &mut Sink<Done>) {
+        // Before the frames: their answer comes to another thread, which would be first to tell what it changes.
+        for event in sink.events.drain(..) {
+            self.report(unit, &event);
+        }
         if !sink.frames.is_empty() {
             // The discovery's, which no order and no disk concerns.
             self.post(&mut sink.frames, self.clock.reading().1);
         }
         self.send_posted();
-        if !sink.events.is_empty() {
-            for event in sink.events.drain(..) {
-                self.report(unit, &event);
-            }
-        }
         for (reply, outcome) in sink.done.drain(..) {
             reply(outcome);
         }

@@ -79,6 +79,18 @@ pub fn whole_blocks(sectors: u8) -> u8 {
     }
 }
 
+/// The next smaller size of a frame, in sectors: halves, in steps of 8 sectors while there are that many, and never
+/// below one.
+pub fn below(size: u8) -> u8 {
+    match size {
+        16.. => (size / 2) & !7,
+        9..16 => 8,
+        5..9 => 4,
+        3..5 => 2,
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +117,13 @@ mod tests {
         ];
         for (mtu, sectors) in table {
             assert_eq!(sectors_per_frame(mtu), sectors, "mtu {mtu}");
+        }
+    }
+
+    #[test]
+    fn every_step_is_smaller_and_ends_at_one() {
+        for size in 2..=255 {
+            assert!(below(size) < size && below(size) >= 1);
         }
     }
 }

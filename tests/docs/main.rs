@@ -37,6 +37,7 @@ tests![
     examples_without_a_network(120),
     examples_with_a_network(120),
     the_tour_of_the_readme(120),
+    the_readme_as_an_ordinary_user(60),
     markup,
 ];
 
@@ -477,9 +478,45 @@ fn the_tour_of_the_readme() {
     stage.is_clear();
 }
 
+/// What the README shows at once, by somebody who is not root: fusermount3 mounts then.
+fn the_readme_as_an_ordinary_user() {
+    // Called nobody: fusermount3 mounts only for users that have a name.
+    const USER: u32 = 65534;
+    let stage = Stage::new(&["setpriv", "fusermount3", "mknod"]);
+    let home = stage.bed.dir().join("home");
+    std::fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(USER), Some(USER)).unwrap();
+    // Containers often have it for root alone. A node for everybody takes its place in the namespace of this test.
+    if std::fs::metadata("/dev/fuse").unwrap().permissions().mode() & 0o006 != 0o006 {
+        let node = stage.bed.dir().join("fuse").display().to_string();
+        let made = format!("mknod -m 666 {node} c 10 229 && : <>{node} && mount --bind {node} /dev/fuse");
+        let output = proc::run(SOON, &["bash", "-c", &made]);
+        if !output.ok() {
+            bed::skip(&format!("/dev/fuse is for root alone: {}", output.stderr.trim()));
+        }
+    }
+    // The build may be where only root can look.
+    std::fs::copy(AOEFS, home.join("aoefs")).unwrap();
+    let id = USER.to_string();
+    let path = format!("PATH={}:{}", home.display(), std::env::var("PATH").unwrap());
+    let user = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "env", &path];
+    let point = home.join("aoe");
+    sweep::register(Mess::Mount(point.clone()));
+    let stage = Stage { point, ..stage };
+    let tour = tour(README, ("\n## See it\n", "\n## Install it\n"), "$ ");
+    typed_by(&user, &stage, (&first_command(), "bound demo; targets 1.0"), &tour);
+    stage.is_clear();
+}
+
 /// Types a command that prints such words, then the others, and compares what each prints.
 #[track_caller]
-fn typed(stage: &Stage, (first, words): (&str, &str), tour: &[(&str, Vec<&str>)]) {
+fn typed(stage: &Stage, first: (&str, &str), tour: &[(&str, Vec<&str>)]) {
+    typed_by(&[], stage, first, tour);
+}
+
+/// The same by another user: the words come before those of the shell.
+#[track_caller]
+fn typed_by(user: &[&str], stage: &Stage, (first, words): (&str, &str), tour: &[(&str, Vec<&str>)]) {
     // What a command prints stands between its number and the next one's.
     let mut script = format!("exec 2>&1\n{first}\n");
     for (n, (command, _)) in tour.iter().enumerate() {
@@ -490,7 +527,7 @@ fn typed(stage: &Stage, (first, words): (&str, &str), tour: &[(&str, Vec<&str>)]
     let point = stage.point.as_path();
     let names = [("/tmp/aoe", point), ("/mnt/aoe", point), ("/tmp/disk", stage.disk.as_path())];
     let script = stage.shell(&script, &names);
-    let output = stage.run(&stage.bed.ini, &script);
+    let output = stage.bed.ini.run(SCRIPT, &[user, &["bash", "-c", &script]].concat());
     succeeded(&script, &output);
     let (start, rest) = output.stdout.split_once("@0\n").expect("the tour's first command");
     assert!(start.contains(words), "{start}");

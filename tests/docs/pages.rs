@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::bed::{self, proc, until};
-use crate::{README, SOON, Stage, TOUR, succeeded, tour, typed};
+use crate::{MANUAL, README, SOON, Stage, TOUR, succeeded, tour, typed};
 use aoefs::fs::ctl::{top_usage, unit_usage};
 
 crate::tests![
@@ -16,6 +16,7 @@ crate::tests![
     links_lead_somewhere,
     units_in_pages,
     network_of_networkd,
+    lines_of_fstab,
     rules_of_udev,
     pictures_are_whole,
     pictures_made_again(120, night),
@@ -191,6 +192,47 @@ fn network_of_networkd() {
         found += 1;
     }
     assert!(found > 5, "{found} settings");
+}
+
+/// Lines for /etc/fstab, wherever a document has one, are what systemd makes units of without a word.
+fn lines_of_fstab() {
+    let generator = Path::new("/lib/systemd/system-generators/systemd-fstab-generator");
+    if !generator.exists() {
+        bed::skip("systemd-fstab-generator is not installed");
+    }
+    const EXAMPLE: &str = include_str!("../../contrib/examples/fstab");
+    const MOUNT_MANUAL: &str = include_str!("../../man/mount.aoefs.8");
+    let others =
+        [("README.md", README), ("aoefs.8", MANUAL), ("mount.aoefs.8", MOUNT_MANUAL), ("fstab", EXAMPLE)];
+    let mut found = 0;
+    for (name, page) in PAGES.into_iter().chain(others) {
+        // In a text, it stands between backticks.
+        let pieces = page.lines().flat_map(|line| line.split('`'));
+        let is_entry = |line: &&str| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            matches!(columns[..], [_, at, _, options, "0" | "1" | "2", _] if at.starts_with('/') && options.contains("_netdev"))
+        };
+        let entries: Vec<&str> = pieces.filter(is_entry).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(dir.path().join("fstab"), entries.join("\n") + "\n").unwrap();
+        let to = ["normal", "early", "late"].map(path);
+        to.iter().for_each(|to| std::fs::create_dir(to).unwrap());
+        let table = format!("SYSTEMD_FSTAB={}", path("fstab"));
+        let env = ["env", "SYSTEMD_LOG_TARGET=console", "SYSTEMD_LOG_LEVEL=info", &table];
+        let argv = [&env[..], &[generator.to_str().unwrap()], &to.each_ref().map(String::as_str)].concat();
+        let output = proc::run(SOON, &argv);
+        assert!(output.ok() && output.stderr.is_empty(), "{name}: {}", output.stderr);
+        let units = std::fs::read_dir(&to[0]).unwrap().flatten();
+        let mounts = units.filter(|unit| unit.file_name().to_string_lossy().ends_with(".mount")).count();
+        // A systemd without that setting reads the machine's own table.
+        if mounts == 0 && found == 0 && !entries.is_empty() {
+            bed::skip("this systemd-fstab-generator reads no other table than /etc/fstab");
+        }
+        assert_eq!(mounts, entries.len(), "{name}: {entries:?}");
+        found += mounts;
+    }
+    assert!(found >= 7, "{found} lines");
 }
 
 /// udevadm has the word `verify` from systemd 254 on.

@@ -128,6 +128,11 @@ fn check_finds_what_is_wrong() {
     let point = mount.path().to_str().unwrap().to_owned();
     let screen = says(&bed, &["check", &point], 0);
     assert!(screen.contains("ok    1.0  up, 8192 bytes a frame proven via v0"), "{screen}");
+    // From another namespace, in which there is a v0, too, the daemon's one is judged.
+    bed.tgt.bridge("v0", &[]);
+    let elsewhere = bed.tgt.run(SOON, &[AOEFS, "check", &point]).stdout;
+    let line = "ok    v0   up, MTU 9000, 0 frames dropped, flow control unknown (it is in another network namespace)";
+    assert!(elsewhere.contains(line) && elsewhere.ends_with("nothing is wrong\n"), "{elsewhere}");
     // As behind a switch that carries less than both ends allow.
     bed.tgt.ip("link set v1 mtu 1500");
     until("the smaller MTU is noticed", SOON, || {

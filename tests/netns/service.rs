@@ -1,27 +1,33 @@
 //! Under a service manager, which is played by this test: what the journal and the status line say, an interface that
-//! comes after the start, and the signal to stop that is sent more than once.
+//! comes after the start, the signal to stop that is sent more than once, and the restart after a crash.
 
 use crate::bed::fake::{self, Fake};
 use crate::bed::mount::{AOEFS, is_mounted, try_open};
 use crate::bed::sweep::{self, Mess};
-use crate::bed::{Bed, MIB, until};
+use crate::bed::{Bed, MIB, proc, until};
+use crate::loops;
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 crate::tests![
     service_an_interface_comes_late_and_the_journal_has_each_event_once(beside),
     service_a_stop_that_is_repeated_ends_no_file_that_is_open(beside),
+    service_a_killed_daemon_comes_back_with_loop_and_mount(60),
 ];
 
 const SOON: Duration = Duration::from_secs(10);
 
+/// The standard error of a service is the journal's stream, and systemd says so.
+const JOURNAL: &str = "export JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2)";
+
 /// A service: its standard error is what systemd calls the journal's stream.
 struct Service {
-    daemon: std::sync::Arc<crate::bed::Daemon>,
+    daemon: Arc<proc::Daemon>,
     point: PathBuf,
     manager: UnixDatagram,
 }
@@ -34,10 +40,7 @@ impl Service {
         let notify = bed.dir().join("notify");
         let manager = UnixDatagram::bind(&notify).unwrap();
         manager.set_nonblocking(true).unwrap();
-        let line = format!(
-            "NOTIFY_SOCKET={} JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) exec \"$@\"",
-            notify.display()
-        );
+        let line = format!("{JOURNAL} NOTIFY_SOCKET={} && exec \"$@\"", notify.display());
         let mut argv = vec!["sh", "-c", &line, "sh", AOEFS, "-f"];
         argv.extend(options);
         argv.push(point.to_str().unwrap());
@@ -125,4 +128,162 @@ fn service_a_stop_that_is_repeated_ends_no_file_that_is_open() {
     assert!(service.daemon.alive() && !is_mounted(&service.point));
     drop(disk);
     assert_eq!(service.daemon.ended(SOON), 0, "{}", service.daemon.said());
+}
+
+/// The units of contrib as systemd runs them, but for the programs and directories, which are those of this test.
+struct Units {
+    /// What stands in the units, and what is run instead.
+    names: Vec<(&'static str, String)>,
+    dir: PathBuf,
+}
+
+const DAEMON: &str = include_str!("../../contrib/systemd/aoefs.service");
+const LOOP: &str = include_str!("../../contrib/systemd/aoe-loop@.service");
+const MOUNT: &str = include_str!("../../contrib/systemd/mnt-disk.mount");
+
+/// The one value of a key in a unit.
+fn value<'a>(unit: &'a str, key: &str) -> &'a str {
+    let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let first = values.next().unwrap_or_else(|| panic!("the unit has no {key}"));
+    assert_eq!(values.next(), None, "{key}");
+    first
+}
+
+impl Units {
+    /// For a partition `root` of the target 1.0.
+    fn new(dir: &Path) -> Units {
+        let name = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let names = vec![
+            ("/usr/bin/aoefs", AOEFS.to_owned()),
+            (
+                "/usr/libexec/aoefs/aoe-loop",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/aoe-loop").to_owned(),
+            ),
+            ("/mnt/aoe", name("aoe")),
+            ("/run/aoe/1.0-data", name("run/1.0-root")),
+            ("%i", "1.0-root".to_owned()),
+            ("%I", "1.0/root".to_owned()),
+            ("/mnt/disk", name("disk")),
+        ];
+        Units { names, dir: dir.to_path_buf() }
+    }
+
+    /// A value as a line of shell.
+    fn line(&self, unit: &str, key: &str) -> String {
+        let line = value(unit, key).to_owned();
+        let line = self.names.iter().fold(line, |line, (from, to)| line.replace(from, to));
+        // An at sign: the word after the program is the name that the process gets.
+        let Some(named) = line.strip_prefix('@') else { return line };
+        let (program, rest) = named.split_once(' ').unwrap();
+        let (name, rest) = rest.split_once(' ').unwrap();
+        format!("exec -a {name} {program} {rest}")
+    }
+
+    /// Runs what stands behind the key, for the daemon whose process this is.
+    #[track_caller]
+    fn run(&self, unit: &str, key: &str, pid: u32) {
+        let run = self.dir.join("run");
+        let own = format!("export AOE_LOOP_DIR={} AOE_LOOP_DAEMON={pid} MAINPID={pid}", run.display());
+        proc::sh(SOON, &format!("{own}\n{}", self.line(unit, key)));
+    }
+
+    /// Starts the daemon and waits for its READY=1.
+    #[track_caller]
+    fn start(&self, bed: &mut Bed, options: &str) -> Arc<proc::Daemon> {
+        self.run(DAEMON, "ExecStartPre", 0);
+        let notify = self.dir.join("notify");
+        let _ = std::fs::remove_file(&notify);
+        let manager = UnixDatagram::bind(&notify).unwrap();
+        manager.set_read_timeout(Some(SOON)).unwrap();
+        let line = format!(
+            "{JOURNAL} NOTIFY_SOCKET={} AOEFS_OPTIONS='{options}'\n{}",
+            notify.display(),
+            self.line(DAEMON, "ExecStart")
+        );
+        let ns = bed.ini.clone();
+        let daemon = bed.spawn(&ns, &["bash", "-c", &line]);
+        let mut text = [0; 512];
+        loop {
+            let length = manager.recv(&mut text).unwrap_or_else(|error| panic!("{error}: {}", daemon.said()));
+            if String::from_utf8_lossy(&text[..length]).lines().any(|line| line == "READY=1") {
+                return daemon;
+            }
+        }
+    }
+
+    /// Attaches the loop device, which the bed detaches if the units do not; then mounts what it prints.
+    fn attach(&self, pid: u32) -> PathBuf {
+        self.run(LOOP, "ExecStart", pid);
+        let device = std::fs::read_link(self.line(MOUNT, "What")).unwrap();
+        sweep::register(Mess::Loop(device.to_str().unwrap().to_owned()));
+        device
+    }
+
+    fn mount(&self) -> PathBuf {
+        let at = PathBuf::from(self.line(MOUNT, "Where"));
+        loops::mount(Path::new(&self.line(MOUNT, "What")), &at);
+        at
+    }
+}
+
+fn attached(device: &Path) -> bool {
+    let name = device.file_name().unwrap();
+    Path::new("/sys/block").join(name).join("loop/backing_file").exists()
+}
+
+/// ext4 over a loop device on a partition, by the commands of the units: a reload closes nothing, and after kill -9 the
+/// same commands bring all of it back, also while a program still has a file of the dead file system open.
+fn service_a_killed_daemon_comes_back_with_loop_and_mount() {
+    let mut bed = Bed::cable(&["losetup", "mount", "findmnt", "mkfs.ext4", "e2fsck"], 9000);
+    let image = bed.image_of("disk", 64 * MIB, 0);
+    let _target = bed.aoefs_target("1.0", "v1", &image);
+    let units = Units::new(bed.dir());
+    let conf = bed.dir().join("aoefs.conf");
+    std::fs::write(&conf, "1.0 part root 2048 100352\n").unwrap();
+    sweep::register(Mess::Mount(bed.dir().join("aoe")));
+    let options = format!("-i v0 --wait 1.0 --config {}", conf.display());
+
+    let first = units.start(&mut bed, &options);
+    let old = units.attach(first.pid());
+    proc::sh(SOON, &format!("mkfs.ext4 -q {}", old.display()));
+    let at = units.mount();
+    let mut bytes = vec![0; 3 * MIB];
+    crate::bed::Rng::new(17).fill(&mut bytes);
+    std::fs::write(at.join("kept"), &bytes).unwrap();
+    let held = File::open(at.join("kept")).unwrap();
+    held.sync_all().unwrap();
+
+    let disk = File::open(bed.dir().join("aoe/1.0/data")).unwrap();
+    units.run(DAEMON, "ExecReload", first.pid());
+    until("it is reloaded", SOON, || first.said().contains("configuration read again"));
+    disk.read_exact_at(&mut [0; 4096], 0).unwrap();
+    drop(disk);
+    nix::fcntl::posix_fadvise(&held, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    let mut read = vec![0; bytes.len()];
+    held.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == bytes, "after a reload");
+
+    // As systemd does it for Restart= and Requires=: first what comes after the daemon, then the loop unit's stop.
+    assert_eq!(value(DAEMON, "Restart"), "on-failure");
+    first.kill9();
+    units.run(DAEMON, "ExecStopPost", 0);
+    assert!(!is_mounted(&at), "a file system over a dead daemon is taken away");
+    units.run(LOOP, "ExecStop", 0);
+    let second = units.start(&mut bed, &options);
+    let new = units.attach(second.pid());
+    assert_ne!(new, old, "the old device is still open");
+    units.mount();
+    assert!(std::fs::read(at.join("kept")).unwrap() == bytes, "what was synced is there");
+    std::fs::write(at.join("new"), "more").unwrap();
+    drop(held);
+    until("the old device goes with its last user", SOON, || !attached(&old));
+    sweep::forget(&old);
+
+    loops::unmount(&at);
+    loops::fsck("ext4", &new);
+    units.run(LOOP, "ExecStop", second.pid());
+    assert!(!attached(&new));
+    sweep::forget(&new);
+    second.signal(value(DAEMON, "KillSignal").parse().unwrap());
+    assert_eq!(second.ended(SOON), 0, "{}", second.said());
 }

@@ -13,6 +13,7 @@ use aoefs::export::Export;
 use aoefs::export::server::Server;
 use aoefs::link::OutFrame;
 use aoefs::link::loopback::{Fate, Hook, LoopbackLink, pair};
+use aoefs::runtime::events::Cursor;
 use aoefs::runtime::{Runtime, TARGETS_MAX, Unit};
 use aoefs::target::{MemoryImage, TargetConfig};
 use aoefs::wire::Addr;
@@ -342,5 +343,28 @@ fn failio_frees_everybody_under_nofail() {
     initiator.near.set_hook(None);
     initiator.write(0, b"again");
     assert_eq!(initiator.read(0, 5), b"again");
+    initiator.end();
+}
+
+/// The answer of a target comes to another thread, which logs what it changes. So what a call has done is in the log
+/// before its frames leave.
+#[test]
+fn what_a_call_did_is_logged_before_its_frames_leave() {
+    /// Where the command stands in a frame, behind the addresses; 0 is ATA.
+    const COMMAND: usize = 19;
+    let initiator = Initiator::new(1500);
+    let (tell, told) = mpsc::channel();
+    let runtime = Arc::downgrade(&initiator.runtime);
+    initiator.near.set_hook(Some(Box::new(move |frame| {
+        if let (0, Some(runtime)) = (frame.head[COMMAND], runtime.upgrade()) {
+            let log = runtime.log().read_at(&mut Cursor::default(), 0, usize::MAX);
+            let _ = tell.send(String::from_utf8_lossy(&log).into_owned());
+        }
+        Fate::Pass
+    })));
+    initiator.runtime.with_device(&initiator.unit, |device, now, sink| device.fail_all(now, sink));
+    let log = told.recv_timeout(PATIENCE).unwrap();
+    assert!(log.ends_with(" 1.0 down: failio\n"), "{log}");
+    initiator.near.set_hook(None);
     initiator.end();
 }

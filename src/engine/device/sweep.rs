@@ -4,11 +4,11 @@ use super::{Device, Sink, State};
 use crate::engine::event::{Cause, Event, Reason};
 use crate::engine::flight::Work;
 use crate::engine::ids::{FrameId, PathId, ReqId};
-use crate::engine::ladder::below;
 use crate::engine::limits::COMMAND_DEADLINE;
 use crate::engine::path::Trust;
 use crate::engine::request::{Error, Job, Req};
 use crate::engine::time::Time;
+use crate::wire::below;
 
 impl<R> Device<R> {
     /// Does what is due at `now`. Early calls do nothing.

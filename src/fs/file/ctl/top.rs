@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::fs::context::Context;
 use crate::fs::ctl::{CtlError, Switch, Top};
 use crate::fs::errno::{self, Errno};
+use crate::near::listed;
 use crate::runtime::{By, RuntimeError};
 use crate::wire::Addr;
-
-/// Names that a refusal lists at most.
-const LISTED_MAX: usize = 8;
 
 /// Runs one command of the top ctl.
 pub fn run(context: &Context, command: &Top) -> Result<(), CtlError> {
@@ -71,7 +69,7 @@ fn not_unbound(context: &Context, name: &str, error: RuntimeError) -> CtlError {
     let nets = context.runtime.netlinks();
     let words = match error {
         RuntimeError::NotFound => {
-            let names = listed(nets.iter().map(|net| net.name.to_string()));
+            let names = listed(nets.iter().map(|net| &net.name));
             format!("{name} is not in use; in use: {names}")
         }
         error => errno::words(error.into()),
@@ -97,16 +95,6 @@ fn not_removed(context: &Context, addr: Addr, error: RuntimeError) -> CtlError {
 }
 
 fn no_target(context: &Context, addr: Addr) -> CtlError {
-    let names = listed(context.runtime.units().iter().map(|unit| unit.addr.to_string()));
+    let names = listed(context.runtime.units().iter().map(|unit| unit.addr));
     CtlError::new(Errno::ENOENT, format!("no target {addr} is known; known: {names}"))
-}
-
-/// The first names, or `none`.
-fn listed(names: impl Iterator<Item = String>) -> String {
-    let names: Vec<String> = names.collect();
-    match names.len() {
-        0 => "none".into(),
-        n if n > LISTED_MAX => format!("{} and {} more", names[..LISTED_MAX].join(", "), n - LISTED_MAX),
-        _ => names.join(", "),
-    }
 }
