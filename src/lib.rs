@@ -103,7 +103,7 @@
 //! # Threads
 //!
 //! * main (1). Makes the start, then is woken by: the end of `session`. May wait for: anything before the mount
-//!   stands; then nothing else.
+//!   stands; 3 s for the end of the unmounter.
 //! * `session` (1). Woken by: the end of the `fuser-N`. May wait for: these; at the end the threads of fs.
 //! * `fuser-N` (1, or 2 where there are more than two processors). Woken by: a request on /dev/fuse; where it is
 //!   the only one also frames, for 1 ms at a time (`runtime/deputy.rs`). Never waits for the network, nor for memory;
@@ -113,7 +113,7 @@
 //! * `sweeper` (1). Woken by: the earliest deadline, or an earlier one that is armed. May wait for: nothing else.
 //! * `watcher` (1, none with `--demo`). Woken by: an interface changes (rtnetlink). May wait for: nothing else.
 //! * `signals` (1). Woken by: SIGTERM, SIGINT, SIGHUP, through a descriptor. May wait for: an answer of the
-//!   unmounter, 30 s at most.
+//!   unmounter, 30 s at most and then never again; 3 s for its end.
 //! * `reload` (1 while it reads). Woken by: SIGHUP. May wait for: the configuration file, perhaps for ever.
 //! * `status` (1 under a service manager that is told). Woken by: a line of the file `log`. May wait for: nothing else.
 //! * `log` (1). Woken by: a line for stderr. May wait for: the reader of stderr, perhaps for ever.

@@ -123,9 +123,11 @@ fn run(
         }
         Err(error) => Err(Failure::start(format!("the unmounter is gone: {error}; start again"))),
     };
-    unmounter.finish();
-    // Nothing is left to do here, unless the unmounter was killed.
-    if let Err(error) = mount.detach() {
+    // Nothing is left to do here, unless the unmounter was killed. What one that hangs waits for would be waited for
+    // here, too.
+    if unmounter.finish()
+        && let Err(error) = mount.detach()
+    {
         log::warn!("{}: cannot detach the mount: {error}", mount.point().display());
     }
     served

@@ -103,7 +103,7 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let reader = Arc::new(Reader { runtime: runtime.clone(), core: core.clone(), startup });
     let service = Arc::new(Attendant::new(reader.clone()));
     stop::spawn(signals, unmounter, options.mount.stop, service.clone()).map_err(cannot("start a thread"))?;
-    let _target = attach_backend(&runtime, backend).map_err(cannot("start a thread"))?;
+    let target = attach_backend(&runtime, backend).map_err(cannot("start a thread"))?;
     reader.run_top();
     if let Some(scrape) = scrape {
         scrape.start(pages(&core)).map_err(cannot("start a thread"))?;
@@ -131,6 +131,8 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     };
     core.close();
     runtime.stop();
+    // The demo's thread may wait for its file, perhaps for ever. The end of the process takes it along.
+    std::mem::forget(target);
     result
 }
 
@@ -162,7 +164,8 @@ fn ended(serving: thread::JoinHandle<std::io::Result<()>>) -> Result<(), Failure
     }
 }
 
-/// Gives the runtime its back end. The demo's target is served until the returned server is dropped.
+/// Gives the runtime its back end. The demo's target is served until the returned server is dropped, which waits for
+/// its thread.
 fn attach_backend(runtime: &Arc<Runtime>, backend: Backend) -> std::io::Result<Option<Server>> {
     match backend {
         Backend::Links { links, late, follow } => {

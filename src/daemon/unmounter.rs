@@ -16,7 +16,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -24,7 +25,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use parking_lot::Mutex;
 
@@ -36,6 +37,13 @@ use crate::mount::{Connection, Mount, MountId, Place, Unmount, holders};
 /// longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the daemon's end waits for that of the unmounter, which takes milliseconds. It may also hang in umount(2)
+/// or in a file of /proc, and then whoever stops the daemon must not wait for ever.
+const LAST: Duration = Duration::from_secs(3);
+
+/// How often the daemon looks meanwhile whether it has ended.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// The signal that the kernel sends when the daemon's main thread dies. Nothing else has a reason to send it.
 const DEATH: Signal = Signal::SIGUSR2;
 
@@ -43,8 +51,18 @@ const DEATH: Signal = Signal::SIGUSR2;
 #[derive(Debug)]
 pub struct Unmounter {
     process: Pid,
-    socket: Mutex<Option<BufReader<UnixStream>>>,
+    line: Mutex<Line>,
     mount: OnceLock<Mount>,
+    ended: OnceLock<bool>,
+}
+
+/// The line to the unmounter.
+#[derive(Debug)]
+enum Line {
+    Open(BufReader<UnixStream>),
+    /// An answer has not come in time. If it came later it would be taken for that of the next request.
+    Late,
+    Closed,
 }
 
 /// The result of a request.
@@ -76,8 +94,8 @@ impl Unmounter {
             }
             ForkResult::Parent { child } => {
                 ours.set_read_timeout(Some(PATIENCE))?;
-                let socket = Mutex::new(Some(BufReader::new(ours)));
-                Ok(Self { process: child, socket, mount: OnceLock::new() })
+                let line = Mutex::new(Line::Open(BufReader::new(ours)));
+                Ok(Self { process: child, line, mount: OnceLock::new(), ended: OnceLock::new() })
             }
         }
     }
@@ -86,11 +104,12 @@ impl Unmounter {
     /// not know yet when the daemon is killed, or when the mount is detached by hand.
     pub fn mounted(&self, mount: &Mount) -> io::Result<()> {
         let id = mount.id();
-        let line = format!("mounted {} {} {}\n", id.id, id.unique.unwrap_or(0), u8::from(mount.by_helper()));
+        let words = format!("mounted {} {} {}\n", id.id, id.unique.unwrap_or(0), u8::from(mount.by_helper()));
         let _ = self.mount.set(mount.clone());
-        let mut socket = self.socket.lock();
-        let socket = socket.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        ask(socket, &line).map(drop)
+        match &mut *self.line.lock() {
+            Line::Open(socket) => ask(socket, &words).map(drop),
+            Line::Late | Line::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Unmounts if nobody uses the mount.
@@ -103,11 +122,35 @@ impl Unmounter {
         self.request("detach\n", Mount::detach)
     }
 
-    /// Lets it do its last work and waits for its end: then nothing of ours is mounted, and it is no zombie.
-    pub fn finish(&self) {
-        *self.socket.lock() = None;
-        // A second time there is no such child.
-        let _ = waitpid(self.process, None);
+    /// Lets it do its last work and waits for its end: then nothing of ours is mounted, and it is no zombie. False if
+    /// it has not ended within 3 s, which is in the log.
+    pub fn finish(&self) -> bool {
+        *self.ended.get_or_init(|| {
+            let by = Instant::now() + LAST;
+            // Another thread may wait for an answer; the line is closed then when the process ends.
+            if let Some(mut line) = self.line.try_lock_until(by) {
+                *line = Line::Closed;
+            }
+            while self.runs() {
+                if Instant::now() >= by {
+                    log::warn!(
+                        "aoefs-unmount[{}] has not ended within {} s and is left behind; \
+                         if the mount stays, umount -l takes it away",
+                        self.process,
+                        LAST.as_secs()
+                    );
+                    return false;
+                }
+                thread::sleep(LOOK);
+            }
+            true
+        })
+    }
+
+    /// Whether it has not ended yet. One that has is no zombie afterwards.
+    fn runs(&self) -> bool {
+        // An error says that there is no such child any more.
+        waitpid(self.process, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
     }
 
     /// Its process.
@@ -116,14 +159,21 @@ impl Unmounter {
     }
 
     /// Asks the child; if it was killed, does the work here, with the privileges that are left.
-    fn request(&self, line: &str, here: fn(&Mount) -> io::Result<Unmount>) -> Outcome {
-        let mut socket = self.socket.lock();
-        if let Some(stream) = socket.as_mut() {
-            match ask(stream, line) {
+    fn request(&self, words: &str, here: fn(&Mount) -> io::Result<Unmount>) -> Outcome {
+        let mut line = self.line.lock();
+        if let Line::Open(socket) = &mut *line {
+            match ask(socket, words) {
                 Ok(outcome) => return outcome,
-                // A late answer would be taken for that of the next request.
-                Err(_) => *socket = None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => *line = Line::Late,
+                Err(_) => *line = Line::Closed,
             }
+        }
+        if matches!(*line, Line::Late) {
+            if self.runs() {
+                // Whatever it waits for, this process would wait for as well, and without a limit.
+                return Outcome::Failed(format!("aoefs-unmount[{}] does not answer", self.process));
+            }
+            *line = Line::Closed;
         }
         match self.mount.get() {
             Some(mount) => outcome(here(mount)),

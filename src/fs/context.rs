@@ -121,9 +121,12 @@ impl Context {
         }
     }
 
-    /// Ends the threads of the mount.
+    /// Ends the threads of the mount. Requests that are still outstanding fail.
     pub fn close(&self) {
+        // Before requests fail: a virtual machine has those that were not answered done again by the next daemon.
         self.close_exports();
+        // Pages that are being read cannot be dropped, and a target that is away may owe them for ever.
+        self.runtime.abandon();
         self.pages.close();
         self.waker.close();
         self.renderer.close();

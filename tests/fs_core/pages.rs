@@ -207,6 +207,31 @@ fn nofail_waits_for_pages() {
     host.end();
 }
 
+/// At the end the kernel's reads fail first, and then the threads that drop pages are waited for: these wait for the
+/// pages that are being read, and a target that is silent under nofail would owe them for ever.
+#[test]
+fn the_end_does_not_wait_for_pages_that_a_silent_target_owes() {
+    let host = Host::new();
+    host.echo("1.0/ctl", "nofail on").unwrap();
+    let fh = host.open("1.0/data");
+    host.page_in(fh, 0, 4096).unwrap();
+    host.told.lock_pages(true);
+    host.core.write(fh, 0, &[1; 512], false, |_| ());
+    let unit = host.runtime.units().remove(0);
+    host.eventually(|| host.runtime.inspect(&unit, |device| device.requests() == 0));
+    host.silence(true);
+    let told = host.told.clone();
+    host.core.read(fh, 8192, 4096, Reader::PageCache, move |_| told.lock_pages(false));
+    let (tx, rx) = mpsc::channel();
+    let core = host.core.clone();
+    std::thread::spawn(move || {
+        core.close();
+        tx.send(()).unwrap();
+    });
+    rx.recv_timeout(PATIENCE).unwrap();
+    host.runtime.stop();
+}
+
 /// The gap of a write, and what waits for it on the same handle, end by the deadline, though each piece of the zeros
 /// has a deadline of its own; the mark stays where the zeros have come to.
 #[test]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
+use aoefs::daemon::logging;
 use aoefs::daemon::signals::Signals;
 use aoefs::daemon::stop::{self, Service};
 use aoefs::daemon::unmounter::Unmounter;
@@ -122,6 +123,7 @@ fn say(line: &str) {
 /// and mounts, when that file is there; with `hold` a thread of it reads `stuck` through its own mount.
 pub fn main(args: &[String]) -> ExitCode {
     let dir = args.first().expect("a directory");
+    logging::install_as("small", "warn");
     let stop = args.get(1).map_or(1, |secs| secs.parse().unwrap());
     let spec = MountSpec {
         source: args.get(2).cloned().unwrap_or_else(|| "test".into()),

@@ -23,6 +23,7 @@ crate::tests![
     umount_ends_both,
     it_holds_nothing_and_listens_to_nobody,
     without_it_the_daemon_unmounts_itself,
+    an_unmounter_that_hangs_does_not_keep_the_daemon,
 ];
 
 fn kill_9_takes_the_mount_away() {
@@ -206,4 +207,20 @@ fn without_it_the_daemon_unmounts_itself() {
     daemon.daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.daemon.ended(SOON), 0, "{}", daemon.daemon.said());
     assert!(room.mounts().is_empty());
+}
+
+/// It may wait in umount(2) or while it reads /proc, as one that is stopped does.
+fn an_unmounter_that_hangs_does_not_keep_the_daemon() {
+    let room = Room::new();
+    let daemon = room.daemon("1");
+    let pid = daemon.unmounter();
+    proc::signal(pid, Signal::SIGSTOP);
+    until("it is stopped", SOON, || state(pid) == Some('T'));
+    umount2(&room.point(), MntFlags::empty()).unwrap();
+    // Five times what the daemon waits for it.
+    assert_eq!(daemon.daemon.ended(Duration::from_secs(15)), 0, "{}", daemon.daemon.said());
+    let said = daemon.daemon.said();
+    assert!(said.contains(&format!("aoefs-unmount[{pid}] has not ended")), "{said}");
+    proc::signal(pid, Signal::SIGCONT);
+    until("the unmounter is gone", SOON, || !running(pid));
 }
