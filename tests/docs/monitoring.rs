@@ -194,7 +194,8 @@ fn shell_scripts() {
     if !proc::have("shellcheck") {
         bed::skip("the program shellcheck is not installed");
     }
-    let mut scripts = vec!["tests/run".into(), "tests/nightly".into(), ".ci/run".into()];
+    let mut scripts =
+        vec!["tests/run".into(), "tests/nightly".into(), "tests/packages".into(), ".ci/run".into()];
     let mut dirs = vec![PathBuf::from("contrib")];
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(repository().join(&dir)).unwrap().map(Result::unwrap) {
