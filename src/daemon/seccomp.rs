@@ -380,10 +380,9 @@ mod filter {
     const TIOCLINUX: c_int = 0x541c;
 }
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[cfg(test)]
 mod tests {
-    #![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-
     use std::ptr::null;
     use std::thread;
 
