@@ -34,7 +34,8 @@
 //! * `target`: an AoE target as a pure command processor, and its images: memory, file, block device.
 //! * `export`: serves such a target on links.
 //! * `mount`: mount(2), fusermount3, dead mounts, and the processes that keep a mount busy; knows nothing of AoE.
-//! * `daemon`: background, signals, stopping, the unmounter, privileges, stderr and syslog, panics.
+//! * `daemon`: background, signals, stopping, the unmounter, privileges, system calls, stderr and syslog,
+//!   panics.
 //! * `cli`: the command line.
 //! * `command`: `aoefs status` and the other commands beside the mounting form: they use the files of a mount, or ask
 //!   targets with `wire` and `link` alone.
@@ -94,7 +95,7 @@
 //!   orderly end: `daemon/stop.rs`. What mount(2) and umount(2) do: `mount/mod.rs`. Two starts on one directory:
 //!   `mount/place.rs`.
 //! * It does not start, or with the wrong rights: `main.rs` (the order), `app/backend.rs`, `mount/error.rs`,
-//!   `daemon/privilege.rs`.
+//!   `daemon/privilege.rs`. A system call fails that should not (EPERM, ENOSYS): `daemon/seccomp.rs`.
 //! * `aoefs status`, `check` and so on say what is not so: the command's file in `command`; what `check` looks at:
 //!   `command/facts.rs`; frames without a mount: `command/station.rs`.
 //! * The demo or aoefs-target: what it answers, and which flushes fail, `target/processor.rs`; its file or device,

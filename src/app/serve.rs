@@ -15,7 +15,7 @@ use crate::daemon::errand::{Asked, Errand};
 use crate::daemon::logging;
 use crate::daemon::notify;
 use crate::daemon::privilege;
-use crate::daemon::privilege::Programs;
+use crate::daemon::seccomp;
 use crate::daemon::signals::Signals;
 use crate::daemon::stop::{self, Service};
 use crate::daemon::unmounter::Unmounter;
@@ -88,11 +88,12 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     // Capabilities belong to threads: they are dropped before there is a second thread, and after INIT. If
     // CAP_SYS_ADMIN were missing at INIT, the kernel would allow no more requests in the background than
     // `max_user_bgreq`, which the users of one target could fill.
-    let programs = if mounted.mount.by_helper() { Programs::Setuid } else { Programs::Plain };
     note(match backend {
-        Backend::Links { .. } => privilege::drop_privileges(programs),
-        Backend::Demo(_) => privilege::drop_all_privileges(programs),
+        Backend::Links { .. } => privilege::drop_privileges(),
+        Backend::Demo(_) => privilege::drop_all_privileges(),
     });
+    // A filter of system calls, too, belongs to a thread and to those that it starts.
+    note(seccomp::confine());
     logging::start()
         .map_err(|error| Failure::start(format!("cannot start a thread: {error}; see ulimit -u")))?;
     if let Err(error) = mounted.mount.set_read_ahead(options.mount.kernel_read_ahead()) {

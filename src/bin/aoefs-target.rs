@@ -20,6 +20,7 @@ use aoefs::cli::{self, values};
 use aoefs::daemon::errand::{Asked, Errand};
 use aoefs::daemon::logging;
 use aoefs::daemon::panics;
+use aoefs::daemon::seccomp;
 use aoefs::daemon::signals::{Signals, Wish};
 use aoefs::export::Export;
 use aoefs::export::server::Server;
@@ -166,6 +167,11 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
     // After all calls that may wait for storage, so that a signal ends these; before any thread starts, so that all
     // threads leave the signals to this one.
     let signals = Signals::block().map_err(|e| format!("cannot block signals: {e}"))?;
+    // Everything is open.
+    match seccomp::confine() {
+        Ok(said) => log::debug!("{said}"),
+        Err(said) => log::warn!("{said}"),
+    }
     let no_thread = |e: io::Error| format!("cannot start a thread: {e}");
     logging::start().map_err(no_thread)?;
     let export = Export::new(config(cli, &serial), image);

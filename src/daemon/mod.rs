@@ -8,6 +8,7 @@ pub mod notify;
 pub mod outlet;
 pub mod panics;
 pub mod privilege;
+pub mod seccomp;
 pub mod signals;
 pub mod stop;
 pub mod unmounter;

@@ -84,33 +84,24 @@ pub fn check_net_raw() -> io::Result<()> {
 
 /// Keeps CAP_NET_RAW, and CAP_NET_ADMIN (for the receive buffer of interfaces bound later), where they are held now;
 /// gives up every other capability for good, also for what is started later: the bounding and ambient sets are
-/// cleared and no_new_privs is set, except with [`Programs::Setuid`]. For the calling thread and those it starts.
-pub fn drop_privileges(programs: Programs) -> Done {
-    drop_to(&[Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN], programs)
+/// cleared and no_new_privs is set. For the calling thread and those it starts.
+pub fn drop_privileges() -> Done {
+    drop_to(&[Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN])
 }
 
 /// Gives up every capability: for --demo, which has no network.
-pub fn drop_all_privileges(programs: Programs) -> Done {
-    drop_to(&[], programs)
-}
-
-/// Whether programs that this process starts may have more rights than it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Programs {
-    /// No.
-    Plain,
-    /// Setuid programs work: an ordinary user's mount is unmounted by one.
-    Setuid,
+pub fn drop_all_privileges() -> Done {
+    drop_to(&[])
 }
 
 /// Keeps the capabilities that unmounting takes, and those that show which processes have files open; for the
 /// unmounter.
 pub fn drop_to_unmounting() -> Done {
     let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
-    drop_to(&needed, Programs::Plain)
+    drop_to(&needed)
 }
 
-fn drop_to(wanted: &[Capability], programs: Programs) -> Done {
+fn drop_to(wanted: &[Capability]) -> Done {
     let held = permitted().map_err(|error| format!("no privilege dropped: {error}"))?;
     let kept: Vec<Capability> = wanted.iter().copied().filter(|cap| held.contains(cap)).collect();
     let (keep, nothing) = (CapsHashSet::from_iter(kept.iter().copied()), CapsHashSet::new());
@@ -126,9 +117,7 @@ fn drop_to(wanted: &[Capability], programs: Programs) -> Done {
         note("bounding set", caps::clear(None, CapSet::Bounding).map_err(|error| error.to_string()));
     }
     note("ambient set", caps::clear(None, CapSet::Ambient).map_err(|error| error.to_string()));
-    if programs == Programs::Plain {
-        note("no_new_privs", prctl::set_no_new_privs().map_err(|errno| errno.to_string()));
-    }
+    note("no_new_privs", prctl::set_no_new_privs().map_err(|errno| errno.to_string()));
     for (set, left) in
         [(CapSet::Effective, &keep), (CapSet::Permitted, &keep), (CapSet::Inheritable, &nothing)]
     {
@@ -178,7 +167,7 @@ mod tests {
         thread::spawn(|| {
             let before = permitted().unwrap();
             let can = |cap| before.contains(&cap);
-            let said = drop_privileges(Programs::Plain);
+            let said = drop_privileges();
             let kept =
                 [Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN].into_iter().filter(|cap| can(*cap));
             let kept: u64 = kept.map(|cap| cap.bitmask()).sum();
@@ -195,7 +184,7 @@ mod tests {
                 check_net_raw().unwrap();
             }
             // The second time there is no CAP_SETPCAP, as with an ordinary user: nothing to complain about.
-            assert_eq!(drop_all_privileges(Programs::Plain), Ok("kept no capability".into()));
+            assert_eq!(drop_all_privileges(), Ok("kept no capability".into()));
             assert!(permitted().unwrap().is_empty());
             let refused = check_net_raw().unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);

@@ -48,7 +48,7 @@ pub fn supervise(signals: &Signals, unmounter: &Unmounter, stop: Duration, servi
     match detached {
         Outcome::Done | Outcome::Gone => true,
         Outcome::Busy(why) | Outcome::Failed(why) => {
-            service.say(&format!("the mount stays: {why}; umount -l takes it away"));
+            service.say(&format!("the mount stays: {why}; umount -l or fusermount3 -uz takes it away"));
             false
         }
     }

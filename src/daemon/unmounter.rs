@@ -135,7 +135,7 @@ impl Unmounter {
                 if Instant::now() >= by {
                     log::warn!(
                         "aoefs-unmount[{}] has not ended within {} s and is left behind; \
-                         if the mount stays, umount -l takes it away",
+                         if the mount stays, umount -l or fusermount3 -uz takes it away",
                         self.process,
                         LAST.as_secs()
                     );
@@ -175,9 +175,13 @@ impl Unmounter {
             }
             *line = Line::Closed;
         }
-        match self.mount.get() {
-            Some(mount) => outcome(here(mount)),
-            None => Outcome::Gone,
+        let Some(mount) = self.mount.get() else { return Outcome::Gone };
+        match outcome(here(mount)) {
+            Outcome::Failed(why) => Outcome::Failed(format!(
+                "aoefs-unmount[{}] has ended, and without it the daemon may not: {why}",
+                self.process
+            )),
+            other => other,
         }
     }
 }

@@ -62,6 +62,7 @@ impl Bed {
             assert!(mount.daemon.alive(), "aoefs ended:\n{}", mount.daemon.said());
             mount.mounted() && std::fs::metadata(mount.path.join("ctl")).is_ok()
         });
+        mount.daemon.assert_confined();
         mount
     }
 

@@ -239,4 +239,22 @@ impl Daemon {
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count)
     }
+
+    /// Every thread of it has the two filters of system calls, beside those that this test has itself.
+    #[track_caller]
+    pub fn assert_confined(&self) {
+        let filters = |status: &str| -> Option<u32> {
+            let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"))?;
+            line.trim().parse().ok()
+        };
+        // Kernels before 5.9 do not say how many there are.
+        let Some(own) = filters(&std::fs::read_to_string("/proc/self/status").unwrap()) else { return };
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
+        // A thread may end meanwhile.
+        for status in
+            tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok())
+        {
+            assert_eq!(filters(&status), Some(own + 2), "{} {status}", self.name);
+        }
+    }
 }

@@ -53,7 +53,7 @@ fn locked_memory_survives_the_drop() {
         let said = privilege::lock_memory();
         let locked = locked_kib();
         assert_eq!(said.is_ok(), locked > 0, "{said:?}");
-        privilege::drop_privileges(privilege::Programs::Plain).ok();
+        privilege::drop_privileges().ok();
         start_threads();
         // Touched pages count, not the 8 x 18 MiB that were mapped meanwhile.
         assert!(locked_kib() < locked + (64 << 10), "{} of {locked}", locked_kib());
@@ -63,7 +63,7 @@ fn locked_memory_survives_the_drop() {
 #[test]
 fn a_memory_limit_does_not_stop_later_threads() {
     in_process("privilege::a_memory_limit_does_not_stop_later_threads", || {
-        privilege::drop_all_privileges(privilege::Programs::Plain).ok();
+        privilege::drop_all_privileges().ok();
         let (_, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap();
         let limit = (8 << 20).min(hard);
         setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit).unwrap();

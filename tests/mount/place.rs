@@ -24,7 +24,9 @@ crate::tests![
     the_demo_of_an_ordinary_user_says_one_line,
     of_several_starts_at_once_exactly_one_wins,
     a_user_who_may_have_few_processes_is_left_no_mount(beside),
-    without_its_unmounter_the_daemon_of_an_ordinary_user_unmounts_itself,
+    without_its_unmounter_the_daemon_of_an_ordinary_user_says_so,
+    every_thread_of_a_daemon_is_confined,
+    confinement_can_be_turned_off,
 ];
 
 fn a_mount_says_what_it_is() {
@@ -303,18 +305,24 @@ fn a_user_who_may_have_few_processes_is_left_no_mount() {
     assert!(started > 0, "not even the highest limit was enough");
 }
 
-/// Its unmounter killed, the daemon of an ordinary user unmounts through fusermount3 itself.
-fn without_its_unmounter_the_daemon_of_an_ordinary_user_unmounts_itself() {
-    let room = Room::new();
-    let (program, user) = lonely_user(&room);
-    let point = room.point();
-    let words = [program.to_str().unwrap(), "-f", "--demo", point.to_str().unwrap()];
-    let argv: Vec<&str> = user.iter().map(String::as_str).chain(words).collect();
-    let daemon = Daemon::spawn(room.dir(), "user", &argv);
+/// The demo in the foreground, in the room's mount namespace.
+fn demo(room: &Room, before: &[&str], program: &str) -> std::sync::Arc<Daemon> {
+    let words = [program, "-f", "--demo", room.point().to_str().unwrap()].map(str::to_owned);
+    let argv: Vec<String> = before.iter().map(|word| word.to_string()).chain(words).collect();
+    let daemon = Daemon::spawn(room.dir(), "demo", &argv);
     until("it serves", SOON, || {
         assert!(daemon.alive(), "{}", daemon.said());
         daemon.said().contains("bound demo")
     });
+    daemon
+}
+
+/// Its unmounter killed, the daemon of an ordinary user cannot start fusermount3 either; its user can.
+fn without_its_unmounter_the_daemon_of_an_ordinary_user_says_so() {
+    let room = Room::new();
+    let (program, user) = lonely_user(&room);
+    let user: Vec<&str> = user.iter().map(String::as_str).collect();
+    let daemon = demo(&room, &user, program.to_str().unwrap());
     let child = |pid: &u32| {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
             stat.contains(&format!(" {} ", daemon.pid())) && stat.contains("(aoefs-unmount)")
@@ -325,6 +333,38 @@ fn without_its_unmounter_the_daemon_of_an_ordinary_user_unmounts_itself() {
     proc::signal(unmounter, Signal::SIGKILL);
     until("the unmounter is gone", SOON, || !crate::bed::room::running(unmounter));
     daemon.signal(Signal::SIGTERM);
+    let why = format!("cannot unmount: aoefs-unmount[{unmounter}] has ended");
+    until("it says why it stays", SOON, || daemon.said().contains(&why));
+    let point = room.point();
+    let unmount = ["fusermount3", "-u", point.to_str().unwrap()];
+    proc::ok(SOON, &[user.as_slice(), &unmount].concat());
     assert_eq!(daemon.ended(2 * SOON), 0, "{}", daemon.said());
     assert!(room.mounts().is_empty(), "{}", daemon.said());
+}
+
+/// Whoever starts it.
+fn every_thread_of_a_daemon_is_confined() {
+    let room = Room::new();
+    let copy = for_nobody(&room, env!("CARGO_BIN_EXE_aoefs"), None);
+    for before in [[].as_slice(), NOBODY.as_slice()] {
+        let daemon = demo(&room, before, copy.to_str().unwrap());
+        assert!(daemon.threads() > 3, "{}", daemon.threads());
+        daemon.assert_confined();
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.ended(SOON), 0, "{}", daemon.said());
+    }
+}
+
+fn confinement_can_be_turned_off() {
+    let room = Room::new();
+    let program = env!("CARGO_BIN_EXE_aoefs");
+    let daemon = demo(&room, &["env", "AOEFS_SECCOMP=off"], program);
+    assert!(daemon.said().contains("seccomp: off, for AOEFS_SECCOMP is set so"), "{}", daemon.said());
+    let filters = |pid: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.lines().find(|line| line.starts_with("Seccomp_filters:")).map(str::to_owned)
+    };
+    assert_eq!(filters(&daemon.pid().to_string()), filters("self"));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended(SOON), 0, "{}", daemon.said());
 }

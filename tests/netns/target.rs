@@ -134,6 +134,7 @@ pub fn target(bed: &mut Bed, options: &[&str], ports: &str, image: &Path) -> Arc
     let daemon = bed.spawn(&tgt, &argv);
     until("READY", SOON, || daemon.said().contains("READY 3.7 ") || !daemon.alive());
     assert!(daemon.alive(), "{}", daemon.said());
+    daemon.assert_confined();
     daemon
 }
 
