@@ -363,6 +363,11 @@ impl Path {
         (wait < self.rtt.timeout()).then_some(since + wait)
     }
 
+    /// An attempt was lost and was found only by its timeout: for a while the next one need not be.
+    pub fn lossy(&mut self, now: Time) {
+        self.lost_at = Some(now);
+    }
+
     /// The oldest flying frame is sent again now because nothing was answered.
     pub fn tailed(&mut self, now: Time) {
         self.tails += 1;

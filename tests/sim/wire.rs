@@ -94,6 +94,67 @@ fn quarantine_a_full_table_holds_nobody_back_who_is_not_in_it() {
     world.curtain();
 }
 
+/// A target that paused once may pause again, so its next silence is waited for. When that proves to be a loss, the
+/// losses that follow are found soon, also where one request is made at a time and nothing can overtake it.
+#[test]
+fn throughput_one_by_one_a_pause_makes_no_loss_dear_for_long() {
+    let mut world = Stage::default().set();
+    world.ask(0, Ask::Read { offset: 0, len: 512 });
+    world.pass(5);
+    world.wires[0].to.delay = (100_000, 100_000);
+    world.ask(0, Ask::Read { offset: 0, len: 512 });
+    world.pass(300);
+    world.wires[0].to.delay = (30, 30);
+    let mut took = Vec::new();
+    for n in 0..40 {
+        for _ in 0..10 {
+            world.ask(0, Ask::Read { offset: n * 512, len: 512 });
+            world.pass(1);
+        }
+        world.wires[0].to.cut = true;
+        let began = world.now;
+        let seq = world.ask(0, Ask::Read { offset: n * 512, len: 512 });
+        world.run_until(world.later(Duration::from_micros(20)));
+        world.wires[0].to.cut = false;
+        while !world.done.contains(&(seq, Ok(512))) && world.now - began < Duration::from_secs(5) {
+            world.run_until(world.later(Duration::from_micros(100)));
+        }
+        took.push(world.now - began);
+    }
+    // The deviation that the pause has left behind shrinks with every answer.
+    let within = |millis, from: usize| took[from..].iter().all(|took| *took < Duration::from_millis(millis));
+    assert!(within(50, 1) && within(5, 5), "{took:?}");
+    world.curtain();
+}
+
+/// The deadline of a write that waits for a stale copy says nothing about the target, which answers all others.
+#[test]
+fn deadline_of_a_write_that_waits_for_a_stale_copy_takes_nothing_down() {
+    let mut world = Stage::default().set();
+    world.set_deadline(0, Some(Duration::from_millis(500)));
+    world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+    world.pass(5);
+    world.wires[0].to.reorder = true;
+    world.wires[0].to.delay = (900_000, 900_000);
+    let old = world.ask(0, Ask::Write { offset: 0, len: KIB4 });
+    world.pass(10);
+    world.wires[0].to.delay = (30, 30);
+    world.pass(40);
+    assert!(world.done.iter().any(|d| d.0 == old), "the second copy was fast");
+    let waits = [Ask::Write { offset: 512, len: 512 }, Ask::Flush].map(|ask| world.ask(0, ask));
+    let mut reads = Vec::new();
+    for n in 0..60 {
+        reads.push(world.ask(0, Ask::Read { offset: 64 * 1024 + n * 512, len: 512 }));
+        world.pass(10);
+        assert!(world.units[0].device.is_up(), "after {n} reads");
+    }
+    assert!(waits.iter().all(|seq| world.done.contains(&(*seq, Err(Error::Io)))));
+    assert!(reads.iter().all(|seq| world.done.contains(&(*seq, Ok(512)))));
+    assert_eq!(world.units[0].device.status().stats.downs, 0);
+    world.pass(1000);
+    world.curtain();
+}
+
 /// A late copy of `config force A` must not undo `config force B`, also where the first one was given up.
 #[test]
 fn quarantine_holds_for_config_strings_too() {

@@ -194,6 +194,10 @@ impl<R> Device<R> {
             self.flight.ground(id);
             if let Some(path) = attempt.path.and_then(|p| self.paths.get_mut(p)) {
                 path.arrive(attempt.place, limit);
+                if self.flight[id].expiries > 0 {
+                    // What expired was no pause: its answer would have come first.
+                    path.lossy(now);
+                }
             }
         } else {
             self.stats.duplicates += 1;

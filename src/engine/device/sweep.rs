@@ -71,13 +71,17 @@ impl<R> Device<R> {
                 let unknown = asked && matches!(req.job, Job::Mask(_) | Job::Reserve(_));
                 self.abandon(id, now);
                 self.end(id, Err(if unknown { Error::NotSupported } else { Error::Timeout }), now, sink);
-            } else if req.is_raw() && (heard || self.settings.nofail) {
-                // A target that never answers some command may answer all others.
-                self.fail(id, Error::Io, Cause::Deadline, now, sink);
             } else {
+                // A target that never answers some request may answer all others, and one that was not asked owes no
+                // answer: the request may have waited for an earlier one, or for a late attempt.
+                let asked = self.flight.iter().any(|(_, frame)| frame.expiries > 0);
+                let away = asked && (!heard || self.doubt.silent(now));
+                let down = away && !(req.is_raw() && self.settings.nofail);
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
-                self.enter(State::Down(Reason::Deadline), sink);
-                self.raise_doubt(now, None, sink);
+                if down {
+                    self.enter(State::Down(Reason::Deadline), sink);
+                    self.raise_doubt(now, None, sink);
+                }
             }
         }
     }
