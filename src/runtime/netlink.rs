@@ -118,6 +118,10 @@ impl Netlinks {
         self.list.read().clone()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.list.read().len()
+    }
+
     /// The one with that place in the list.
     pub(super) fn nth(&self, index: usize) -> Option<Arc<Netlink>> {
         self.list.read().get(index).cloned()

@@ -112,12 +112,13 @@ impl Runtime {
 
     /// Sends all frames that wait, with nothing locked.
     pub(super) fn send_waiting(&self) {
-        let mut index = 0;
-        while let Some(net) = self.nets.nth(index) {
-            if net.outbox.has_frames() {
+        // From the last to the first: if one is unbound meanwhile, none is passed over.
+        for index in (0..self.nets.count()).rev() {
+            if let Some(net) = self.nets.nth(index)
+                && net.outbox.has_frames()
+            {
                 self.empty(&net);
             }
-            index += 1;
         }
     }
 
