@@ -63,16 +63,14 @@ fn main() -> ExitCode {
 
 /// Waits until the back end rings.
 fn await_ring(bell: &EventFd) -> io::Result<()> {
-    match bell.read() {
-        // The back end may have made it one that does not block: both share it.
-        Err(error) if error.kind() == ErrorKind::WouldBlock => {
-            let mut waits = [PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut waits, PollTimeout::from(SILENCE))? {
-                0 => Err(io::Error::new(ErrorKind::TimedOut, "no answer")),
-                _ => bell.read().map(drop),
-            }
-        }
-        read => read.map(drop),
+    // The back end may have made it one that does not block, or may be gone: both share it.
+    let mut waits = [PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut waits, PollTimeout::from(SILENCE))? {
+        0 => Err(io::Error::new(ErrorKind::TimedOut, "no answer")),
+        _ => match bell.read() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            read => read.map(drop),
+        },
     }
 }
 

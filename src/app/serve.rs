@@ -406,6 +406,8 @@ impl Service for Attendant {
     }
 
     fn abandon(&self) {
+        // Before requests fail: a virtual machine has those that were not answered done again by the next daemon.
+        self.reader.core.close_exports();
         self.reader.runtime.abandon();
     }
 }

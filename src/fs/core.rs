@@ -96,6 +96,11 @@ impl Core {
         self.context.close();
     }
 
+    /// Ends all sockets of virtual machines, and takes no more.
+    pub fn close_exports(&self) {
+        self.context.close_exports();
+    }
+
     /// The thread that has made a request receives answers until there is another one. See [`Runtime::attend`].
     pub fn attend(&self, deputy: &Deputy) {
         self.context.runtime.attend(deputy);

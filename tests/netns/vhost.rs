@@ -147,21 +147,28 @@ fn return_v8_sockets_after_a_restart() {
 fn clean_v5_ends_of_a_mount() {
     let mut bed = Bed::with_fuse(&[]);
     let socket = bed.dir().join("disk.sock");
-    for end in ["umount", "SIGTERM"] {
+    for end in ["umount", "SIGTERM", "SIGTERM twice, while a program has a file open"] {
         let mount = demo(&mut bed, &[]);
         mount.unit("1.0").ctl_ok(&format!("vhost {}", socket.display()));
         let mut front = Front::connect(&socket, 1);
         assert_eq!(front.write(0, 0, &[7; 512]), 0);
+        let mut stays = None;
         // A machine that is connected does not keep the mount.
         match end {
             "umount" => {
                 crate::bed::proc::ok(SOON, &["umount", mount.path().to_str().unwrap()]);
             }
-            _ => mount.daemon.signal(Signal::SIGTERM),
+            "SIGTERM" => mount.daemon.signal(Signal::SIGTERM),
+            _ => {
+                stays = Some(mount.unit("1.0").open("data"));
+                mount.daemon.signal(Signal::SIGTERM);
+                until("it waits for the program", SOON, || mount.daemon.said().contains("in use by"));
+                mount.daemon.signal(Signal::SIGTERM);
+            }
         }
         assert_eq!(mount.daemon.ended(SOON), 0, "{end}: {}", mount.daemon.said());
         assert!(!socket.exists() && !mount.mounted(), "{end}");
-        drop(front);
+        drop((front, stays));
     }
 }
 

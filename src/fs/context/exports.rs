@@ -78,7 +78,7 @@ impl Context {
     }
 
     /// Ends all sockets, and waits for it as long as that may take.
-    pub(super) fn close_exports(&self) {
+    pub fn close_exports(&self) {
         let (tell, told) = mpsc::channel();
         server::end(self.exports.close(), move |left| {
             note_left(left);
