@@ -114,7 +114,7 @@
 //! * `sweeper` (1). Woken by: the earliest deadline, or an earlier one that is armed. May wait for: nothing else.
 //! * `watcher` (1, none with `--demo`). Woken by: an interface changes (rtnetlink). May wait for: nothing else.
 //! * `signals` (1). Woken by: SIGTERM, SIGINT, SIGHUP, through a descriptor. May wait for: an answer of the
-//!   unmounter, 30 s at most and then never again; 3 s for its end.
+//!   unmounter, 30 s at most, 3 s after a second signal, and then never again; 3 s for its end.
 //! * `reload` (1 while it reads). Woken by: SIGHUP. May wait for: the configuration file, perhaps for ever.
 //! * `status` (1 under a service manager that is told). Woken by: a line of the file `log`. May wait for: nothing else.
 //! * `log` (1). Woken by: a line for stderr. May wait for: the reader of stderr, perhaps for ever.

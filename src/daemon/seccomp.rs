@@ -6,6 +6,8 @@
 //! bytes. What is on none of the lists, such as a call that is newer than this program, fails as on a kernel that does
 //! not have it (ENOSYS), so that a C library falls back to the older one. What is known and never needed fails with
 //! EPERM. A kernel or a processor for which there is no filter makes nothing fail; the result says so.
+//!
+//! Whoever adds a feature that makes a new call finds it with `strace -f -e status=failed`, as ENOSYS.
 
 use super::privilege::Done;
 

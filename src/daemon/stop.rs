@@ -3,6 +3,7 @@
 //! serving, and tries again for `stop` seconds; then it detaches the mount and serves until the last close. The second
 //! signal ends the process. SIGUSR1 is a first signal however often it comes: service managers repeat theirs.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -18,6 +19,9 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How long the session has to end after the mount is gone from the tree.
 const LAST: Duration = Duration::from_secs(1);
+
+/// How long the unmounter has for its answer after a second signal.
+const HURRY: Duration = Duration::from_secs(3);
 
 /// How long users have, after a second signal, to take the errors that they were sent and to close their files. Users
 /// that are still there then get ENOTCONN. Loop devices never close by themselves.
@@ -38,12 +42,12 @@ pub trait Service {
 /// ends the process. True if the mount is gone. After a stop that went well the session ends by itself, and the process
 /// with it.
 pub fn supervise(signals: &Signals, unmounter: &Unmounter, stop: Duration, service: &dyn Service) -> bool {
-    let supervisor = Supervisor { signals, unmounter, service };
+    let supervisor = Supervisor { signals, unmounter, service, second: Cell::new(None) };
     supervisor.first_signal();
     notify::stopping();
     supervisor.wind_down(stop);
     service.say("stopping: outstanding requests fail");
-    let detached = unmounter.detach();
+    let detached = unmounter.detach(&|| supervisor.is_late());
     service.abandon();
     match detached {
         Outcome::Done | Outcome::Gone => true,
@@ -76,6 +80,8 @@ struct Supervisor<'a> {
     signals: &'a Signals,
     unmounter: &'a Unmounter,
     service: &'a dyn Service,
+    /// When the second signal came.
+    second: Cell<Option<Instant>>,
 }
 
 impl Supervisor<'_> {
@@ -84,14 +90,14 @@ impl Supervisor<'_> {
         let end = Instant::now() + stop;
         let mut told = None;
         loop {
-            let obstacle = match self.unmounter.unmount() {
+            let obstacle = match self.unmounter.unmount(&|| self.is_late()) {
                 Outcome::Done | Outcome::Gone => break,
                 Outcome::Busy(why) => why,
                 Outcome::Failed(why) => format!("cannot unmount: {why}"),
             };
             let left = end.saturating_duration_since(Instant::now());
             let (words, wait) = if left.is_zero() {
-                match self.unmounter.detach() {
+                match self.unmounter.detach(&|| self.is_late()) {
                     Outcome::Done | Outcome::Gone => {
                         self.say(&format!("{obstacle}; detached, serving until the last close"));
                         self.stop_asked(None);
@@ -128,7 +134,16 @@ impl Supervisor<'_> {
     /// True as soon as a second stop signal comes, false when the time is over. Without a time it returns for a signal
     /// only.
     fn stop_asked(&self, within: Option<Duration>) -> bool {
-        self.take_signal(within, false)
+        if self.second.get().is_none() && self.take_signal(within, false) {
+            self.second.set(Some(Instant::now()));
+        }
+        self.second.get().is_some()
+    }
+
+    /// Serves signals that have come while the unmounter works; whether a second one was there a while ago.
+    fn is_late(&self) -> bool {
+        self.stop_asked(Some(Duration::ZERO));
+        self.second.get().is_some_and(|since| since.elapsed() >= HURRY)
     }
 
     fn take_signal(&self, within: Option<Duration>, first: bool) -> bool {

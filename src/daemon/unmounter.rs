@@ -44,6 +44,9 @@ const LAST: Duration = Duration::from_secs(3);
 /// How often the daemon looks meanwhile whether it has ended.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// How often the daemon looks, while it waits for an answer, whether there is still time for it.
+const TURN: Duration = Duration::from_millis(100);
+
 /// The signal that the kernel sends when the daemon's main thread dies. Nothing else has a reason to send it.
 const DEATH: Signal = Signal::SIGUSR2;
 
@@ -107,19 +110,19 @@ impl Unmounter {
         let words = format!("mounted {} {} {}\n", id.id, id.unique.unwrap_or(0), u8::from(mount.by_helper()));
         let _ = self.mount.set(mount.clone());
         match &mut *self.line.lock() {
-            Line::Open(socket) => ask(socket, &words).map(drop),
+            Line::Open(socket) => ask(socket, &words, &|| false).map(drop),
             Line::Late | Line::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Unmounts if nobody uses the mount.
-    pub fn unmount(&self) -> Outcome {
-        self.request("unmount\n", Mount::unmount)
+    /// Unmounts if nobody uses the mount. It is waited for until `late`, and for 30 s at most.
+    pub fn unmount(&self, late: &dyn Fn() -> bool) -> Outcome {
+        self.request("unmount\n", late, Mount::unmount)
     }
 
-    /// Takes the mount out of the tree, used or not.
-    pub fn detach(&self) -> Outcome {
-        self.request("detach\n", Mount::detach)
+    /// Takes the mount out of the tree, used or not; waited for likewise.
+    pub fn detach(&self, late: &dyn Fn() -> bool) -> Outcome {
+        self.request("detach\n", late, Mount::detach)
     }
 
     /// Lets it do its last work and waits for its end: then nothing of ours is mounted, and it is no zombie. False if
@@ -159,10 +162,15 @@ impl Unmounter {
     }
 
     /// Asks the child; if it was killed, does the work here, with the privileges that are left.
-    fn request(&self, words: &str, here: fn(&Mount) -> io::Result<Unmount>) -> Outcome {
+    fn request(
+        &self,
+        words: &str,
+        late: &dyn Fn() -> bool,
+        here: fn(&Mount) -> io::Result<Unmount>,
+    ) -> Outcome {
         let mut line = self.line.lock();
         if let Line::Open(socket) = &mut *line {
-            match ask(socket, words) {
+            match ask(socket, words, late) {
                 Ok(outcome) => return outcome,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => *line = Line::Late,
                 Err(_) => *line = Line::Closed,
@@ -192,8 +200,15 @@ impl Drop for Unmounter {
     }
 }
 
-fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> io::Result<Outcome> {
+/// Sends a line and takes the answer. An answer that does not come in time is WouldBlock.
+fn ask(stream: &mut BufReader<UnixStream>, line: &str, late: &dyn Fn() -> bool) -> io::Result<Outcome> {
     stream.get_mut().write_all(line.as_bytes())?;
+    let end = Instant::now() + PATIENCE;
+    while !is_readable(stream.get_ref()) {
+        if late() || Instant::now() >= end {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+    }
     let mut answer = String::new();
     stream.read_line(&mut answer)?;
     let answer = answer.strip_suffix('\n').ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -204,6 +219,13 @@ fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> io::Result<Outcome> {
         "busy" => Outcome::Busy(rest.into()),
         _ => Outcome::Failed(rest.into()),
     })
+}
+
+/// Whether there is something to read, after waiting for it for a while. An error is told by who reads.
+fn is_readable(socket: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let turn = PollTimeout::try_from(TURN).unwrap_or(PollTimeout::MAX);
+    !matches!(poll(&mut fds, turn), Ok(0) | Err(Errno::EINTR))
 }
 
 fn outcome(result: io::Result<Unmount>) -> Outcome {

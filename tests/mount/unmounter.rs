@@ -23,7 +23,8 @@ crate::tests![
     umount_ends_both,
     it_holds_nothing_and_listens_to_nobody,
     without_it_the_daemon_unmounts_itself,
-    an_unmounter_that_hangs_does_not_keep_the_daemon,
+    an_unmounter_that_hangs_does_not_keep_the_daemon(beside),
+    an_unmounter_that_hangs_keeps_no_second_signal(beside),
 ];
 
 fn kill_9_takes_the_mount_away() {
@@ -210,12 +211,16 @@ fn without_it_the_daemon_unmounts_itself() {
 }
 
 /// It may wait in umount(2) or while it reads /proc, as one that is stopped does.
+fn hang(unmounter: u32) {
+    proc::signal(unmounter, Signal::SIGSTOP);
+    until("it is stopped", SOON, || state(unmounter) == Some('T'));
+}
+
 fn an_unmounter_that_hangs_does_not_keep_the_daemon() {
     let room = Room::new();
     let daemon = room.daemon("1");
     let pid = daemon.unmounter();
-    proc::signal(pid, Signal::SIGSTOP);
-    until("it is stopped", SOON, || state(pid) == Some('T'));
+    hang(pid);
     umount2(&room.point(), MntFlags::empty()).unwrap();
     // Five times what the daemon waits for it.
     assert_eq!(daemon.daemon.ended(Duration::from_secs(15)), 0, "{}", daemon.daemon.said());
@@ -223,4 +228,26 @@ fn an_unmounter_that_hangs_does_not_keep_the_daemon() {
     assert!(said.contains(&format!("aoefs-unmount[{pid}] has not ended")), "{said}");
     proc::signal(pid, Signal::SIGCONT);
     until("the unmounter is gone", SOON, || !running(pid));
+}
+
+fn an_unmounter_that_hangs_keeps_no_second_signal() {
+    let room = Room::new();
+    let daemon = room.daemon("60");
+    let pid = daemon.unmounter();
+    hang(pid);
+    let status = format!("/proc/{}/status", daemon.daemon.pid());
+    daemon.daemon.signal(Signal::SIGTERM);
+    until("the first signal is taken", SOON, || {
+        std::fs::read_to_string(&status).unwrap().contains("ShdPnd:\t0000000000000000\n")
+    });
+    daemon.daemon.signal(Signal::SIGHUP);
+    until("it reads its configuration meanwhile", SOON, || daemon.daemon.said().contains("reload\n"));
+    daemon.daemon.signal(Signal::SIGTERM);
+    // Five times what the daemon waits for an answer, and then for the end. The code says that the mount stays.
+    assert_eq!(daemon.daemon.ended(Duration::from_secs(33)), 1, "{}", daemon.daemon.said());
+    let said = daemon.daemon.said();
+    assert!(said.contains(&format!("the mount stays: aoefs-unmount[{pid}] does not answer")), "{said}");
+    proc::signal(pid, Signal::SIGCONT);
+    until("the unmounter is gone", SOON, || !running(pid));
+    assert!(room.mounts().is_empty());
 }
