@@ -106,7 +106,7 @@ pub fn pause(name: &str) -> io::Result<Pause> {
     let mut param = Param { cmd: GET_PAUSE, autoneg: 0, rx: 0, tx: 0 };
     let mut request = request_for(name)?;
     request.ifr_ifru.ifru_data = (&raw mut param).cast();
-    ioctl(socket.as_fd(), libc::SIOCETHTOOL as libc::Ioctl, &mut request)?;
+    ioctl(socket.as_fd(), libc::SIOCETHTOOL, &mut request)?;
     Ok(Pause { obeys: param.rx != 0, sends: param.tx != 0 })
 }
 
@@ -127,10 +127,11 @@ fn request_for(name: &str) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
-fn ioctl(socket: BorrowedFd<'_>, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+fn ioctl(socket: BorrowedFd<'_>, what: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed and so open; `request` is a valid ifreq, which is what all of the calls made
     // in this file take and fill; where one holds a pointer, the caller has put a valid structure of its kind there.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), what, request as *mut libc::ifreq) } {
+    // C libraries do not agree on the type of the number.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), what as libc::Ioctl, request as *mut libc::ifreq) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

@@ -383,7 +383,7 @@ fn send_chunk<const N: usize>(socket: &Socket, frames: &[OutFrame<'_>]) -> (usiz
                 socket.as_raw_fd(),
                 rest.as_mut_ptr(),
                 rest.len() as libc::c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
             )
         };
         if let Ok(sent @ 1..) = usize::try_from(sent) {

@@ -6,10 +6,11 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, open};
 use nix::libc;
+use nix::sys::stat::Mode;
 
 /// The identity of one mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +40,9 @@ pub struct Pinned {
 impl Pinned {
     /// Pins the topmost mount at a directory.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-        // O_PATH disregards the access mode; std wants one.
-        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        Ok(Self { file })
+        // Not std's: where musl is the C library it leaves O_PATH out, and then the mount is asked.
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Self { file: open(path, flags, Mode::empty())?.into() })
     }
 
     /// A path for system calls that leads to exactly the pinned directory.

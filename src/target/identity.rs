@@ -17,9 +17,11 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use nix::libc::{c_long, major, minor};
-use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 
+/// XFS's number in linux/magic.h, which libc does not have for every C library.
+const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);
 /// Bytes of the kernel's struct xfs_fsop_geom_v1, and where in it the identifier of the file system is.
 const XFS_GEOMETRY: usize = 112;
 const XFS_UUID: std::ops::Range<usize> = 64..80;
