@@ -106,6 +106,31 @@ fn identity_what_a_suspect_answers_is_asked_for_again() {
     world.curtain();
 }
 
+/// After silence a read leaves with the IDENTIFY. Another disk answers it, whose answer to IDENTIFY is lost, and is
+/// gone when IDENTIFY comes once more: what it has read was never the disk's.
+#[test]
+fn identity_what_another_disk_read_before_identify_is_asked_for_again() {
+    let mut world = Stage::default().set();
+    writes(&mut world, 0, 8);
+    world.pass(10);
+    world.targets[0].die();
+    world.pass(1100);
+    back(&mut world, Some(Disk::new(1, 4096, 7)), false);
+    // One arrives when the other is answered.
+    world.wires[0].to.apart = 1000;
+    world.done.clear();
+    world.ask(0, Ask::Read { offset: 0, len: KIB4 });
+    world.run_until(world.later(Duration::from_micros(500)));
+    world.wires[0].from.cut = true;
+    world.pass(5);
+    let own = world.shelf.pop();
+    back(&mut world, own, false);
+    world.wires[0].from.cut = false;
+    assert!(world.settle(1000));
+    assert_eq!(world.done[0].1, Ok(KIB4));
+    world.curtain();
+}
+
 /// M2: nobody announces, but there was silence.
 #[test]
 fn identity_swap_in_silence_is_noticed_before_the_first_write() {

@@ -57,12 +57,6 @@ impl<R> Device<R> {
         self.arm(next);
         for id in late {
             let Some(req) = self.reqs.get(id) else { continue };
-            if req.is_ahead() {
-                // No program is told, and nothing follows: a reader that wants these bytes asks for them.
-                self.abandon(id, now);
-                self.end(id, Err(Error::Io), now, sink);
-                continue;
-            }
             let heard = !self.doubt.unheard_since(req.submitted);
             if req.is_command() {
                 // A target that answers other things does not know the lists; one that says nothing may be away. It
