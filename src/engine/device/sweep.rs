@@ -2,7 +2,7 @@
 
 use super::{Device, Sink, State};
 use crate::engine::event::{Cause, Event, Reason};
-use crate::engine::flight::Work;
+use crate::engine::flight::{Frame, Work};
 use crate::engine::ids::{FrameId, PathId, ReqId};
 use crate::engine::limits::COMMAND_DEADLINE;
 use crate::engine::path::Trust;
@@ -66,10 +66,12 @@ impl<R> Device<R> {
                 self.abandon(id, now);
                 self.end(id, Err(if unknown { Error::NotSupported } else { Error::Timeout }), now, sink);
             } else {
-                // A target that never answers some request may answer all others, and one that was not asked owes no
-                // answer: the request may have waited for an earlier one, or for a late attempt.
-                let asked = self.flight.iter().any(|(_, frame)| frame.expiries > 0);
-                let away = asked && (!heard || self.doubt.silent(now));
+                // A target that never answers some request may answer all others, and one that was asked nothing since
+                // owes no answer: the request may have waited for an earlier one, or for a late attempt.
+                let owed =
+                    |frame: &Frame| frame.last().is_some_and(|last| self.doubt.unheard_since(last.sent));
+                let owes = self.flight.iter().any(|(_, frame)| frame.expiries > 0 && owed(frame));
+                let away = owes && (!heard || self.doubt.silent(now));
                 let down = away && !(req.is_raw() && self.settings.nofail);
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
                 if down {
