@@ -18,7 +18,7 @@ const DISK: usize = 24 * MIB;
 const PROGRAMS: [&str; 4] = ["losetup", "mkfs.ext4", "sqlite3", "e2fsck"];
 
 /// A number from the environment, for the long runs that a night has time for.
-fn setting(name: &str, default: u64) -> u64 {
+pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 

@@ -184,7 +184,7 @@ fn clean_mount_fuse_form() {
 }
 
 fn clean_sigterm_under_load() {
-    for round in 0..6 {
+    for round in 0..4 {
         let mut bed = two_targets(16 * MIB);
         let mount = bed.mount(&["-o", "stop=1"]);
         let data = mount.wait_for("1.0", 3 * SECOND).data();

@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 crate::tests![
-    integrity_v22_vblade_in_a_guest_is_a_target(240),
-    integrity_v23_the_driver_of_linux_is_a_client(240)
+    integrity_v22_vblade_in_a_guest_is_a_target(240, night),
+    integrity_v23_the_driver_of_linux_is_a_client(240, night)
 ];
 
 const MTU: u32 = 9000;
