@@ -71,7 +71,9 @@ impl<R> Device<R> {
                 let owed =
                     |frame: &Frame| frame.last().is_some_and(|last| self.doubt.unheard_since(last.sent));
                 let owes = self.flight.iter().any(|(_, frame)| frame.expiries > 0 && owed(frame));
-                let away = owes && (!heard || self.doubt.silent(now));
+                // Without an interface it cannot be asked, and what is asked waits for one until its deadline, once.
+                let unreached = self.state != State::Up;
+                let away = unreached || (owes && (!heard || self.doubt.silent(now)));
                 let down = away && !(req.is_raw() && self.settings.nofail);
                 self.fail(id, Error::Io, Cause::Deadline, now, sink);
                 if down {
