@@ -228,6 +228,7 @@ impl Link for PacketLink {
         let _ = self.wake.read();
         true
     }
+
     fn recv_now(&self, batch: &mut Batch) -> io::Result<()> {
         batch.clear();
         batch.fit(self.max_frame.load(Ordering::Relaxed));

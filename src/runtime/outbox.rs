@@ -57,14 +57,14 @@ impl Outbox {
         if slept < queue.slept {
             return;
         }
-        let before = queue.frames.len();
         if slept > queue.slept {
+            self.waiting.fetch_sub(queue.frames.len(), Ordering::Relaxed);
             queue.frames.clear();
             queue.slept = slept;
         }
+        let before = queue.frames.len();
         queue.frames.extend(frames);
-        self.waiting.fetch_add(queue.frames.len(), Ordering::Relaxed);
-        self.waiting.fetch_sub(before, Ordering::Relaxed);
+        self.waiting.fetch_add(queue.frames.len() - before, Ordering::Relaxed);
     }
 
     fn is_empty(&self) -> bool {

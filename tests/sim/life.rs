@@ -106,16 +106,22 @@ fn identity_what_a_suspect_answers_is_asked_for_again() {
     world.curtain();
 }
 
-/// After silence a read leaves with the IDENTIFY. Another disk answers it, whose answer to IDENTIFY is lost, and is
-/// gone when IDENTIFY comes once more: what it has read was never the disk's.
-#[test]
-fn identity_what_another_disk_read_before_identify_is_asked_for_again() {
+/// A world in which another disk has come, and nothing but a second of silence says so.
+fn swapped_in_silence() -> World {
     let mut world = Stage::default().set();
     writes(&mut world, 0, 8);
     world.pass(10);
     world.targets[0].die();
     world.pass(1100);
     back(&mut world, Some(Disk::new(1, 4096, 7)), false);
+    world
+}
+
+/// After silence a read leaves with the IDENTIFY. Another disk answers it, whose answer to IDENTIFY is lost, and is
+/// gone when IDENTIFY comes once more: what it has read was never the disk's.
+#[test]
+fn identity_what_another_disk_read_before_identify_is_asked_for_again() {
+    let mut world = swapped_in_silence();
     // One arrives when the other is answered.
     world.wires[0].to.apart = 1000;
     world.done.clear();
@@ -134,12 +140,7 @@ fn identity_what_another_disk_read_before_identify_is_asked_for_again() {
 /// M2: nobody announces, but there was silence.
 #[test]
 fn identity_swap_in_silence_is_noticed_before_the_first_write() {
-    let mut world = Stage::default().set();
-    writes(&mut world, 0, 8);
-    world.pass(10);
-    world.targets[0].die();
-    world.pass(1100);
-    back(&mut world, Some(Disk::new(1, 4096, 7)), false);
+    let mut world = swapped_in_silence();
     world.done.clear();
     writes(&mut world, 0, 100);
     assert!(world.settle(1000));
