@@ -72,7 +72,7 @@ pub enum Unmount {
 
 /// One mount of ours, by its identity. It is looked up in the mount table each time: its path may have changed, if a
 /// folder above was renamed, and another mount may stand at its old path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Mount {
     point: PathBuf,
     id: MountId,
@@ -143,12 +143,13 @@ impl Mount {
 
     /// A mount that stands and was made by us, or by another process of ours that told us about it.
     pub fn known(point: PathBuf, id: MountId, by_helper: bool) -> Self {
-        Self { point, id, connection: Connection::behind(id), by_helper }
+        let connection = Connection::behind(&point, id);
+        Self { point, id, connection, by_helper }
     }
 
     /// Its FUSE connection.
-    pub fn connection(&self) -> Option<Connection> {
-        self.connection
+    pub fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
     }
 
     /// Unmounts if it is not in use.
@@ -223,11 +224,17 @@ impl Mount {
 
     /// Where it and its copies (bind mounts) stand in the mount table of this namespace.
     fn places(&self) -> io::Result<Vec<table::Entry>> {
-        let is_ours = |entry: &table::Entry| match self.connection {
-            Some(connection) => entry.kind == KIND && Connection::named(&entry.device) == Some(connection),
-            None => entry.id == self.id.id,
-        };
-        Ok(table::read()?.into_iter().filter(is_ours).collect())
+        let mut places = table::read()?;
+        places.retain(|entry| entry.id == self.id.id || self.has_name_of(entry));
+        // If the connection has its name now, it had it when the table was read.
+        if !self.connection().is_some_and(Connection::is_there) {
+            places.retain(|entry| entry.id == self.id.id);
+        }
+        Ok(places)
+    }
+
+    fn has_name_of(&self, entry: &table::Entry) -> bool {
+        entry.kind == KIND && self.connection().is_some_and(|connection| connection.is_named(&entry.device))
     }
 
     /// [`Mount::detach`] as the last thing that this process does: it may become the program that does it. Returns if
@@ -262,14 +269,21 @@ impl Mount {
             other => other?,
         };
         let there = pinned.mount_id()?;
-        let is_it = if place.id == self.id.id { there.same(self.id) } else { there.id == place.id };
-        if is_it {
-            return Ok(Ok(pinned));
+        let entry = table::find(there.id)?;
+        if there.id != place.id {
+            let cover = entry.map_or_else(|| "another mount".into(), |entry| entry.kind);
+            // It may have gone in between.
+            let gone = table::find(place.id)?.is_none();
+            let covered = format!("it is covered by {cover} at {}", place.point.display());
+            return Ok(Err(if gone { Unmount::Gone } else { Unmount::Held(covered) }));
         }
-        let cover = table::find(there.id)?.map_or_else(|| "another mount".into(), |entry| entry.kind);
-        // It may have gone in between.
-        let gone = table::find(place.id)?.is_none();
-        let covered = format!("it is covered by {cover} at {}", place.point.display());
-        Ok(Err(if gone { Unmount::Gone } else { Unmount::Held(covered) }))
+        let is_it = if place.id == self.id.id {
+            there.same(self.id)
+        } else {
+            entry.is_some_and(|entry| self.has_name_of(&entry))
+                && self.connection().is_some_and(Connection::is_there)
+        };
+        // Ours is gone if another mount has its id.
+        Ok(if is_it { Ok(pinned) } else { Err(Unmount::Gone) })
     }
 }
