@@ -18,6 +18,7 @@ crate::tests![
     service_an_interface_comes_late_and_the_journal_has_each_event_once(beside),
     service_a_stop_that_is_repeated_ends_no_file_that_is_open(beside),
     service_a_killed_daemon_comes_back_with_loop_and_mount(60),
+    service_a_loop_device_of_another_is_left_alone,
 ];
 
 const SOON: Duration = Duration::from_secs(10);
@@ -286,4 +287,32 @@ fn service_a_killed_daemon_comes_back_with_loop_and_mount() {
     sweep::forget(&new);
     second.signal(value(DAEMON, "KillSignal").parse().unwrap());
     assert_eq!(second.ended(SOON), 0, "{}", second.said());
+}
+
+/// The kernel gives the number of a loop device to whoever asks next, if somebody has detached it by hand.
+fn service_a_loop_device_of_another_is_left_alone() {
+    let bed = Bed::new(&["losetup", "mount", "findmnt", "mkfs.ext4"]);
+    let [ours, other] = ["ours", "other"].map(|name| bed.image_of(name, 16 * MIB, 0));
+    proc::sh(SOON, &format!("mkfs.ext4 -q {}", other.display()));
+    let units = Units::new(bed.dir());
+    let script = units.line(LOOP, "ExecStart");
+    let script = script.split(' ').next().unwrap();
+    let run = bed.dir().join("run");
+    // The daemon is a process that has ended by the time of `bury`.
+    let daemon = proc::Daemon::spawn(bed.dir(), "daemon", &["sleep", "60"]);
+    let own = format!("export AOE_LOOP_DIR={} AOE_LOOP_DAEMON={}", run.display(), daemon.pid());
+    proc::sh(SOON, &format!("{own}; {script} attach 1.0-data {}", ours.display()));
+    let device = std::fs::read_link(run.join("1.0-data")).unwrap();
+    sweep::register(Mess::Loop(device.to_str().unwrap().to_owned()));
+    proc::sh(SOON, &format!("losetup -d {0} && losetup {0} {1}", device.display(), other.display()));
+    let at = bed.dir().join("disk");
+    loops::mount(&device, &at);
+
+    daemon.kill9();
+    for words in ["bury", "detach 1.0-data"] {
+        proc::sh(SOON, &format!("{own}; {script} {words}"));
+        assert!(is_mounted(&at) && attached(&device), "{words}");
+    }
+    assert!(!run.join("1.0-data").exists() && !run.join(".1.0-data").exists());
+    loops::unmount(&at);
 }
