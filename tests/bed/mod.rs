@@ -42,6 +42,14 @@ pub const MIB: usize = 1 << 20;
 /// since the machine that tests does other things too.
 pub const LATE: Duration = Duration::from_millis(5 * 250);
 
+/// A number that the environment may set, for the long runs that a night has time for. One that cannot be read fails
+/// the test: it would run the short way and nobody would see it.
+pub fn setting(name: &str, default: u64) -> u64 {
+    let Some(text) = std::env::var_os(name) else { return default };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    number.unwrap_or_else(|| panic!("{name}={} is no number", text.display()))
+}
+
 /// What one test has made. Dropping it ends every process, detaches every mount and removes every file.
 pub struct Bed {
     dir: PathBuf,

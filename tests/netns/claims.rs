@@ -3,7 +3,7 @@
 
 use crate::bed::fake::{self, Act, Fake};
 use crate::bed::mount::{Unit, errno};
-use crate::bed::{Bed, MIB, Ns, until};
+use crate::bed::{Bed, MIB, Ns, setting, until};
 use aoefs::wire::Command;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -25,7 +25,7 @@ const SLACK: Duration = Duration::from_millis(750);
 
 /// Races for one target; `AOEFS_TEST_CLAIMS` says how many.
 fn rounds() -> usize {
-    std::env::var("AOEFS_TEST_CLAIMS").map_or(1000, |text| text.parse().expect("a number"))
+    setting("AOEFS_TEST_CLAIMS", 1000) as usize
 }
 
 /// Two hosts on one bridge, and who serves 1.0.

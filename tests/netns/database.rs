@@ -1,7 +1,7 @@
 //! A database on a file system on a loop device on a target: what it was told is on disk is there after any crash.
 
 use super::loops;
-use crate::bed::{Bed, MIB, Rng, proc};
+use crate::bed::{Bed, MIB, Rng, proc, setting};
 use aoefs::target::{Record, read_record};
 use aoefs::wire::SECTOR;
 use std::fs::File;
@@ -16,11 +16,6 @@ crate::tests![integrity_w6_crash_cuts(300), integrity_sqlite_through_target_kill
 const STEP: Duration = Duration::from_secs(30);
 const DISK: usize = 24 * MIB;
 const PROGRAMS: [&str; 4] = ["losetup", "mkfs.ext4", "sqlite3", "e2fsck"];
-
-/// A number from the environment, for the long runs that a night has time for.
-pub fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 /// One row, committed: sqlite returns when the file system says that it is on disk. `extra`, since else the name of
 /// the rollback journal may be back after a crash, and with it the row gone.

@@ -4,7 +4,7 @@ use crate::bed::fio::Fio;
 use crate::bed::mount::Mount;
 use crate::bed::relay::{Faults, Relay, Way};
 use crate::bed::stage::Spoiled;
-use crate::bed::{Bed, MIB, proc, until};
+use crate::bed::{Bed, MIB, proc, setting, until};
 use crate::tools::fsx::Aligned;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
@@ -165,7 +165,7 @@ fn integrity_t8_only_answers_or_only_requests_are_lost() {
 
 /// MiB for D8: 2 GiB are asked for, which is a matter for the night; `AOEFS_TEST_MIB` says how much.
 fn mib(default: usize) -> usize {
-    std::env::var("AOEFS_TEST_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(default)
+    setting("AOEFS_TEST_MIB", default as u64) as usize
 }
 
 fn integrity_d8_loss_duplicates_and_reordering_together() {

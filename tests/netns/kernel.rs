@@ -7,7 +7,7 @@
 
 use super::loops;
 use crate::bed::mount::{Mount, Unit, is_mounted};
-use crate::bed::{Bed, Daemon, Ns, until};
+use crate::bed::{Bed, Daemon, Ns, setting, until};
 use crate::versions::board::{Board, Head};
 use crate::versions::crew::Crew;
 use crate::versions::faults::{Pauses, Restarts, Turns};
@@ -44,13 +44,9 @@ const APPEARS: Duration = Duration::from_secs(5);
 /// that.
 const FREED: Duration = Duration::from_secs(10);
 
-fn variable(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 /// Operations of a run that has so many by default.
 fn operations(default: u64) -> u64 {
-    (default * variable("AOEFS_TEST_OPS", OPERATIONS) / OPERATIONS).max(200)
+    (default * setting("AOEFS_TEST_OPS", OPERATIONS) / OPERATIONS).max(200)
 }
 
 /// How long a run with faults may go on, in proportion.
@@ -62,7 +58,7 @@ fn at_most(seconds: u64) -> Option<Duration> {
 }
 
 fn seed() -> u64 {
-    variable("AOEFS_TEST_SEED", 1)
+    setting("AOEFS_TEST_SEED", 1)
 }
 
 fn plan() -> Plan {

@@ -2,7 +2,7 @@
 //! time.
 
 use crate::bed::mount::{AOEFS, Mount, is_mounted, try_open};
-use crate::bed::{Bed, Daemon, MIB, Rng, sweep, until};
+use crate::bed::{Bed, Daemon, MIB, Rng, setting, sweep, until};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 use std::os::unix::fs::FileExt;
@@ -75,7 +75,7 @@ fn clean_a5_sigterm_at_random_instants() {
         bed.vblade(unit, "v1", &image);
     }
     let mut rng = Rng::new(1515);
-    let each = crate::database::setting("AOEFS_TEST_INSTANTS", EACH);
+    let each = setting("AOEFS_TEST_INSTANTS", EACH);
     for during in [During::Start, During::Discovery, During::Io, During::Partitions] {
         let mut slowest = Duration::ZERO;
         for _ in 0..each {
