@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::wire::{Identify, Text};
 
-/// Which netlink; never reused while the process lives.
+/// Which netlink; not used again before 65,535 others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NetId(pub u16);
 

@@ -44,7 +44,7 @@ pub(super) struct Netlink {
 /// What is known of a netlink.
 #[derive(Clone, Debug)]
 pub struct NetlinkStatus {
-    /// Which; never reused.
+    /// Which.
     pub id: NetId,
     /// The interface.
     pub name: String,
@@ -148,8 +148,15 @@ impl Netlinks {
             return None;
         }
         let up = link.is_up();
+        // An interface that comes and goes for a long time uses up all numbers. The list is far shorter than they are
+        // many, so that there is a free one.
+        let next = || NetId(self.next.fetch_add(1, Ordering::Relaxed));
+        let mut id = next();
+        while list.iter().any(|n| n.id == id) {
+            id = next();
+        }
         let net = Arc::new(Netlink {
-            id: NetId(self.next.fetch_add(1, Ordering::Relaxed)),
+            id,
             link,
             up: AtomicBool::new(up),
             port: AtomicBool::new(false),

@@ -90,3 +90,12 @@ fn what_another_thread_has_in_its_hands_is_not_asked_again() {
     assert_eq!(asked().len(), 1);
     runtime.stop();
 }
+
+#[test]
+fn no_netlink_gets_the_number_of_another() {
+    let nets = Netlinks::default();
+    let add = |name: &str| nets.add(pair(name, "far", 1500).0).unwrap().id;
+    assert_eq!(add("first"), NetId(0));
+    nets.next.store(u16::MAX, Ordering::Relaxed);
+    assert_eq!([add("last"), add("again")], [NetId(u16::MAX), NetId(1)]);
+}
