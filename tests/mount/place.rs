@@ -147,11 +147,11 @@ fn with_file_capabilities_through_fusermount() {
 }
 
 /// What a command line begins with that nobody runs.
-const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+pub const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
 
 /// A copy of the program, /dev/fuse and the mount point: all within the reach of nobody. Skips where a program is
 /// missing.
-fn for_nobody(room: &Room, program: &str, also: Option<&str>) -> std::path::PathBuf {
+pub fn for_nobody(room: &Room, program: &str, also: Option<&str>) -> std::path::PathBuf {
     for program in ["fusermount3", "setpriv", "mknod"].into_iter().chain(also) {
         if !proc::have(program) {
             crate::bed::skip(&format!("the program {program} is not installed"));

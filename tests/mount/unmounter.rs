@@ -13,12 +13,14 @@ use nix::sys::signal::Signal;
 
 use crate::bed::room::{Room, SOON, running, state, this_program};
 use crate::bed::{Daemon, proc, until};
+use crate::place::{NOBODY, for_nobody};
 
 crate::tests![
     kill_9_takes_the_mount_away,
     kill_9_takes_a_busy_mount_away,
     clean_kill_9_with_a_thread_stuck_in_the_kernel,
     clean_kill_9_with_a_stuck_thread_after_a_lazy_unmount,
+    clean_kill_9_with_a_stuck_thread_of_an_ordinary_user,
     clean_kill_9_before_the_unmounter_knows_the_mount,
     a_mount_that_came_after_ours_is_left_alone,
     a_mount_on_top_of_ours_is_left_alone,
@@ -97,6 +99,27 @@ fn clean_kill_9_with_a_stuck_thread_after_a_lazy_unmount() {
     let (daemon, user) = stuck_daemon(&room);
     umount2(&room.point(), MntFlags::MNT_DETACH).unwrap();
     freed(&daemon, user);
+}
+
+/// An ordinary user may end a connection of its own where fusectl is mounted, as it is on most machines.
+fn clean_kill_9_with_a_stuck_thread_of_an_ordinary_user() {
+    let room = Room::new();
+    let program = for_nobody(&room, &this_program(), None);
+    let switches = Path::new("/sys/fs/fuse/connections");
+    mount(Some("none"), switches, Some("fusectl"), MsFlags::empty(), None::<&str>).unwrap();
+    let (point, nobody) = (room.point(), NOBODY);
+    let words = [program.to_str().unwrap(), "--daemon", point.to_str().unwrap(), "1", "test", "", "hold"];
+    let daemon = room.started(&[nobody.as_slice(), words.as_slice()].concat());
+    until("a thread of it is stuck", SOON, || has_a_stuck_thread(daemon.daemon.pid()));
+    let stuck = point.join("stuck");
+    let words = [nobody.as_slice(), &["cat", stuck.to_str().unwrap()]].concat();
+    let user = Daemon::spawn(room.dir(), "user", &words);
+    until("a user waits", SOON, || has_a_stuck_thread(user.pid()));
+    daemon.daemon.kill9();
+    until("the unmounter is gone", SOON, || !running(daemon.unmounter()));
+    until("its user is freed", SOON, || !user.alive());
+    until("the daemon is gone", SOON, || !running(daemon.daemon.pid()));
+    until("nothing is mounted", SOON, || room.mounts().is_empty());
 }
 
 /// The unmounter gets no processor from before the mount is made until the daemon is dead. A daemon that served by
