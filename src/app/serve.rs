@@ -85,6 +85,11 @@ pub fn serve(stage: Stage, ready: &mut Ready) -> Result<(), Failure> {
     let cannot =
         |what: &'static str| move |error| Failure::start(format!("cannot {what}: {error}; try again"));
     let session = FuseSession::open(&core, mounted.device).map_err(cannot("talk to the kernel's FUSE"))?;
+    if let Some(group) = options.mount.gid {
+        // It matters for sockets of `vhost` alone, whose refusal says what to do.
+        let (Ok(words) | Err(words)) = privilege::join(group);
+        log::debug!("{words}");
+    }
     // Capabilities belong to threads: they are dropped before there is a second thread, and after INIT. If
     // CAP_SYS_ADMIN were missing at INIT, the kernel would allow no more requests in the background than
     // `max_user_bgreq`, which the users of one target could fill.

@@ -8,8 +8,10 @@ use std::fs;
 use std::io;
 
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, getegid, getgroups, setgroups};
 use socket2::{Domain, Socket, Type};
 
 /// Words for the log: what was done, or what was not done and why.
@@ -67,6 +69,20 @@ pub fn raise_open_files() -> Done {
         Ok(limit) => Ok(format!("up to {limit} open files")),
         Err(error) => Err(format!("the limit of open files stays: {error}")),
     }
+}
+
+/// Makes the process a member of a group, so that it may give files to the group without a privilege later.
+pub fn join(group: u32) -> Done {
+    let group = Gid::from_raw(group);
+    let join = || {
+        let mut groups = getgroups()?;
+        if group != getegid() && !groups.contains(&group) {
+            groups.push(group);
+            setgroups(&groups)?;
+        }
+        Ok::<_, Errno>(format!("in group {group}"))
+    };
+    join().map_err(|error| format!("not in group {group}: {error}"))
 }
 
 /// Whether AoE sockets can be opened here. The error's text says what to do.

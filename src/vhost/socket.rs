@@ -137,9 +137,7 @@ pub fn make(path: &Path, owner: Owner) -> io::Result<Socket> {
     let own = new_socket()?;
     bind(own.as_raw_fd(), &UnixAddr::new(&nest.path())?)?;
     let meta = fs::symlink_metadata(nest.path())?;
-    if (meta.uid(), meta.gid()) != (owner.uid, owner.gid) {
-        lchown(nest.path(), Some(owner.uid), Some(owner.gid))?;
-    }
+    give(&nest.path(), &meta, owner)?;
     fs::set_permissions(nest.path(), Permissions::from_mode(MODE))?;
     listen(&own, Backlog::new(WAITING)?)?;
     let name_it = || linkat(&nest.dir, EGG, &beside, file, AtFlags::empty());
@@ -154,9 +152,23 @@ pub fn make(path: &Path, owner: Owner) -> io::Result<Socket> {
     Ok(Socket { listener: UnixListener::from(own), name })
 }
 
-/// Whether this is a socket of the same owner's that nobody listens at.
+/// Gives a file of ours to its owner, or at least to the owner's group: that takes no privilege of a member.
+fn give(path: &Path, now: &fs::Metadata, owner: Owner) -> io::Result<()> {
+    if (now.uid(), now.gid()) == (owner.uid, owner.gid) {
+        return Ok(());
+    }
+    match lchown(path, Some(owner.uid), Some(owner.gid)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && now.gid() != owner.gid => {
+            lchown(path, None, Some(owner.gid))
+        }
+        done => done,
+    }
+}
+
+/// Whether this is a socket of the same owner's, or of the daemon's, that nobody listens at.
 fn is_left_over(path: &Path, address: &UnixAddr, owner: Owner) -> bool {
-    let own = |meta: fs::Metadata| meta.file_type().is_socket() && meta.uid() == owner.uid;
+    let users = [owner.uid, geteuid().as_raw()];
+    let own = |meta: fs::Metadata| meta.file_type().is_socket() && users.contains(&meta.uid());
     let is_socket = fs::symlink_metadata(path).is_ok_and(own);
     let refused =
         || new_socket().and_then(|own| connect(own.as_raw_fd(), address)) == Err(Errno::ECONNREFUSED);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 crate::tests![
     users_q1_modes_and_files,
     users_q1_without_allow_other,
+    users_a_socket_for_machines_belongs_to_the_group,
     config_file_is_read_again_at_sighup,
     log_readers_poll_and_tail,
     log_is_not_flooded,
@@ -157,6 +158,34 @@ fn users_q1_without_allow_other() {
         assert_eq!(got.ok(), user.uid == 0, "{}: only who mounted is let in: {}", user.name, got.stderr);
     }
     mount.stop();
+}
+
+/// The daemon runs as root without the right to give files away, but has joined the group.
+fn users_a_socket_for_machines_belongs_to_the_group() {
+    let mut bed = Bed::with_fuse(&["setpriv", "python3"]);
+    let mount = demo(&mut bed, &["-o", "uid=64242,gid=64343"]);
+    let socket = bed.dir().join("disk.sock");
+    mount.unit("1.0").ctl_ok(&format!("vhost {}", socket.display()));
+    let meta = std::fs::metadata(&socket).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o660, 0, 64343));
+    // The bed's directory is for all who know the name.
+    std::fs::set_permissions(bed.dir(), Permissions::from_mode(0o711)).unwrap();
+    for user in &USERS {
+        let script =
+            format!("import socket; socket.socket(socket.AF_UNIX).connect(\"{}\")", socket.display());
+        let said = user.sh(&format!("python3 -c '{script}'"));
+        assert_eq!(said.ok(), ["root", "group"].contains(&user.name), "{}: {}", user.name, said.stderr);
+    }
+    // Without the group of the machines' user it cannot be done, and the answer says so.
+    let other = demo(&mut bed, &["-o", "uid=64242"]);
+    let path = bed.dir().join("other.sock");
+    assert_eq!(errno(other.unit("1.0").ctl(&format!("vhost {}", path.display()))), libc::EPERM);
+    let told = std::fs::read_to_string(other.path().join("log")).unwrap();
+    assert!(told.contains("to the owner of the mount: mount with -o gid=GROUP"), "{told}");
+    assert!(!path.exists());
+    other.stop();
+    mount.stop();
+    assert!(!socket.exists());
 }
 
 fn config_file_is_read_again_at_sighup() {

@@ -1,6 +1,7 @@
 //! A virtual machine with Linux in it, on a disk of `vhost`.
 
 pub mod aoe;
+pub mod libvirt;
 mod machine;
 pub mod night;
 

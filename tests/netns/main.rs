@@ -111,6 +111,7 @@ fn main() -> std::process::ExitCode {
         vhost::TESTS,
         guest::TESTS,
         guest::aoe::TESTS,
+        guest::libvirt::TESTS,
         guest::night::TESTS,
     ])
 }

@@ -55,7 +55,8 @@ fn refused(path: &Path, error: &std::io::Error) -> CtlError {
             format!("{path} is there already, and no socket that nobody listens at; remove it first")
         }
         Errno::EPERM => {
-            "aoefs may not give the socket to the owner of the mount; see vhost in aoefs(8)".into()
+            let ways = "mount with -o gid=GROUP, a group that aoefs and the machine's user are in";
+            format!("aoefs may not give the socket to the owner of the mount: {ways}")
         }
         errno => format!("{path}: {}", errno::words(errno)),
     };
