@@ -134,6 +134,11 @@ impl PacketLink {
         let socket = self.socket.as_fd();
         let name = interface::name_of(socket, self.index())?;
         let found = interface::query(socket, &name)?;
+        // Another interface has the index if it was given by hand, or came along from another namespace. The kernel
+        // has unbound the socket then.
+        if bound_to(&self.socket)? != found.index {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
         match found.index == self.index() {
             true => Ok((name, found)),
             // Renamed in between: the watcher hears of it and calls again.
@@ -283,16 +288,18 @@ impl Link for PacketLink {
     }
 
     fn refresh(&self) -> io::Result<()> {
-        let found = match self.query_bound() {
-            Err(error) if is_gone(&error) => self.find_successor().inspect_err(|error| {
+        let bound = self.query_bound();
+        let gone = bound.as_ref().is_err_and(is_gone);
+        let found = match gone {
+            true => self.find_successor().inspect_err(|error| {
                 if is_gone(error) {
                     self.index.store(0, Ordering::Relaxed);
                 }
             }),
-            found => found,
+            false => bound,
         };
         let (name, found) = found.map_err(|error| self.sorted(error))?;
-        if found.index != self.index() {
+        if gone {
             self.bind(found.index).map_err(|error| self.sorted(error))?;
         }
         self.note_name(name);
@@ -482,6 +489,16 @@ pub(crate) fn address(ethertype: u16, index: u32) -> SockAddr {
     let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: `storage` holds an initialised sockaddr_ll and `len` is its length.
     unsafe { SockAddr::new(storage, len) }
+}
+
+/// The index of the interface that a packet socket is bound to; 0 if it was unbound.
+fn bound_to(socket: &Socket) -> io::Result<u32> {
+    let address = socket.local_addr()?;
+    // SAFETY: the storage of a SockAddr is larger than sockaddr_ll, any bytes are a valid one, and it is aligned for
+    // every kind of address.
+    let index = unsafe { (*address.as_ptr().cast::<libc::sockaddr_ll>()).sll_ifindex };
+    // The kernel says -1.
+    Ok(u32::try_from(index).unwrap_or(0))
 }
 
 fn mac_to_u64(mac: Mac) -> u64 {

@@ -43,7 +43,7 @@ impl Runtime {
 
     /// Asks the kernel again about the interface of a netlink. `gone`: it was deleted, so an error is no surprise.
     fn netlink_changed(&self, net: &Netlink, gone: bool) {
-        let (index, mtu, name) = (net.link.index(), net.link.mtu(), net.link.name());
+        let (index, mac, mtu, name) = (net.link.index(), net.link.mac(), net.link.mtu(), net.link.name());
         if let Err(error) = net.link.refresh()
             && !gone
         {
@@ -54,7 +54,7 @@ impl Runtime {
             self.log.log("netlink", None, format_args!("{name} is called {now} now"));
         }
         self.net_changed(net);
-        if net.link.index() != index && net.link.index() != 0 {
+        if (net.link.index(), net.link.mac()) != (index, mac) && net.link.index() != 0 {
             // Another interface under the same name may lead to other targets.
             self.query(net.id, crate::wire::Addr::ALL);
         }

@@ -167,6 +167,39 @@ fn an_interface_made_again_under_its_name_is_bound_again() {
     });
 }
 
+/// An index is given again where somebody asks for it, and to an interface that brings it along from another namespace.
+#[test]
+fn an_interface_with_the_index_of_the_one_that_is_gone_is_told_from_it() {
+    in_namespace("an_interface_with_the_index_of_the_one_that_is_gone_is_told_from_it", || {
+        let (a, _) = both(1500);
+        let make = |name| {
+            ip(&format!("link add {name} index {} type veth peer name vb", a.index()));
+            ip(&format!("link set {name} up"));
+            ip("link set vb up");
+        };
+        // Nobody has looked in between.
+        ip("link del va");
+        make("va");
+        let b = PacketLink::open("vb", Role::Target).unwrap();
+        until("carrier", || a.refresh().is_ok() && a.is_up());
+        let told = reader(&a);
+        let _ = told
+            .recv_timeout(Duration::from_millis(100))
+            .map(|first| assert!(is_link_down(&first.unwrap_err())));
+        send_all(&b, &[response(&*a, 1, 60)]);
+        assert_eq!(told.recv_timeout(SOON).unwrap().unwrap(), Received::Frames);
+        send_all(&*a, &[aoe(b.mac().0, 0, OURS, 60)]);
+        take(&b, &mut Batch::new(60), 1);
+        // One of another name is not ours.
+        ip("link del va");
+        make("other");
+        until("it is gone", || a.refresh().is_err_and(|error| is_gone(&error)));
+        assert!(!a.is_up() && !a.is_called("other"));
+        assert_eq!(&*a.name(), "va");
+        a.wake();
+    });
+}
+
 #[test]
 fn a_renamed_interface_is_followed() {
     in_namespace("a_renamed_interface_is_followed", || {
