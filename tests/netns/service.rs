@@ -19,6 +19,7 @@ crate::tests![
     service_a_stop_that_is_repeated_ends_no_file_that_is_open(beside),
     service_a_killed_daemon_comes_back_with_loop_and_mount(60),
     service_a_loop_device_of_another_is_left_alone,
+    service_a_file_system_of_a_dead_daemon_goes_whatever_its_directory_is_called,
 ];
 
 const SOON: Duration = Duration::from_secs(10);
@@ -315,4 +316,37 @@ fn service_a_loop_device_of_another_is_left_alone() {
     }
     assert!(!run.join("1.0-data").exists() && !run.join(".1.0-data").exists());
     loops::unmount(&at);
+}
+
+/// findmnt writes a blank as \x20, and not every shell reads that.
+fn service_a_file_system_of_a_dead_daemon_goes_whatever_its_directory_is_called() {
+    let bed = Bed::new(&["losetup", "mount", "findmnt", "mkfs.ext4"]);
+    let image = bed.image_of("image", 16 * MIB, 0);
+    let units = Units::new(bed.dir());
+    let script = units.line(LOOP, "ExecStart");
+    let script = script.split(' ').next().unwrap();
+    let daemon = proc::Daemon::spawn(bed.dir(), "daemon", &["sleep", "60"]);
+    let own =
+        format!("export AOE_LOOP_DIR={} AOE_LOOP_DAEMON={}", bed.dir().join("run").display(), daemon.pid());
+    proc::sh(SOON, &format!("{own}; {script} attach 1.0-data {}", image.display()));
+    let device = std::fs::read_link(bed.dir().join("run/1.0-data")).unwrap();
+    sweep::register(Mess::Loop(device.to_str().unwrap().to_owned()));
+    proc::sh(SOON, &format!("mkfs.ext4 -q {}", device.display()));
+    // The mount table writes a blank as the escape does that stands here for it.
+    let mounted = |name: &str| is_mounted(&bed.dir().join(name.replace(' ', "\\040")));
+    let names = ["a disk", "plain", "a disk/inside"];
+    for name in names {
+        let at = bed.dir().join(name);
+        sweep::register(Mess::Mount(at.clone()));
+        proc::sh(SOON, &format!("mkdir -p '{0}' && mount {1} '{0}'", at.display(), device.display()));
+        assert!(mounted(name), "{name}");
+    }
+
+    daemon.kill9();
+    proc::sh(SOON, &format!("{own}; {script} bury"));
+    for name in names {
+        assert!(!mounted(name), "{name} stays");
+    }
+    assert!(!attached(&device));
+    sweep::forget(&device);
 }
