@@ -20,6 +20,8 @@ pub fn run(place: &Path, line: &str) -> Result<(), Failure> {
     } else {
         place
     };
+    // Of the mount that it is in.
+    Mount { point: place.to_owned() }.living()?;
     let (mount, name) = split(place);
     write(&mount, &name, line)
 }

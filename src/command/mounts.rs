@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::mount::{KIND, table};
@@ -11,6 +14,10 @@ use crate::wire::Addr;
 
 /// More than this is no page of an aoefs: half a million lines of 4096 busy targets with two paths each are 41 MB.
 const PAGE_MAX: u64 = 256 << 20;
+
+/// How long an aoefs has to open one of its files. It does so within 10 ms, whatever happens in its network; if it
+/// takes longer than this, the process is stopped.
+const PROOF_OF_LIFE: Duration = Duration::from_secs(2);
 
 /// A mount, by its mount point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +30,11 @@ impl Mount {
     /// The one that was named, or the only one there is.
     pub fn one(named: Option<&Path>) -> Result<Mount, Failure> {
         if let Some(point) = named {
-            return Ok(Mount { point: point.to_owned() });
+            return Mount { point: point.to_owned() }.living();
         }
         let mut all = all()?;
         match (all.pop(), all.as_slice()) {
-            (Some(mount), []) => Ok(mount),
+            (Some(mount), []) => mount.living(),
             (None, _) => Err(Failure::start(
                 "no aoefs is mounted; mount one with: aoefs MOUNTPOINT, or name an interface with -i, where that is possible",
             )),
@@ -37,6 +44,25 @@ impl Mount {
                 Err(Failure::start(format!("several are mounted: {names}; name one")))
             }
         }
+    }
+
+    /// The same mount, unless whoever uses it would wait for its daemon for ever. Any other fault is left to who uses
+    /// it.
+    pub fn living(self) -> Result<Mount, Failure> {
+        let (tell, told) = channel();
+        let path = self.path("log");
+        // Where no answer comes, it ends with the process.
+        let asked = thread::Builder::new().spawn(move || {
+            let _ = File::open(path);
+            let _ = tell.send(());
+        });
+        if asked.is_ok() && told.recv_timeout(PROOF_OF_LIFE) == Err(RecvTimeoutError::Timeout) {
+            return Err(Failure::start(format!(
+                "the aoefs on {} does not answer; is it stopped? see: ps -C aoefs -o pid,stat,args",
+                self.point.display()
+            )));
+        }
+        Ok(self)
     }
 
     /// A file of it.

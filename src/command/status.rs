@@ -24,9 +24,11 @@ pub fn run(point: Option<&Path>, interval: Duration) -> Result<(), Failure> {
         return print(&text(&Mount::one(point)?, interval)?);
     }
     for mount in several {
+        let point = mount.point.clone();
         // One that does not answer must not hide the others.
-        let text = text(&mount, interval).unwrap_or_else(|failure| format!("{failure}\n"));
-        print(&format!("{}:\n{text}\n", mount.point.display()))?;
+        let text = mount.living().and_then(|mount| text(&mount, interval));
+        let text = text.unwrap_or_else(|failure| format!("{failure}\n"));
+        print(&format!("{}:\n{text}\n", point.display()))?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ crate::tests![
     ping_counts_and_measures,
     config_reads_sets_and_tests,
     what_is_no_mount_is_said,
+    a_daemon_that_is_stopped_is_said,
     a_mount_point_that_is_not_empty_is_said,
 ];
 
@@ -171,6 +172,33 @@ fn what_is_no_mount_is_said() {
     let missing: PathBuf = room.dir().join("missing");
     let why = refuses(&["ctl", missing.to_str().unwrap(), "discover"], 1);
     assert_eq!(why, format!("{} does not exist; name the mount point of an aoefs", missing.display()));
+}
+
+fn a_daemon_that_is_stopped_is_said() {
+    let demo = Demo::new();
+    let (point, target) = (demo.at(""), demo.at("1.0"));
+    demo.daemon.signal(Signal::SIGSTOP);
+    let all: [&[&str]; 7] = [
+        &["status", &point],
+        &["discover", &point],
+        &["check", &point],
+        &["ping", "1.0", &point],
+        &["config", "1.0", &point],
+        &["ctl", &point, "discover"],
+        &["ctl", &target, "identify"],
+    ];
+    // At the same time: each waits for the proof of life.
+    std::thread::scope(|scope| {
+        for args in all {
+            scope.spawn(move || {
+                let why = refuses(args, 1);
+                assert!(why.contains("does not answer"), "{args:?}: {why}");
+            });
+        }
+    });
+    demo.daemon.signal(Signal::SIGCONT);
+    says(&["status", &point], 0);
+    demo.end();
 }
 
 fn a_mount_point_that_is_not_empty_is_said() {
