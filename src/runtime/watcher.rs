@@ -24,6 +24,9 @@ impl Runtime {
     /// Interfaces are told apart by their index: names change, and there may be several.
     fn interface_changed(self: &Arc<Self>, event: &LinkEvent) {
         bug::here("watcher");
+        if event.gone {
+            self.wishes.lock().forget_index(event.index);
+        }
         if let Some(net) = self.nets.on(event.index) {
             self.note_port(&net, event.is_port);
             return self.netlink_changed(&net, event.gone);

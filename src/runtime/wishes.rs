@@ -18,7 +18,7 @@ pub enum By {
 pub(super) struct Wishes {
     /// Names of interfaces that are bound when they come, and whose wish it is.
     wanted: Vec<(String, By)>,
-    /// Index and name of those that were unbound by hand. An interface that goes and comes again has another index.
+    /// Index and name of those that were unbound by hand; the index is 0 while there is none of that name.
     unwanted: Vec<(u32, String)>,
 }
 
@@ -50,6 +50,13 @@ impl Wishes {
     pub(super) fn refuse(&mut self, index: u32, name: &str, as_said: &str) {
         self.wanted.retain(|(wanted, _)| wanted != name && wanted != as_said);
         self.unwanted.push((index, name.to_owned()));
+    }
+
+    /// An interface has gone, and another one may get its index.
+    pub(super) fn forget_index(&mut self, index: u32) {
+        for (number, _) in self.unwanted.iter_mut().filter(|(number, _)| *number == index) {
+            *number = 0;
+        }
     }
 
     /// It may be bound again, if it was unbound by hand.
@@ -94,6 +101,16 @@ mod tests {
         assert!(!wishes.is_wanted(&came(9, "third"), true), "and renamed");
         wishes.allow("third");
         assert!(wishes.is_wanted(&came(9, "third"), true));
+    }
+
+    #[test]
+    fn the_index_of_one_that_is_gone_may_be_anothers() {
+        let mut wishes = Wishes::default();
+        wishes.refuse(7, "wish7", "wish7");
+        wishes.forget_index(7);
+        assert!(wishes.is_wanted(&came(7, "stranger"), true));
+        assert!(!wishes.is_wanted(&came(8, "wish7"), true), "gone and come again");
+        assert!(!wishes.is_wanted(&came(8, "other"), true), "and renamed");
     }
 
     #[test]
