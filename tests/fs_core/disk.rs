@@ -61,6 +61,27 @@ fn cp_of_a_sparse_image_over_a_full_disk_equals_the_image() {
     host.end();
 }
 
+/// Numbers of threads are used again: whoever truncates by name may have the number of a thread that has ended, and an
+/// open file of that one's process must not be taken for its own.
+#[test]
+fn a_truncation_by_name_marks_no_open_file_that_was_used() {
+    let host = Host::new();
+    host.fill(0xff);
+    let ino = host.ino("1.0/data").unwrap();
+    for read in [false, true] {
+        let fh = host.open("1.0/data");
+        match read {
+            true => drop(host.read_at(fh, 0, 512).unwrap()),
+            false => drop(host.write_at(fh, 0, &[0xff; 512]).unwrap()),
+        }
+        assert_eq!(host.truncate(ino, None, 0), Ok(()));
+        assert_eq!(host.write_at(fh, MIB, &[1; 512]), Ok(512));
+        assert!(host.disk()[..MIB as usize].iter().all(|&byte| byte == 0xff), "read {read}: zeros");
+        host.core.release(fh);
+    }
+    host.end();
+}
+
 #[test]
 fn a_handle_that_did_not_truncate_zeroes_nothing() {
     let host = Host::new();

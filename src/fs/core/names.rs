@@ -169,9 +169,12 @@ impl Core {
         };
         // By name, or the O_TRUNC of an open, which the kernel reports without the open file.
         let unused = |file: &OpenFile| matches!(file, OpenFile::Disk(disk) if disk.is_unused());
+        // A disk that was read or written was opened before. Its thread may have ended, and have left its number to
+        // another program, which truncates by name.
+        let used = |file: &OpenFile| matches!(file, OpenFile::Disk(disk) if !disk.is_unused());
         let file = match fh {
             Some(fh) => self.handles.get(fh),
-            None if size == 0 => self.handles.newest_writer(ino, pid, unused),
+            None if size == 0 => self.handles.newest_writer(ino, pid, unused).filter(|file| !used(file)),
             None => None,
         };
         match (node, file) {
