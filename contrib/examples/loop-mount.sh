@@ -7,6 +7,8 @@ set -eu
 
 case $1 in
 up)
+	# Two devices over one disk would destroy its file system.
+	[ -z "$(losetup --noheadings --output NAME --associated "$2")" ] || { echo "$0: $2 is attached already" >&2; exit 1; }
 	# Direct I/O: many requests at a time, errors that reach the file system, no page kept twice.
 	loop=$(losetup --find --show --direct-io=on "$2")
 	# In direct mode it is the loop device that reads ahead (KiB).

@@ -20,6 +20,7 @@ crate::tests![
     service_a_killed_daemon_comes_back_with_loop_and_mount(60),
     service_a_loop_device_of_another_is_left_alone,
     service_a_file_system_of_a_dead_daemon_goes_whatever_its_directory_is_called,
+    service_the_example_attaches_a_disk_once,
 ];
 
 const SOON: Duration = Duration::from_secs(10);
@@ -349,4 +350,29 @@ fn service_a_file_system_of_a_dead_daemon_goes_whatever_its_directory_is_called(
     }
     assert!(!attached(&device));
     sweep::forget(&device);
+}
+
+/// Two loop devices over one disk would each write what they know of its file system.
+fn service_the_example_attaches_a_disk_once() {
+    let bed = Bed::new(&["losetup", "mount", "mkfs.ext4"]);
+    let image = bed.image_of("image", 16 * MIB, 0);
+    proc::sh(SOON, &format!("mkfs.ext4 -q {}", image.display()));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/examples/loop-mount.sh");
+    let [first, second] = ["first", "second"].map(|name| {
+        let at = bed.dir().join(name);
+        std::fs::create_dir(&at).unwrap();
+        sweep::register(Mess::Mount(at.clone()));
+        at
+    });
+    let run = |word: &str, at: &Path| format!("{script} {word} {} {}", image.display(), at.display());
+    proc::sh(SOON, &run("up", &first));
+    let devices = || proc::sh(SOON, &format!("losetup --noheadings --output NAME -j {}", image.display()));
+    let device = devices();
+    sweep::register(Mess::Loop(device.trim().to_owned()));
+    proc::sh(SOON, &format!("! {} 2>/dev/null", run("up", &second)));
+    assert_eq!(devices(), device);
+    assert!(!is_mounted(&second));
+    proc::sh(SOON, &run("down", &first));
+    assert!(!is_mounted(&first) && devices().is_empty());
+    sweep::forget(Path::new(device.trim()));
 }
