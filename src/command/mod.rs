@@ -15,6 +15,8 @@ mod station;
 mod status;
 mod table;
 
+pub use mounts::Mount;
+
 use std::io::{self, Write};
 
 use crate::cli::Task;

@@ -196,6 +196,8 @@ fn a_daemon_that_is_stopped_is_said() {
             });
         }
     });
+    let top = proc::run(SOON, &[env!("CARGO_BIN_EXE_aoefs-top"), "--once", &point]);
+    assert!(top.code == Some(1) && top.stderr.contains("does not answer"), "{}", top.stderr);
     demo.daemon.signal(Signal::SIGCONT);
     says(&["status", &point], 0);
     demo.end();

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aoefs::cli::explain;
+use aoefs::command::Mount;
 use aoefs::failure::one_line;
 use aoefs::top::{Report, Sort};
 use clap::Parser;
@@ -102,6 +103,7 @@ fn run(cli: &Cli) -> Result<(), String> {
     let point = std::path::absolute(&cli.point).map_err(|e| format!("{}: {e}", cli.point.display()))?;
     // Started inside of the mount, this process must not keep it from being unmounted.
     let _ = std::env::set_current_dir("/");
+    Mount { point: point.clone() }.living().map_err(|failure| failure.to_string())?;
     let mut source = Source::new(point);
     let first = source.read()?;
     if !(cli.once || cli.json) {
