@@ -225,7 +225,6 @@ fn foreign_crates_and_clocks_stay_where_they_belong() {
                 "src/vhost/",
                 "src/daemon/",
                 "src/app/",
-                "src/command/mounts.rs",
                 "src/scrape.rs",
                 "src/bin/",
             ],

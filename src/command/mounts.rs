@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 use crate::mount::{KIND, table};
@@ -18,6 +18,9 @@ const PAGE_MAX: u64 = 256 << 20;
 /// How long an aoefs has to open one of its files. It does so within 10 ms, whatever happens in its network; if it
 /// takes longer than this, the process is stopped.
 const PROOF_OF_LIFE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether it has. Starting a program takes a millisecond.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A mount, by its mount point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,18 +52,27 @@ impl Mount {
     /// The same mount, unless whoever uses it would wait for its daemon for ever. Any other fault is left to who uses
     /// it.
     pub fn living(self) -> Result<Mount, Failure> {
-        let (tell, told) = channel();
-        let path = self.path("log");
-        // Where no answer comes, it ends with the process.
-        let asked = thread::Builder::new().spawn(move || {
-            let _ = File::open(path);
-            let _ = tell.send(());
-        });
-        if asked.is_ok() && told.recv_timeout(PROOF_OF_LIFE) == Err(RecvTimeoutError::Timeout) {
-            return Err(Failure::start(format!(
-                "the aoefs on {} does not answer; is it stopped? see: ps -C aoefs -o pid,stat,args",
-                self.point.display()
-            )));
+        // Another process asks: if the daemon has taken the request and was stopped then, nothing ends that process,
+        // and a thread of ours would keep us likewise.
+        let null = Stdio::null;
+        let asked = Command::new("test")
+            .arg("-e")
+            .arg(self.path("log"))
+            .stdin(null())
+            .stdout(null())
+            .stderr(null())
+            .spawn();
+        let Ok(mut asked) = asked else { return Ok(self) };
+        let since = Instant::now();
+        while matches!(asked.try_wait(), Ok(None)) {
+            if since.elapsed() >= PROOF_OF_LIFE {
+                let _ = asked.kill();
+                return Err(Failure::start(format!(
+                    "the aoefs on {} does not answer; is it stopped? see: ps -C aoefs -o pid,stat,args",
+                    self.point.display()
+                )));
+            }
+            thread::sleep(LOOK);
         }
         Ok(self)
     }
