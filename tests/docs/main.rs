@@ -551,7 +551,10 @@ fn markup() {
     }
     let pages = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("man")).unwrap();
     for file in pages.map(|page| page.unwrap().path()) {
-        let output = proc::run(SOON, &["mandoc", "-T", "lint", "-W", "warning", file.to_str().unwrap()]);
-        assert!(output.ok() && output.stdout.is_empty(), "{}{}", output.stdout, output.stderr);
+        let output = proc::run(SOON, &["mandoc", "-T", "lint", file.to_str().unwrap()]);
+        // Which manuals are installed here is nothing about the page.
+        let mut found =
+            output.stdout.lines().filter(|line| !line.contains(": referenced manual not found: "));
+        assert_eq!(found.next(), None, "{}{}", output.stdout, output.stderr);
     }
 }

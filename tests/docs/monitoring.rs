@@ -13,7 +13,6 @@ crate::tests![
     monitoring_dashboard,
     monitoring_textfile,
     monitoring_units,
-    shell_scripts,
 ];
 
 /// Every line that a mount may have.
@@ -187,35 +186,4 @@ fn monitoring_units() {
     let words = ["systemd-analyze", "verify", "--man=no"].map(str::to_owned);
     let output = proc::run(SOON, &[&words[..], &units[..]].concat());
     assert!(output.ok() && output.stderr.is_empty(), "{}{}", output.stdout, output.stderr);
-}
-
-/// Scripts that are shipped or named in a document.
-fn shell_scripts() {
-    if !proc::have("shellcheck") {
-        bed::skip("the program shellcheck is not installed");
-    }
-    let mut scripts =
-        vec!["tests/run".into(), "tests/nightly".into(), "tests/packages".into(), ".ci/run".into()];
-    let mut dirs = vec![PathBuf::from("contrib")];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(repository().join(&dir)).unwrap().map(Result::unwrap) {
-            let path = dir.join(entry.file_name());
-            if entry.path().is_dir() {
-                dirs.push(path);
-            } else if std::fs::read_to_string(entry.path()).is_ok_and(|text| is_shell(&text)) {
-                scripts.push(path);
-            }
-        }
-    }
-    assert!(scripts.len() > 6, "{scripts:?}");
-    let scripts: Vec<String> =
-        scripts.iter().map(|path| repository().join(path).to_str().unwrap().to_owned()).collect();
-    let words = ["shellcheck", "--severity=warning"].map(str::to_owned);
-    let output = proc::run(SOON, &[&words[..], &scripts[..]].concat());
-    assert!(output.ok(), "{}{}", output.stdout, output.stderr);
-}
-
-fn is_shell(text: &str) -> bool {
-    let first = text.lines().next().unwrap_or_default();
-    first.starts_with("#!") && ["/sh", "/bash", "env bash"].iter().any(|shell| first.ends_with(shell))
 }

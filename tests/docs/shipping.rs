@@ -9,7 +9,7 @@ use crate::bed::proc;
 use crate::bed::skip;
 
 crate::tests![
-    scripts_are_sound(60),
+    shell_scripts(60),
     the_service_is_narrow,
     packages_have_the_version_of_the_programs,
     what_a_package_takes_is_there,
@@ -42,15 +42,19 @@ fn need(program: &str) {
     }
 }
 
-fn scripts_are_sound() {
+/// All shell scripts of the repository, whether they are shipped or used in it.
+fn shell_scripts() {
     need("shellcheck");
-    let shell = |path: &PathBuf| {
+    let is_shell = |path: &PathBuf| {
         let text = std::fs::read(path).unwrap();
-        text.starts_with(b"#!/bin/sh") || text.starts_with(b"#!/usr/bin/env bash")
+        ["#!/bin/sh\n", "#!/bin/bash\n", "#!/usr/bin/env bash\n"]
+            .iter()
+            .any(|first| text.starts_with(first.as_bytes()))
     };
-    let scripts: Vec<PathBuf> =
-        [files("contrib"), files("tests/bookworm")].concat().into_iter().filter(shell).collect();
-    assert!(scripts.len() > 10, "{scripts:?}");
+    let single = ["run", "nightly", "packages"].map(|name| root().join("tests").join(name));
+    let folders = ["contrib", "tests/bookworm", "benches", ".ci"].map(files).concat();
+    let scripts: Vec<PathBuf> = folders.into_iter().chain(single).filter(is_shell).collect();
+    assert!(scripts.len() > 18, "{scripts:?}");
     let mut argv = vec!["shellcheck".to_owned(), "--severity=warning".to_owned()];
     argv.extend(scripts.iter().map(|path| path.display().to_string()));
     proc::ok(SOON * 5, &argv);
