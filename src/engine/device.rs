@@ -233,7 +233,8 @@ impl<R> Device<R> {
         self.ahead_doubted = true;
         match (self.state, state) {
             (_, State::Down(why)) => {
-                if self.state == State::Up {
+                // One that is forgotten, as all are at the daemon's end, has no trouble.
+                if self.state == State::Up && !self.retired {
                     self.stats.downs += 1;
                     sink.events.push(Event::Down(why));
                 }

@@ -133,7 +133,13 @@ impl Initiator {
             assert_eq!(device.locked(), 0, "locks left");
             assert_eq!(device.status().nout, 0, "frames left in flight");
         });
+        let downs = || {
+            let log = self.runtime.log().read_at(&mut Cursor::default(), 0, usize::MAX);
+            String::from_utf8_lossy(&log).matches(" down: ").count()
+        };
+        let before = downs();
         self.runtime.stop();
+        assert_eq!(downs(), before, "the end is no trouble of a target");
         drop(self.server);
         assert_eq!(Arc::strong_count(&self.runtime), 1, "a thread still holds the runtime");
     }
