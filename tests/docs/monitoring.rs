@@ -167,6 +167,16 @@ fn monitoring_textfile() {
     let name = |path: &Path| path.to_str().unwrap().replace('\'', "'\\''");
     let check = format!("cat '{}'/*.prom | '{}' check metrics 2>&1", name(&to), promtool_path());
     assert_eq!(proc::sh(SOON, &check), "");
+    // Another mount has another file.
+    let base = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(base.path().join("a/b")).unwrap();
+    std::fs::create_dir(base.path().join("a-b")).unwrap();
+    for other in ["a/b", "a-b"] {
+        let other = base.path().join(other);
+        std::fs::write(other.join("metrics"), PAGE).unwrap();
+        proc::ok(SOON, &[script.to_str().unwrap(), other.to_str().unwrap(), to.to_str().unwrap()]);
+    }
+    assert_eq!(std::fs::read_dir(&to).unwrap().count(), 3);
 }
 
 /// The units, with the programs where this repository has them.
