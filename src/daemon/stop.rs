@@ -17,6 +17,10 @@ use super::unmounter::{Outcome, Unmounter};
 /// Between two tries to unmount.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// A signal that follows the first this soon is the same wish: timeout(1) sends its signal to the process and, within
+/// microseconds, to its group.
+const SAME: Duration = Duration::from_millis(20);
+
 /// How long the session has to end after the mount is gone from the tree.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -129,6 +133,10 @@ impl Supervisor<'_> {
     /// Returns when the daemon is to stop.
     fn first_signal(&self) {
         while !self.take_signal(None, true) {}
+        let end = Instant::now() + SAME;
+        while self.take_signal(Some(end.saturating_duration_since(Instant::now())), false)
+            && Instant::now() < end
+        {}
     }
 
     /// True as soon as a second stop signal comes, false when the time is over. Without a time it returns for a signal

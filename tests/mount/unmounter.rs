@@ -330,6 +330,8 @@ fn an_unmounter_that_hangs_keeps_no_second_signal() {
     });
     daemon.daemon.signal(Signal::SIGHUP);
     until("it reads its configuration meanwhile", SOON, || daemon.daemon.said().contains("reload\n"));
+    // What comes sooner belongs to the first.
+    std::thread::sleep(Duration::from_millis(50));
     daemon.daemon.signal(Signal::SIGTERM);
     // Five times what the daemon waits for an answer, and then for the end. The code says that the mount stays.
     assert_eq!(daemon.daemon.ended(Duration::from_secs(33)), 1, "{}", daemon.daemon.said());
