@@ -31,6 +31,10 @@ impl<F> Default for Handles<F> {
     }
 }
 
+/// More than one open file may be meant.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Ambiguous;
+
 impl<F: Clone> Handles<F> {
     /// A number that no file has had.
     pub fn draw(&self) -> u64 {
@@ -55,14 +59,23 @@ impl<F: Clone> Handles<F> {
 
     /// The newest file of the inode `ino` that `pid` can write through. A truncation without a number belongs to it,
     /// since the kernel sends that right after the open. All threads of other PID namespaces show as 0; for these only
-    /// an unused file counts, so that the truncation is not taken for another program's.
-    pub fn newest_writer(&self, ino: u64, pid: u32, unused: impl Fn(&F) -> bool) -> Option<F> {
+    /// an unused file counts, so that the truncation is not taken for another program's, and of several such files
+    /// nobody can tell whose truncation it is.
+    pub fn newest_writer(
+        &self,
+        ino: u64,
+        pid: u32,
+        unused: impl Fn(&F) -> bool,
+    ) -> Result<Option<F>, Ambiguous> {
         let open = self.open.read();
         let fits = |handle: &Handle<F>| {
             handle.ino == ino && handle.pid == pid && handle.write && (pid != 0 || unused(&handle.file))
         };
-        let newest = open.iter().filter(|(_, handle)| fits(handle)).max_by_key(|(fh, _)| **fh);
-        newest.map(|(_, handle)| handle.file.clone())
+        let fitting = || open.iter().filter(|(_, handle)| fits(handle));
+        if pid == 0 && fitting().nth(1).is_some() {
+            return Err(Ambiguous);
+        }
+        Ok(fitting().max_by_key(|(fh, _)| **fh).map(|(_, handle)| handle.file.clone()))
     }
 }
 
@@ -96,16 +109,21 @@ mod tests {
             fh
         };
         let newest = |pid| handles.newest_writer(9, pid, |_| false);
-        assert_eq!(newest(7), None);
+        assert_eq!(newest(7), Ok(None));
         let _older = open(7, true);
         let newer = open(7, true);
         let _reader = open(7, false);
         let other = open(8, true);
-        assert_eq!(newest(7), Some(newer));
-        assert_eq!(newest(8), Some(other));
-        assert_eq!(handles.newest_writer(10, 7, |_| true), None);
+        assert_eq!(newest(7), Ok(Some(newer)));
+        assert_eq!(newest(8), Ok(Some(other)));
+        assert_eq!(handles.newest_writer(10, 7, |_| true), Ok(None));
         let (unseen, _used) = (open(0, true), open(0, true));
-        assert_eq!(newest(0), None);
-        assert_eq!(handles.newest_writer(9, 0, |fh| *fh == unseen), Some(unseen));
+        assert_eq!(newest(0), Ok(None));
+        assert_eq!(handles.newest_writer(9, 0, |fh| *fh == unseen), Ok(Some(unseen)));
+        assert_eq!(
+            handles.newest_writer(9, 0, |_| true),
+            Err(Ambiguous),
+            "one of two, and nobody knows which"
+        );
     }
 }

@@ -220,6 +220,32 @@ fn a_truncation_by_somebody_unseen_spares_handles_in_use() {
     host.end();
 }
 
+/// One of two programs of another PID namespace has opened with O_TRUNC, and nobody can tell which: the wrong one's
+/// later write would fill the disk up to there with zeros.
+#[test]
+fn a_truncation_by_one_of_two_unseen_is_refused() {
+    let host = Host::new();
+    host.fill(0xff);
+    let ino = host.ino("1.0/data").unwrap();
+    let open = || host.core.open(ino, 0, libc::O_RDWR).unwrap().fh;
+    let truncate = || Host::wait(|answer| host.core.set_size(ino, None, 0, 0, answer));
+    let files = [open(), open()];
+    assert_eq!(truncate(), Err(Errno::EBUSY));
+    assert_eq!(host.write_at(files[1], MIB, &[1; 512]), Ok(512));
+    assert_eq!(truncate(), Ok(()), "only the first can be meant");
+    let third = open();
+    assert_eq!(truncate(), Ok(()), "the first had its truncation");
+    assert!(host.disk()[..MIB as usize].iter().all(|&b| b == 0xff));
+    for (fh, zeros) in [(files[0], MIB), (third, 2 * MIB)] {
+        assert_eq!(host.write_at(fh, zeros, &[1; 512]), Ok(512));
+        assert!(host.disk()[..zeros as usize].iter().all(|&b| b == 0), "up to {zeros}");
+    }
+    for fh in files.into_iter().chain([third]) {
+        host.core.release(fh);
+    }
+    host.end();
+}
+
 /// What is read ahead: files that are read in sequence, but for O_DIRECT, `direct_io` and read-only mounts.
 #[test]
 fn files_that_are_read_in_sequence_are_read_ahead() {

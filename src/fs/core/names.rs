@@ -11,6 +11,7 @@ use super::Core;
 use crate::fs::answer::Answer;
 use crate::fs::errno::Errno;
 use crate::fs::file::{OpenDir, OpenFile, Verbs, config, disk, verb};
+use crate::fs::handles::Ambiguous;
 use crate::fs::snapshot;
 use crate::fs::tree::{DEVLINK, Entry, Node, TopFile, UnitFile, VHOST};
 use crate::runtime::Unit;
@@ -174,7 +175,11 @@ impl Core {
         let used = |file: &OpenFile| matches!(file, OpenFile::Disk(disk) if !disk.is_unused());
         let file = match fh {
             Some(fh) => self.handles.get(fh),
-            None if size == 0 => self.handles.newest_writer(ino, pid, unused).filter(|file| !used(file)),
+            None if size == 0 => match self.handles.newest_writer(ino, pid, unused) {
+                Ok(file) => file.filter(|file| !used(file)),
+                // The wrong one would fill a stranger's disk with zeros.
+                Err(Ambiguous) => return answer(Err(Errno::EBUSY)),
+            },
             None => None,
         };
         match (node, file) {

@@ -40,7 +40,7 @@ pub struct OpenDisk {
     zeros_ended: AtomicU64,
     /// The kernel caches nothing of it, and the engine does not read ahead.
     uncached: bool,
-    /// Nothing was read or written through it yet.
+    /// Nothing was read, written or truncated through it yet.
     unused: AtomicBool,
     /// Failed flushes of the target that fsync(2) of this file has reported, or that came before its open.
     failures_told: AtomicU64,
@@ -100,7 +100,7 @@ impl OpenDisk {
         }))
     }
 
-    /// Whether nothing was read or written through it yet.
+    /// Whether nothing was read, written or truncated through it yet: the truncation of its own open may still come.
     pub fn is_unused(&self) -> bool {
         self.unused.load(Ordering::Relaxed)
     }
@@ -301,6 +301,7 @@ impl Verbs for OpenDisk {
         if let Err(errno) = check_size(&self.context, &self.disk, size) {
             return answer(Err(errno));
         }
+        self.used();
         let mut held = Some((size, answer));
         let admit = self
             .truncation
