@@ -1,8 +1,8 @@
 //! The metrics over HTTP, for Prometheus: `--metrics-listen`.
 //!
 //! One thread serves a few connections with poll(2). Promises: no client holds up another one or the daemon, since
-//! nothing here blocks; a client has a limited time and a limited length for its question, and the oldest unfinished
-//! question gives way when all places are taken; a page is made on this thread and on none that serves the file system.
+//! nothing here blocks; a client has a limited time and a limited length for its question, and the oldest question that is
+//! late gives way when all places are taken; a page is made on this thread and on none that serves the file system.
 //! The crate httparse reads the head of a request. A server of its own, as tiny_http is one, has a thread for each
 //! client and lets each be silent for ever.
 
@@ -20,6 +20,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 const VISITORS: usize = 4;
 /// How long one connection may take, the page included.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a question may be unfinished before another client can have its place. It leaves a client together with the
+/// end of the handshake, whatever the distance, so this is for clients that get no processor.
+const GRACE: Duration = Duration::from_millis(100);
 /// Bytes of a request's head. Prometheus sends 300.
 const HEAD_MAX: usize = 8 << 10;
 /// Header lines of a request.
@@ -106,6 +109,8 @@ impl Scrape {
 /// One connection.
 struct Visitor {
     stream: TcpStream,
+    /// Its question is late from then on.
+    late: Instant,
     until: Instant,
     /// What has come of its request.
     head: Vec<u8>,
@@ -126,6 +131,7 @@ impl Desk {
     /// Waits for something to do, and does it.
     fn turn(&mut self) {
         let ready = self.wait();
+        // What was late when it was looked at; making the pages may take long.
         let now = Instant::now();
         self.rests = self.rests.filter(|until| *until > now);
         let pages = &self.pages;
@@ -142,15 +148,17 @@ impl Desk {
 
     /// Sleeps until a descriptor is ready or somebody's time is over. Says who is ready, the listener first.
     fn wait(&self) -> Vec<bool> {
+        let now = Instant::now();
         let listens =
-            if self.rests.is_none() && self.has_room() { PollFlags::POLLIN } else { PollFlags::empty() };
+            if self.rests.is_none() && self.has_room(now) { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut fds = vec![PollFd::new(self.listener.as_fd(), listens)];
         for visitor in &self.visitors {
             let waits_for = if visitor.answer.is_some() { PollFlags::POLLOUT } else { PollFlags::POLLIN };
             fds.push(PollFd::new(visitor.stream.as_fd(), waits_for));
         }
-        let next = self.visitors.iter().map(|visitor| visitor.until).chain(self.rests).min();
-        let timeout = match next.map(|next| next.saturating_duration_since(Instant::now())) {
+        let late = self.visitors.iter().map(|visitor| visitor.late).filter(|late| *late > now);
+        let next = self.visitors.iter().map(|visitor| visitor.until).chain(late).chain(self.rests).min();
+        let timeout = match next.map(|next| next.saturating_duration_since(now)) {
             // One more, so that the time is over when the sleep is.
             Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
@@ -161,22 +169,28 @@ impl Desk {
         }
     }
 
-    /// A place is free, or somebody has one whose question is not finished.
-    fn has_room(&self) -> bool {
-        self.visitors.len() < VISITORS || self.visitors.iter().any(|visitor| visitor.answer.is_none())
+    /// Whoever has been late for the longest time.
+    fn oldest_late(&self, now: Instant) -> Option<usize> {
+        self.visitors.iter().position(|visitor| visitor.answer.is_none() && visitor.late <= now)
+    }
+
+    /// A place is free, or somebody has one whose question is late.
+    fn has_room(&self, now: Instant) -> bool {
+        self.visitors.len() < VISITORS || self.oldest_late(now).is_some()
     }
 
     fn accept(&mut self, now: Instant) {
-        while self.has_room() {
+        while self.has_room(now) {
             match self.listener.accept() {
                 Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
                     if self.visitors.len() >= VISITORS
-                        && let Some(oldest) = self.visitors.iter().position(|other| other.answer.is_none())
+                        && let Some(oldest) = self.oldest_late(now)
                     {
                         self.visitors.remove(oldest);
                     }
                     self.visitors.push(Visitor {
                         stream,
+                        late: now + GRACE,
                         until: now + PATIENCE,
                         head: Vec::new(),
                         answer: None,

@@ -148,6 +148,21 @@ fn nobody_holds_up_another_one() {
     drop((silent, deaf));
 }
 
+/// More clients than there are places, all of which have asked before anybody is accepted.
+#[test]
+fn whoever_asks_is_answered() {
+    let scrape = Scrape::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = scrape.address().unwrap();
+    let mut clients: Vec<TcpStream> = (0..4 * VISITORS).map(|_| connected(address)).collect();
+    clients.iter_mut().for_each(|client| client.write_all(PLAIN.as_bytes()).unwrap());
+    scrape.start(pages("page")).unwrap();
+    for mut client in clients {
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert!(text.ends_with("Text page"), "{text}");
+    }
+}
+
 #[test]
 fn a_mount_that_is_gone() {
     assert!(ask(served(Arc::new(|_| None)), PLAIN).starts_with("HTTP/1.1 503 "));
