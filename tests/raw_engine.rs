@@ -488,6 +488,28 @@ fn lists_that_a_target_does_not_know_and_a_target_that_is_away() {
     }
 }
 
+/// A target that has told of a list knows it: its answer was lost, or it is slow.
+#[test]
+fn a_list_that_a_target_knows_is_not_one_that_it_does_not_know() {
+    let (mut mask, mut reserve) = ([0; 60], [0; 60]);
+    Mask { verb: MaskVerb::Read, error: MaskError::None, directives: 0 }.emit([], &mut mask);
+    Reserve { verb: ReserveVerb::Read }.emit(&[], &mut reserve);
+    for (io, body) in [(|| Io::Mask(Vec::new())) as fn() -> Io, || Io::Reserve(Reservation::Read)]
+        .into_iter()
+        .zip([mask, reserve])
+    {
+        let mut rig = Rig::new(9000);
+        let id = rig.submit(io());
+        let frame = rig.one();
+        rig.reply(frame.tag, frame.command, None, &body);
+        assert!(matches!(rig.outcome(id), Some(Ok(Output::Macs(_)))));
+        let id = rig.submit(io());
+        rig.pass(Duration::from_millis(2010), true);
+        assert!(matches!(rig.outcome(id), Some(Err(Error::Timeout))));
+        rig.end();
+    }
+}
+
 #[test]
 fn answers_about_lists() {
     let mut rig = Rig::new(9000);

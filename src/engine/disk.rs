@@ -17,6 +17,15 @@ pub struct Extent {
     pub end: u64,
 }
 
+/// The lists that a target has told of: it knows them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lists {
+    /// The addresses that it answers.
+    pub mask: bool,
+    /// The addresses that it is reserved for.
+    pub reserve: bool,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Disk {
@@ -31,6 +40,8 @@ pub struct Disk {
     pub flushing: Flushing,
     /// It refused TRIM although it promised it.
     trim_refused: bool,
+    /// The lists that it has told of.
+    pub lists: Lists,
     /// A smaller size that is shown, in bytes.
     shown: Option<u64>,
     /// Its partitions, in sectors of the whole disk.
@@ -50,6 +61,7 @@ impl Disk {
             firmware: 0,
             buffers: 1,
             trim_refused: false,
+            lists: Lists::default(),
             shown: None,
             partitions: Partitions::default(),
         }
@@ -169,6 +181,7 @@ impl Disk {
         self.partitions.clear();
         self.shown = None;
         self.trim_refused = false;
+        self.lists = Lists::default();
         self.flushing = Flushing::new(info.flush);
         self.take_identify(info, ident);
     }

@@ -57,6 +57,11 @@ impl<R> Device<R> {
             _ => None,
         };
         let Some(outcome) = answer else { return false };
+        match (job, &outcome) {
+            (Job::Mask(_), Ok(_)) => self.disk.lists.mask = true,
+            (Job::Reserve(_), Ok(_) | Err(Error::Busy)) => self.disk.lists.reserve = true,
+            _ => {}
+        }
         if let (Job::Reserve(_), Err(Error::Busy), Ok((_, macs))) = (job, &outcome, Reserve::parse(body)) {
             sink.events.push(Event::Reserved(macs.collect()));
         }

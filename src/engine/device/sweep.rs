@@ -59,10 +59,15 @@ impl<R> Device<R> {
             let Some(req) = self.reqs.get(id) else { continue };
             let heard = !self.doubt.unheard_since(req.submitted);
             if req.is_command() {
-                // A target that answers other things does not know the lists; one that says nothing may be away. It
-                // has said nothing about a command that waited for a late attempt of another one.
+                // A target that answers other things does not know the lists, unless it has told of them before; one
+                // that says nothing may be away. It has said nothing about a command that waited for a late attempt of
+                // another one.
                 let asked = heard && req.granted;
-                let unknown = asked && matches!(req.job, Job::Mask(_) | Job::Reserve(_));
+                let unknown = match req.job {
+                    Job::Mask(_) => asked && !self.disk.lists.mask,
+                    Job::Reserve(_) => asked && !self.disk.lists.reserve,
+                    _ => false,
+                };
                 self.abandon(id, now);
                 self.end(id, Err(if unknown { Error::NotSupported } else { Error::Timeout }), now, sink);
             } else {
