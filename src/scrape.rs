@@ -1,8 +1,8 @@
 //! The metrics over HTTP, for Prometheus: `--metrics-listen`.
 //!
 //! One thread serves a few connections with poll(2). Promises: no client holds up another one or the daemon, since
-//! nothing here blocks; a client has a limited time and a limited length for its question, and the oldest question that is
-//! late gives way when all places are taken; a page is made on this thread and on none that serves the file system.
+//! nothing here blocks; a client has a limited time and a limited length for its question, and the oldest question that
+//! is late gives way when all places are taken; a page is made on this thread and on none that serves the file system.
 //! The crate httparse reads the head of a request. A server of its own, as tiny_http is one, has a thread for each
 //! client and lets each be silent for ever.
 
