@@ -89,7 +89,7 @@
 //!   as ATA), `wire/effect.rs` (may it be repeated?), `engine/device/submit.rs` (is it held to that?).
 //! * A wrong figure: `fs/metrics/families.rs` (which field a metric shows), `engine/stats.rs`, `engine/path.rs` and
 //!   `runtime/netlink.rs` (the fields), `fs/stats.rs`, `top/report.rs`. A line is missing: `runtime/events.rs` (the
-//!   file `log`), `daemon/logging.rs` (stderr and syslog).
+//!   file `log`), `daemon/logging.rs` (stderr), `daemon/syslog.rs`.
 //! * The metrics do not come over HTTP: `scrape.rs`.
 //! * A mount that stays, or users that wait, after the daemon was killed: `daemon/unmounter.rs`. A hang at its
 //!   orderly end: `daemon/stop.rs`. What mount(2) and umount(2) do: `mount/mod.rs`. Two starts on one directory:

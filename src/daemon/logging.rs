@@ -8,7 +8,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::linux::fs::MetadataExt;
-use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,11 +21,15 @@ use parking_lot::Mutex;
 use super::limit::{Limiter, Verdict};
 use super::outlet::Outlet;
 pub use super::outlet::{PATIENCE, print};
+use super::syslog::Syslog;
 use crate::allowance::GATHER;
 use crate::failure::one_line;
 
 /// Where syslog listens, on every init system.
 const SYSLOG: &str = "/dev/log";
+
+/// How soon lines are sent again that syslog did not take.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// The facility "daemon", as the protocol (RFC 3164) shifts it.
 const FACILITY: u8 = 3 << 3;
@@ -57,7 +61,7 @@ fn install_with(name: &'static str, filter: &str, events: &'static str) {
         name,
         terminal,
         events,
-        syslog: Mutex::new(None),
+        syslog: Mutex::default(),
         limiter: Mutex::default(),
     });
     // A second logger in one process can only come from a test.
@@ -116,6 +120,7 @@ fn is_journal() -> bool {
 pub fn flush() {
     tick_all(true);
     OUTLET.flush(PATIENCE);
+    flush_syslog();
 }
 
 /// Says why the process ends now, in the log, whatever RUST_LOG says, and waits for it as [`flush`] does.
@@ -125,6 +130,7 @@ pub fn last_words(line: &str) {
         && let Some(logger) = LOGGER.get()
     {
         logger.to_syslog(Level::Error, line);
+        flush_syslog();
     } else {
         complain(name, &one_line(line));
     }
@@ -154,7 +160,16 @@ fn tick_all(all: bool) -> Option<Duration> {
             &Record::builder().level(Level::Warn).target("aoefs").args(format_args!("{line}")).build(),
         );
     }
-    owes.then_some(GATHER)
+    let waits = (!logger.send_waiting()).then_some(AGAIN);
+    waits.or(owes.then_some(GATHER))
+}
+
+/// Waits until syslog has taken what waits for it, for [`PATIENCE`] at most.
+fn flush_syslog() {
+    let until = Instant::now() + PATIENCE;
+    while LOGGER.get().is_some_and(|logger| !logger.send_waiting()) && Instant::now() < until {
+        thread::sleep(AGAIN);
+    }
 }
 
 /// The writer that env_logger writes to.
@@ -175,7 +190,7 @@ struct Logger {
     name: &'static str,
     terminal: env_logger::Logger,
     events: &'static str,
-    syslog: Mutex<Option<UnixDatagram>>,
+    syslog: Mutex<Syslog>,
     limiter: Mutex<Limiter>,
 }
 
@@ -225,35 +240,33 @@ impl Logger {
     fn to_syslog(&self, level: Level, text: &str) {
         let line = format(self.name, level, text);
         // It is held for moments only. But a panic may come from a thread that holds it.
-        let Some(mut socket) = self.syslog.try_lock_for(PATIENCE) else { return };
-        // After a restart of syslog the second try finds it; then the line is lost. It never waits: syslog may write to
-        // a disk that waits for us.
-        for _ in 0..2 {
-            let sent = match &*socket {
-                Some(connected) => connected.send(line.as_bytes()).map(drop),
-                None => connect().map(|connected| {
-                    let _ = connected.send(line.as_bytes());
-                    *socket = Some(connected);
-                }),
-            };
-            match sent {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => *socket = None,
-                _ => break,
-            }
+        let Some(mut syslog) = self.syslog.try_lock_for(PATIENCE) else { return };
+        let sent = syslog.say(Path::new(SYSLOG), line, |lines| self.left_out(lines));
+        drop(syslog);
+        if !sent {
+            OUTLET.poke();
         }
+    }
+
+    /// Sends what waits for syslog. False: some lines still do.
+    fn send_waiting(&self) -> bool {
+        let syslog = self.syslog.try_lock_for(PATIENCE);
+        syslog.is_none_or(|mut syslog| syslog.send(Path::new(SYSLOG), |lines| self.left_out(lines)))
+    }
+
+    /// The line that says how many found no room on their way to syslog.
+    fn left_out(&self, lines: u64) -> String {
+        format(
+            self.name,
+            Level::Warn,
+            &format!("syslog did not take {lines} lines in time; they are left out"),
+        )
     }
 }
 
 /// Whether lines go to the system's log, and no person waits for them.
 fn in_system_log() -> bool {
     IN_BACKGROUND.load(Ordering::Relaxed) || is_journal()
-}
-
-fn connect() -> io::Result<UnixDatagram> {
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    socket.connect(SYSLOG)?;
-    Ok(socket)
 }
 
 /// A line as syslog takes it; the receiver adds time and host.

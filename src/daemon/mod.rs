@@ -11,4 +11,5 @@ pub mod privilege;
 pub mod seccomp;
 pub mod signals;
 pub mod stop;
+mod syslog;
 pub mod unmounter;
