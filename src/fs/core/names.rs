@@ -168,7 +168,9 @@ impl Core {
             Ok(node) => node,
             Err(errno) => return answer(Err(errno)),
         };
-        // By name, or the O_TRUNC of an open, which the kernel reports without the open file.
+        // By name, or the O_TRUNC of an open, which the kernel reports without the open file. With FUSE_ATOMIC_O_TRUNC
+        // it would say so in the open, but take the file for empty until it asks for the size again: a loop device
+        // that reads meanwhile would get nothing.
         let unused = |file: &OpenFile| matches!(file, OpenFile::Disk(disk) if disk.is_unused());
         // A disk that was read or written was opened before. Its thread may have ended, and have left its number to
         // another program, which truncates by name.
