@@ -35,6 +35,8 @@ pub struct Rtt {
     before: u64,
     since: Time,
     sampled: Time,
+    /// What follows from the last sample: it is asked for three times a frame.
+    timeout: Duration,
 }
 
 impl Rtt {
@@ -62,6 +64,9 @@ impl Rtt {
                 self.smoothed = Some((7 * mean + us) / 8);
             }
         }
+        let mean = self.smoothed.unwrap_or_default();
+        let slack = (4 * self.deviation).max(micros(SLACK)).max(self.pause_us());
+        self.timeout = Duration::from_micros((mean + slack).min(micros(RTO_MAX)));
     }
 
     /// The smoothed round trip, none before the first answer.
@@ -82,19 +87,25 @@ impl Rtt {
     /// How long this path may be silent without a loss: twice as long as it was in the last minutes. The mean and its
     /// deviation forget a pause within a few dozen answers, which a fast path has within a millisecond.
     pub fn pause(&self) -> Duration {
-        (self.largest() * 2).min(PAUSE_MAX)
+        Duration::from_micros(self.pause_us())
+    }
+
+    fn pause_us(&self) -> u64 {
+        (2 * self.largest.max(self.before)).min(micros(PAUSE_MAX))
     }
 
     /// How long the first attempt of a frame may stay unanswered.
     pub fn timeout(&self) -> Duration {
-        let Some(mean) = self.smoothed else { return FIRST };
-        let slack = Duration::from_micros(4 * self.deviation).max(SLACK).max(self.pause());
-        (Duration::from_micros(mean) + slack).min(RTO_MAX)
+        if self.smoothed.is_some() { self.timeout } else { FIRST }
     }
 
     /// The timeout after `expiries` attempts of the same frame went unanswered.
     pub fn backed_off(&self, expiries: u8) -> Duration {
-        self.timeout().saturating_mul(1 << expiries.min(9)).min(RTO_MAX)
+        match expiries {
+            // Nearly always, and without a multiplication.
+            0 => self.timeout(),
+            _ => self.timeout().saturating_mul(1 << expiries.min(9)).min(RTO_MAX),
+        }
     }
 
     /// Forgets the mean: the target restarted, its speed may be another. What the network once took stays known.
@@ -102,6 +113,11 @@ impl Rtt {
         self.smoothed = None;
         self.deviation = 0;
     }
+}
+
+/// In microseconds, as the samples are.
+const fn micros(time: Duration) -> u64 {
+    time.as_micros() as u64
 }
 
 #[cfg(test)]
