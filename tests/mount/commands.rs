@@ -19,7 +19,7 @@ crate::tests![
     ping_counts_and_measures,
     config_reads_sets_and_tests,
     what_is_no_mount_is_said,
-    a_daemon_that_is_stopped_is_said,
+    a_daemon_that_is_stopped_is_said(beside),
     a_mount_point_that_is_not_empty_is_said,
 ];
 

@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const STOP: Duration = SECOND;
 const SLACK: Duration = Duration::from_millis(2500);
 /// Instants of each kind: so many, or as many as `AOEFS_TEST_INSTANTS` says.
-const EACH: u64 = 4;
+const EACH: u64 = 2;
 
 /// What it does when it is told to end.
 #[derive(Clone, Copy, Debug)]
