@@ -12,13 +12,13 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use slab::Slab;
 use vhost::vhost_user::{Error, Result};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_S_OK};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::{self, Pieces};
 use super::channel::Channel;
 use super::inbox::{Inbox, Orders};
 use super::inflight::Area;
-use super::memory::Memory;
+use super::memory::{Guest, Memory};
 use super::request::{About, Plan, Refused};
 use super::ring::Ring;
 use super::tally::{Moved, Tally};
@@ -165,7 +165,7 @@ impl Device {
     }
 
     /// Whether a queue has its tables, and has gone on where it was when its front end was here last.
-    fn is_set_up(&mut self, number: usize, memory: &GuestMemoryMmap) -> bool {
+    fn is_set_up(&mut self, number: usize, memory: &Guest) -> bool {
         let ring = &mut self.rings[number];
         ring.checked = ring.checked || ring.is_valid(memory);
         if !ring.checked {
@@ -233,7 +233,7 @@ impl Device {
     }
 
     /// Begins one request, or answers it.
-    fn take(&mut self, number: usize, memory: &GuestMemoryMmap, head: u16) {
+    fn take(&mut self, number: usize, memory: &Guest, head: u16) {
         if self.rings[number].is_full() {
             return self.stop(number, "more requests are under way than it has entries");
         }

@@ -1,12 +1,19 @@
 //! The memory of a front end, as far as it has shared it.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
+use std::iter::FusedIterator;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::guest_memory::{GuestMemoryBackendSliceIterator, GuestMemorySliceIterator, Result as Access};
+use vm_memory::{
+    GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MemoryRegionAddress, Permissions, VolatileSlice,
+};
 
 use super::lost::Guarded;
 
@@ -34,7 +41,90 @@ struct Place {
 pub struct Memory {
     // Dropped first: what is guarded has to be mapped.
     places: Vec<Place>,
-    guest: Arc<GuestMemoryMmap>,
+    guest: Rc<Guest>,
+}
+
+/// What the guest's addresses lead to.
+///
+/// A request looks into it twenty times, and nearly all of these places are in one region. So the region that was found
+/// last is tried first, and what lies in one region is one slice, with no search for what comes behind it.
+#[derive(Default)]
+pub struct Guest {
+    all: GuestMemoryMmap,
+    /// The same regions, and which of them was found last.
+    regions: Vec<Arc<GuestRegionMmap>>,
+    last: Cell<usize>,
+}
+
+impl Guest {
+    fn new(all: GuestMemoryMmap, regions: Vec<Arc<GuestRegionMmap>>) -> Self {
+        Self { all, regions, last: Cell::new(0) }
+    }
+
+    /// So many bytes from there, if one region has them all.
+    fn slice(&self, at: GuestAddress, count: usize) -> Option<VolatileSlice<'_>> {
+        let last = self.regions.get(self.last.get())?;
+        within(last, at, count).or_else(|| {
+            let found = |(index, region)| Some((index, within(region, at, count)?));
+            let (index, slice) = self.regions.iter().enumerate().find_map(found)?;
+            self.last.set(index);
+            Some(slice)
+        })
+    }
+}
+
+/// So many bytes from there, if this region has them all.
+fn within(region: &Arc<GuestRegionMmap>, at: GuestAddress, count: usize) -> Option<VolatileSlice<'_>> {
+    let offset = at.0.checked_sub(region.start_addr().0)?;
+    region.get_slice(MemoryRegionAddress(offset), count).ok()
+}
+
+impl GuestMemory for Guest {
+    type PhysicalMemory = GuestMemoryMmap;
+    type Bitmap = ();
+
+    fn check_range(&self, at: GuestAddress, count: usize, access: Permissions) -> bool {
+        self.slice(at, count).is_some() || GuestMemory::check_range(&self.all, at, count, access)
+    }
+
+    fn get_slices<'a>(
+        &'a self,
+        at: GuestAddress,
+        count: usize,
+        _: Permissions,
+    ) -> Access<impl GuestMemorySliceIterator<'a, ()>> {
+        // Of no bytes there is no slice.
+        Ok(match self.slice(at, count).filter(|_| count > 0) {
+            Some(one) => Slices::One(Some(one)),
+            None => Slices::Many(GuestMemoryBackend::get_slices(&self.all, at, count)),
+        })
+    }
+}
+
+/// Memory of the guest, slice by slice.
+enum Slices<'a> {
+    One(Option<VolatileSlice<'a>>),
+    Many(GuestMemoryBackendSliceIterator<'a, GuestMemoryMmap>),
+}
+
+impl<'a> Iterator for Slices<'a> {
+    type Item = Access<VolatileSlice<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::One(one) => one.take().map(Ok),
+            Self::Many(many) => many.next(),
+        }
+    }
+}
+
+impl FusedIterator for Slices<'_> {}
+
+impl<'a> GuestMemorySliceIterator<'a, ()> for Slices<'a> {
+    fn stop_on_error(mut self) -> Access<impl Iterator<Item = VolatileSlice<'a>>> {
+        let first = self.next().transpose()?;
+        Ok(first.into_iter().chain(self.map_while(Access::ok)))
+    }
 }
 
 fn unfit(why: impl std::fmt::Display) -> io::Error {
@@ -61,7 +151,7 @@ fn check_file(region: &VhostUserMemoryRegion, file: &File) -> io::Result<usize> 
 
 impl Memory {
     /// What the guest's addresses lead to.
-    pub fn guest(&self) -> &Arc<GuestMemoryMmap> {
+    pub fn guest(&self) -> &Rc<Guest> {
         &self.guest
     }
 
@@ -95,7 +185,10 @@ impl Memory {
         let mapped = GuestRegionMmap::new(mapped, GuestAddress(at));
         let mapped = Arc::new(mapped.ok_or_else(|| unfit("a region without an end"))?);
         let guarded = Guarded::new(mapped.as_ptr(), mapped.size(), page)?;
-        self.guest = Arc::new(self.guest.insert_region(mapped.clone()).map_err(unfit)?);
+        let guest = self.guest.all.insert_region(mapped.clone()).map_err(unfit)?;
+        let mut regions = self.guest.regions.clone();
+        regions.push(mapped);
+        self.guest = Rc::new(Guest::new(guest, regions));
         self.places.push(Place { guest: at, user, len, guarded });
         Ok(())
     }
@@ -103,13 +196,15 @@ impl Memory {
     /// One region less.
     pub fn remove(&mut self, region: &VhostUserMemoryRegion) -> io::Result<()> {
         let at = GuestAddress(region.guest_phys_addr);
-        let known = self.guest.find_region(at).is_some_and(|known| known.start_addr() == at);
+        let known = self.guest.all.find_region(at).is_some_and(|known| known.start_addr() == at);
         if !known {
             return Err(unfit("no such region of memory"));
         }
-        let (guest, _) = self.guest.remove_region(at, region.memory_size).map_err(unfit)?;
+        let (guest, gone) = self.guest.all.remove_region(at, region.memory_size).map_err(unfit)?;
         self.places.retain(|place| place.guest != region.guest_phys_addr);
-        self.guest = Arc::new(guest);
+        let mut regions = self.guest.regions.clone();
+        regions.retain(|region| !Arc::ptr_eq(region, &gone));
+        self.guest = Rc::new(Guest::new(guest, regions));
         Ok(())
     }
 

@@ -245,6 +245,27 @@ fn zeros_do_not_go_on_when_their_front_end_has_gone() {
 }
 
 #[test]
+fn a_write_has_the_bytes_that_it_was_taken_with() {
+    let stage = Stage::new();
+    let path = stage.export("disk", "");
+    let mut front = Front::connect(&path, 1);
+    assert_eq!(front.read(0, 0, 512).unwrap(), [0; 512]);
+    stage.host.silence(true);
+    let len = 1 << 20;
+    front.data()[..len].copy_from_slice(&pattern(len, 1));
+    front.begin_write(0, 0, len);
+    stage.host.eventually(|| !stage.host.cat("1.0/ctl").unwrap().contains("\nrequests: 0\n"));
+    // A machine that is reset uses its memory for something else, and its front end goes.
+    front.data().fill(0xbb);
+    drop(front);
+    stage.host.eventually(|| stage.lines() == ["vhost disk data 0"]);
+    stage.host.silence(false);
+    stage.host.eventually(|| stage.host.cat("1.0/ctl").unwrap().contains("\nrequests: 0\n"));
+    assert!(stage.host.disk()[..len] == pattern(len, 1), "other bytes of the machine's memory were written");
+    stage.end();
+}
+
+#[test]
 fn a_front_end_that_takes_its_memory_back_is_let_go_of() {
     let stage = Stage::new();
     let (path, other) = (stage.export("disk", ""), stage.export("other", ""));

@@ -1,5 +1,7 @@
 //! Memory that a front end must not share.
 
+use vm_memory::{GuestMemory, Permissions};
+
 use super::super::memory::{Memory, REGIONS_MAX};
 use super::*;
 
@@ -27,6 +29,49 @@ fn there_is_an_end_to_regions_and_to_their_bytes() {
         assert_eq!(refused(&mut memory, index, 4096, file(4096)), "", "{index}");
     }
     assert_eq!(refused(&mut memory, 64, 4096, file(4096)), "too many regions of memory");
+}
+
+#[test]
+fn an_address_leads_to_its_bytes_whichever_region_was_looked_at_before() {
+    let mut memory = Memory::default();
+    // Two regions side by side, one apart.
+    let places = [(0x1000, 0x2000), (0x3000, 0x1000), (0x10000, 0x1000)];
+    for (at, len) in places {
+        let region = VhostUserMemoryRegion::new(at, len, USER + at, 0);
+        memory.add(&region, file(len)).unwrap();
+    }
+    let has = |memory: &Memory, at, len| memory.guest().check_range(GuestAddress(at), len, Permissions::Read);
+    for (at, len, there) in [
+        (0x1000, 0x3000, true),
+        (0xfff, 1, false),
+        (0x3fff, 1, true),
+        (0x3fff, 2, false),
+        (0x10000, 0x1000, true),
+        (0x10fff, 2, false),
+        (0x4000, 1, false),
+        (u64::MAX, 2, false),
+        (0x2fff, 2, true),
+    ] {
+        assert_eq!(has(&memory, at, len), there, "{at:#x} {len}");
+        let guest = memory.guest().clone();
+        let bytes: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+        assert_eq!(guest.write_slice(&bytes, GuestAddress(at)).is_ok(), there, "{at:#x} {len}");
+        if there {
+            let mut found = vec![0; len];
+            guest.read_slice(&mut found, GuestAddress(at)).unwrap();
+            assert_eq!(found, bytes, "{at:#x} {len}");
+        }
+    }
+    // The places of numbers that are read and written at once.
+    let guest = memory.guest().clone();
+    guest.store(0x0102_0304u32, GuestAddress(0x10ffc), Ordering::Relaxed).unwrap();
+    assert_eq!(guest.load::<u32>(GuestAddress(0x10ffc), Ordering::Relaxed).unwrap(), 0x0102_0304);
+    assert!(guest.load::<u32>(GuestAddress(0x10ffe), Ordering::Relaxed).is_err());
+    assert!(guest.read_slice(&mut [], GuestAddress(0x9000)).is_ok(), "no bytes are anywhere");
+    // One that goes is gone, also where it was the last that was found.
+    memory.remove(&VhostUserMemoryRegion::new(0x10000, 0x1000, USER + 0x10000, 0)).unwrap();
+    assert!(!has(&memory, 0x10000, 1) && has(&memory, 0x1000, 0x3000));
+    assert!(memory.guest().read_slice(&mut [0], GuestAddress(0x10000)).is_err());
 }
 
 #[test]
