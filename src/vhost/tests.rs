@@ -43,6 +43,8 @@ mod telling;
 const MEMORY: u64 = 1 << 20;
 const DISK: usize = 64 << 10;
 const ENTRIES: u16 = 16;
+/// Where regions of the guest's memory meet: what is asked for lies in one, and across two, and across three.
+const BORDERS: [u64; 6] = [0x2000, 0x3000, 0x4000, 0x9000, 0x10000, 0x11000];
 /// Where the queue's tables are.
 const TABLE: u64 = 0;
 const AVAILABLE: u64 = 0x400;
@@ -216,8 +218,14 @@ impl Guest {
         let (front, back) = UnixStream::pair().unwrap();
         let (disk, source) = (Box::new(Handle(fake.clone())), fake.clone());
         let mut device = Device::new(source, disk, orders.clone(), tally.clone(), epoll, back).unwrap();
-        let region = VhostUserMemoryRegion::new(0, MEMORY, USER, 0);
-        device.set_mem_table(&[region], vec![file], None).unwrap();
+        let ends = BORDERS.into_iter().chain([MEMORY]);
+        let (regions, files): (Vec<_>, Vec<_>) = [0]
+            .into_iter()
+            .chain(BORDERS)
+            .zip(ends)
+            .map(|(at, end)| (VhostUserMemoryRegion::new(at, end - at, USER + at, at), copy(&file)))
+            .unzip();
+        device.set_mem_table(&regions, files, None).unwrap();
         let offered = device.get_features().unwrap();
         device.set_features(features(offered)).unwrap();
         let call = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap();
@@ -384,6 +392,38 @@ fn a_request_may_lie_in_any_pieces() {
     assert_eq!(guest.used(), [(5, 513)]);
     let read = [guest.bytes(0x3000, 500), guest.bytes(0x4000, 13)].concat();
     assert_eq!(read, [vec![6; 512], vec![OK]].concat());
+}
+
+/// Header, bytes, the indirect table and the status may each lie in several regions.
+#[test]
+fn a_request_may_lie_across_regions_of_memory() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    let bytes: Vec<u8> = (0..0x2800u32).map(|n| (n / 3) as u8).collect();
+    let [header, data, table] = [BORDERS[3] - 7, BORDERS[0] - 0x400, BORDERS[4] - 24];
+    let mut ask = |kind, flags| {
+        guest.header(header, kind, 8);
+        for (index, (at, len, flags)) in
+            [(header, 16, READ), (data, bytes.len() as u32, flags), (BORDERS[5] - 1, 1, WRITE)]
+                .into_iter()
+                .enumerate()
+        {
+            let more = if index < 2 { NEXT } else { 0 };
+            let descriptor = RawDescriptor::from(Descriptor::new(at, len, flags | more, index as u16 + 1));
+            guest.memory.write_obj(descriptor, GuestAddress(table + index as u64 * 16)).unwrap();
+        }
+        guest.memory.write_obj(NONE, GuestAddress(BORDERS[5] - 1)).unwrap();
+        let before = if flags == READ { bytes.clone() } else { vec![0; bytes.len()] };
+        guest.memory.write_slice(&before, GuestAddress(data)).unwrap();
+        guest.describe(0, (table, 3 * 16, INDIRECT, 0));
+        guest.offer(0);
+        guest.turn();
+        assert_eq!(guest.used().len(), 1);
+        assert_eq!(guest.bytes(BORDERS[5] - 1, 1), [OK]);
+        guest.bytes(data, bytes.len())
+    };
+    ask(VIRTIO_BLK_T_OUT, READ);
+    assert!(ask(VIRTIO_BLK_T_IN, WRITE) == bytes);
+    assert!(guest.fake.bytes.lock()[8 * SECTOR..][..bytes.len()] == bytes);
 }
 
 #[test]
