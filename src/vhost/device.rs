@@ -16,13 +16,14 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::{self, Pieces};
 use super::channel::Channel;
-use super::inbox::{Inbox, Orders};
+use super::inbox::{Inbox, Orders, Over};
 use super::inflight::Area;
 use super::memory::{Guest, Memory};
 use super::request::{About, Plan, Refused};
 use super::ring::Ring;
 use super::tally::{Moved, Tally};
-use super::{Ask, Disk, Done, Facts, Failed, Outcome, QUEUES_MAX, Share, Source};
+use super::under_way::UnderWay;
+use super::{Ask, Disk, Done, Facts, Failed, QUEUES_MAX, Source};
 
 mod messages;
 mod rest;
@@ -49,8 +50,6 @@ struct Chain {
     head: u16,
     wanted: Pieces,
     status: GuestAddress,
-    /// Bytes that it holds.
-    cost: u64,
     moved: Moved,
 }
 
@@ -65,15 +64,15 @@ pub struct Device {
     /// Where the front end keeps which requests are under way.
     area: Option<Rc<Area>>,
     chains: Slab<Chain>,
-    /// Bytes that these hold.
-    bytes: u64,
+    /// What the socket has under way: these, and those of front ends that have gone.
+    under_way: Arc<UnderWay>,
     /// Requests that were taken and not begun yet.
     asks: Vec<(Ask, Done)>,
     /// The queue that is looked at first, so that each has its turn.
     turn: usize,
     inbox: Arc<Inbox>,
     /// Kept between calls, so that its memory is allocated once.
-    outcomes: Vec<(usize, Outcome)>,
+    outcomes: Vec<Over>,
     epoll: Epoll,
     /// To see that the front end has gone.
     connection: UnixStream,
@@ -95,6 +94,7 @@ impl Device {
         disk: Box<dyn Disk>,
         orders: Arc<Orders>,
         tally: Arc<Tally>,
+        under_way: Arc<UnderWay>,
         epoll: Epoll,
         connection: UnixStream,
     ) -> Result<Self> {
@@ -112,7 +112,7 @@ impl Device {
             rings,
             area: None,
             chains: Slab::new(),
-            bytes: 0,
+            under_way,
             asks: Vec::new(),
             turn: 0,
             inbox: Inbox::new(orders.bell.clone()),
@@ -191,21 +191,20 @@ impl Device {
             return self.stop(number, error);
         }
         let share = self.disk.share();
-        let mut empty = false;
-        let enough = self.bytes + BYTES_IN_A_TURN;
+        let (mut empty, mut bytes) = (false, 0);
         for _ in 0..super::ENTRIES_MAX {
             if !self.rings[number].is_live() || self.memory.is_lost() {
                 return;
             }
             // What is too much stays in the queue until answers have left.
-            if !self.has_room(share) || self.bytes >= enough {
+            if !self.under_way.has_room(share) || bytes >= BYTES_IN_A_TURN {
                 break;
             }
             let ring = &mut self.rings[number];
             match ring.pop(&*memory) {
                 Ok(Some(head)) => {
                     empty = false;
-                    self.take(number, &memory, head);
+                    bytes += self.take(number, &memory, head);
                 }
                 Ok(None) => match ring.has_new(&*memory) {
                     Ok(false) => break,
@@ -220,11 +219,6 @@ impl Device {
         self.tell(number);
     }
 
-    /// Whether one request more may be under way. Where none is, there always is.
-    fn has_room(&self, share: Share) -> bool {
-        self.bytes < share.bytes && self.chains.len() < share.requests
-    }
-
     /// Begins what was taken.
     fn begin(&mut self) {
         if !self.asks.is_empty() {
@@ -232,14 +226,18 @@ impl Device {
         }
     }
 
-    /// Begins one request, or answers it.
-    fn take(&mut self, number: usize, memory: &Guest, head: u16) {
+    /// Begins one request, or answers it. Returns the bytes that it holds.
+    fn take(&mut self, number: usize, memory: &Guest, head: u16) -> u64 {
         if self.rings[number].is_full() {
-            return self.stop(number, "more requests are under way than it has entries");
+            self.stop(number, "more requests are under way than it has entries");
+            return 0;
         }
         let parts = match chain::parts(memory, self.rings[number].table(), head) {
             Ok(parts) => parts,
-            Err(broken) => return self.stop(number, broken),
+            Err(broken) => {
+                self.stop(number, broken);
+                return 0;
+            }
         };
         let durable = self.features & 1 << VIRTIO_BLK_F_FLUSH == 0;
         let about = About { memory, facts: &self.facts, pool: self.disk.pool(), durable };
@@ -247,13 +245,13 @@ impl Device {
         let (ring, number) = (number, self.rings[number].begin(head));
         let cost = plan.as_ref().map_or(0, Plan::cost);
         let moved = plan.as_ref().map_or(Moved::Nothing, Plan::moved);
-        let chain = Chain { ring, number, head, wanted: parts.wanted, status: parts.status, cost, moved };
+        let chain = Chain { ring, number, head, wanted: parts.wanted, status: parts.status, moved };
         self.tally.taken();
         match plan {
             Ok(Plan::Ask(ask)) => {
-                self.bytes += cost;
+                let place = self.under_way.begin(cost);
                 let (inbox, number) = (self.inbox.clone(), self.chains.insert(chain));
-                self.asks.push((ask, Box::new(move |outcome| inbox.put(number, outcome))));
+                self.asks.push((ask, Box::new(move |outcome| inbox.put((number, outcome, place)))));
                 if self.asks.len() >= TOGETHER {
                     self.begin();
                 }
@@ -261,6 +259,7 @@ impl Device {
             Ok(Plan::Tell(bytes)) => self.answer(&chain, Ok(&bytes)),
             Err(refused) => self.answer(&chain, Err(refused)),
         }
+        cost
     }
 
     /// Answers what has been done.
@@ -268,12 +267,11 @@ impl Device {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         self.inbox.take(&mut outcomes);
         let mut touched = 0u8;
-        for (number, outcome) in outcomes.drain(..) {
+        for (number, outcome, _place) in outcomes.drain(..) {
             if self.memory.is_lost() {
                 break;
             }
             let Some(chain) = self.chains.try_remove(number) else { continue };
-            self.bytes -= chain.cost;
             touched |= 1 << chain.ring;
             match &outcome {
                 Ok(Some(data)) if data.len() as u64 == chain.wanted.len() => self.answer(&chain, Ok(data)),
@@ -367,16 +365,22 @@ impl Device {
     /// Waits until all requests of a queue are answered: for as long as files would wait, or until the front end has
     /// gone, or the export ends.
     fn drain(&mut self, number: usize) -> Result<()> {
-        let memory = self.memory.guest().clone();
-        if self.rings[number].is_ready() && self.is_set_up(number, &memory) {
-            while let Some(head) = self.rings[number].pop_again() {
-                self.take(number, &memory, head);
+        loop {
+            self.take_again(number);
+            self.begin();
+            // What is lost may be why nothing more comes.
+            if self.has_lost_memory() {
+                return Err(Error::Disconnected);
             }
-        }
-        self.begin();
-        while self.rings[number].is_busy() {
+            if !self.rings[number].is_busy() {
+                return Ok(());
+            }
             if !self.inbox.may_sleep() {
                 self.collect();
+                continue;
+            }
+            if self.rings[number].has_more_again() && self.under_way.has_room_now_or_rings(self.disk.share())
+            {
                 continue;
             }
             // Of the connection only its end is looked at, which is always reported.
@@ -391,14 +395,26 @@ impl Device {
             }
             let gone = waits[1].revents().is_some_and(|events| !events.is_empty());
             self.orders.bell.heard();
-            if gone || self.orders.is_stopping() || self.has_lost_memory() {
+            if gone || self.orders.is_stopping() {
                 return Err(Error::Disconnected);
             }
             // It may take as long as a dead target's deadline.
             self.look_again();
             self.collect();
         }
-        Ok(())
+    }
+
+    /// Takes what is to be done again, as far as there is room.
+    fn take_again(&mut self, number: usize) {
+        let (memory, share) = (self.memory.guest().clone(), self.disk.share());
+        let ring = &self.rings[number];
+        if ring.stopped || !ring.is_ready() || !self.is_set_up(number, &memory) {
+            return;
+        }
+        while self.under_way.has_room(share) {
+            let Some(head) = self.rings[number].pop_again() else { return };
+            self.take(number, &memory, head);
+        }
     }
 
     /// The memory is another one: each queue's tables are looked for again.

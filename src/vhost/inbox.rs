@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 
 use super::Outcome;
+use super::under_way::Place;
 
 /// Wakes a thread that waits for a descriptor.
 pub struct Bell(EventFd);
@@ -81,7 +82,10 @@ impl Orders {
     }
 }
 
-/// The outcomes of one front end's requests, each with the request's number.
+/// An outcome with the number of its request, which is under way until this is dropped.
+pub type Over = (usize, Outcome, Place);
+
+/// The outcomes of one front end's requests.
 pub struct Inbox {
     bell: Arc<Bell>,
     state: Mutex<State>,
@@ -89,7 +93,7 @@ pub struct Inbox {
 
 struct State {
     /// None once the front end has gone.
-    outcomes: Option<Vec<(usize, Outcome)>>,
+    outcomes: Option<Vec<Over>>,
     /// The thread wants to be woken.
     asleep: bool,
 }
@@ -102,10 +106,10 @@ impl Inbox {
     }
 
     /// The outcome of a request. It is dropped if the front end has gone.
-    pub fn put(&self, number: usize, outcome: Outcome) {
+    pub fn put(&self, over: Over) {
         let mut state = self.state.lock();
         let Some(list) = state.outcomes.as_mut() else { return };
-        list.push((number, outcome));
+        list.push(over);
         let asleep = std::mem::take(&mut state.asleep);
         drop(state);
         if asleep {
@@ -127,7 +131,7 @@ impl Inbox {
     }
 
     /// All that has come, for a thread that is awake. `into` must be empty; its memory is used for what comes next.
-    pub fn take(&self, into: &mut Vec<(usize, Outcome)>) {
+    pub fn take(&self, into: &mut Vec<Over>) {
         let mut state = self.state.lock();
         state.asleep = false;
         if let Some(list) = state.outcomes.as_mut() {
@@ -145,34 +149,37 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vhost::under_way::UnderWay;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     #[test]
     fn only_a_thread_that_is_going_to_sleep_is_woken_and_only_once() {
         let bell = Arc::new(Bell::new().unwrap());
         let inbox = Inbox::new(bell.clone());
+        let under_way = UnderWay::new(bell.clone());
+        let put = |number| inbox.put((number, Ok(None), under_way.begin(1)));
         let rung = || {
             let rung = poll(&mut [PollFd::new(bell.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap();
             bell.heard();
             rung > 0
         };
-        inbox.put(1, Ok(None));
+        put(1);
         assert!(!rung() && inbox.has_any() && !inbox.may_sleep(), "it is awake, and must stay so");
-        inbox.put(2, Ok(None));
+        put(2);
         assert!(!rung());
         let mut found = Vec::new();
         inbox.take(&mut found);
-        assert_eq!(found.drain(..).map(|(number, _)| number).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(found.drain(..).map(|(number, ..)| number).collect::<Vec<_>>(), [1, 2]);
         assert!(inbox.may_sleep());
-        inbox.put(3, Ok(None));
+        put(3);
         assert!(rung());
-        inbox.put(4, Ok(None));
+        put(4);
         assert!(!rung(), "it was woken already");
         inbox.take(&mut found);
-        inbox.put(5, Ok(None));
+        put(5);
         assert!(!rung(), "it is awake");
         inbox.close();
-        inbox.put(6, Ok(None));
+        put(6);
         assert!(!inbox.has_any());
     }
 }

@@ -16,7 +16,7 @@
 //! * [`channel`]: the way back, for a disk that grows.
 //! * [`ring`]: a queue; [`inflight`]: what of it is under way, for the next connection.
 //! * [`memory`]: the front end's memory; [`lost`]: what becomes of memory that is taken back.
-//! * [`device`]: the front end's messages, and the requests that are under way.
+//! * [`device`]: the front end's messages, and its requests; [`under_way`]: how many of these there may be.
 //! * [`tally`]: what it has done, in numbers.
 //! * [`server`]: the thread; [`socket`]: the place in the file system; [`exports`]: all of them.
 //!
@@ -41,6 +41,7 @@ pub mod ring;
 pub mod server;
 pub mod socket;
 pub mod tally;
+pub mod under_way;
 
 #[cfg(test)]
 mod tests;

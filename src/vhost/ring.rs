@@ -202,6 +202,11 @@ impl Ring {
         self.redo.pop_front()
     }
 
+    /// Whether there are heads that are to be done again.
+    pub fn has_more_again(&self) -> bool {
+        !self.redo.is_empty()
+    }
+
     /// A request of that head is begun. Returns its number.
     pub fn begin(&mut self, head: u16) -> u64 {
         if self.record.is_none() {

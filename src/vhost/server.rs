@@ -19,6 +19,7 @@ use super::device::{BELL, Device, KICKS, MESSAGES};
 use super::inbox::Orders;
 use super::socket::{self, Name, Owner, Socket};
 use super::tally::Tally;
+use super::under_way::UnderWay;
 use super::{Counts, END, QUEUES_MAX, Source};
 use crate::bug;
 
@@ -37,6 +38,7 @@ struct Shared {
     /// There is one. Who asks does not wait for the lock.
     connected: AtomicBool,
     tally: Arc<Tally>,
+    under_way: Arc<UnderWay>,
     over: Mutex<bool>,
     ended: Condvar,
 }
@@ -87,6 +89,7 @@ impl Export {
         let orders = Orders::new()?;
         let socket = socket::make(path, owner)?;
         let shared = Shared {
+            under_way: UnderWay::new(orders.bell.clone()),
             orders,
             connection: Mutex::new(None),
             connected: AtomicBool::new(false),
@@ -205,8 +208,8 @@ fn serve_one(shared: &Arc<Shared>, connection: UnixStream, source: &Arc<dyn Sour
     let readable = |what| EpollEvent::new(EpollFlags::EPOLLIN, what);
     epoll.add(shared.orders.bell.as_fd(), readable(BELL)).map_err(|error| cannot(&error))?;
     epoll.add(connection.as_fd(), readable(MESSAGES)).map_err(|error| cannot(&error))?;
-    let (orders, tally) = (shared.orders.clone(), shared.tally.clone());
-    let device = Device::new(source.clone(), disk, orders, tally, epoll, copy()?);
+    let (orders, tally, under_way) = (shared.orders.clone(), shared.tally.clone(), shared.under_way.clone());
+    let device = Device::new(source.clone(), disk, orders, tally, under_way, epoll, copy()?);
     #[allow(clippy::arc_with_non_send_sync, reason = "the crate wants both; the memory stays on this thread")]
     let device = Arc::new(StdMutex::new(device.map_err(|error| cannot(&error))?));
     let mut messages = BackendReqHandler::from_stream(connection, device.clone());

@@ -26,6 +26,7 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use super::device::Device;
 use super::inbox::Orders;
 use super::tally::Tally;
+use super::under_way::UnderWay;
 use super::*;
 use crate::engine::Buf;
 use crate::wire::SECTOR;
@@ -73,6 +74,8 @@ struct Fake {
     facts: Mutex<Facts>,
     pool: Pool,
     share: Mutex<Share>,
+    orders: Arc<Orders>,
+    under_way: Arc<UnderWay>,
     said: Mutex<Vec<String>>,
     open: AtomicBool,
     forgotten: AtomicUsize,
@@ -83,6 +86,7 @@ impl Fake {
         let id = "a name of twenty bytes and more".into();
         let mut facts = Facts { size: DISK as u64, read_only: false, physical_log2: 0, discard: true, id };
         change(&mut facts);
+        let orders = Orders::new().unwrap();
         Arc::new(Self {
             bytes: Mutex::new((0..facts.size as usize).map(|n| (n / SECTOR) as u8).collect()),
             asked: Mutex::default(),
@@ -91,6 +95,8 @@ impl Fake {
             facts: Mutex::new(facts),
             pool: Pool::default(),
             share: Mutex::new(Share::of_one(&Pool::default(), 1)),
+            under_way: UnderWay::new(orders.bell.clone()),
+            orders,
             said: Mutex::default(),
             open: AtomicBool::new(true),
             forgotten: AtomicUsize::new(0),
@@ -212,12 +218,14 @@ impl Guest {
         file.set_len(MEMORY).unwrap();
         let range = (GuestAddress(0), MEMORY as usize, Some(FileOffset::new(copy(&file), 0)));
         let memory = GuestMemoryMmap::from_ranges_with_files([range]).unwrap();
-        let orders = Orders::new().unwrap();
+        let orders = fake.orders.clone();
         let tally = Arc::<Tally>::default();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         let (front, back) = UnixStream::pair().unwrap();
-        let (disk, source) = (Box::new(Handle(fake.clone())), fake.clone());
-        let mut device = Device::new(source, disk, orders.clone(), tally.clone(), epoll, back).unwrap();
+        let (disk, source, under_way) =
+            (Box::new(Handle(fake.clone())), fake.clone(), fake.under_way.clone());
+        let device = Device::new(source, disk, orders.clone(), tally.clone(), under_way, epoll, back);
+        let mut device = device.unwrap();
         let ends = BORDERS.into_iter().chain([MEMORY]);
         let (regions, files): (Vec<_>, Vec<_>) = [0]
             .into_iter()

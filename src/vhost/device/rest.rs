@@ -14,13 +14,15 @@ impl Device {
     /// Rests until there is something to do. How long the thread is then to wait for its descriptors: None if it is not
     /// even to look at them.
     pub fn rest(&mut self) -> Option<EpollTimeout> {
-        let crowded = !self.has_room(self.disk.share());
-        let Self { disk, epoll, chains, rings, inbox, memory, .. } = self;
+        let share = self.disk.share();
+        let Self { disk, epoll, chains, rings, inbox, memory, under_way, .. } = self;
         let memory = memory.guest();
         let mut broken = None;
         let mut look = |sleeps: bool| {
             // While too much is under way nothing more is taken, and the guest need not ring.
-            let live = rings.iter_mut().enumerate().filter(|(_, ring)| !crowded && ring.is_live());
+            let room =
+                if sleeps { under_way.has_room_now_or_rings(share) } else { under_way.has_room(share) };
+            let live = rings.iter_mut().enumerate().filter(|(_, ring)| room && ring.is_live());
             let mut found = false;
             for (number, ring) in live {
                 match if sleeps { ring.listen(&**memory) } else { ring.has_new(&**memory) } {

@@ -15,7 +15,7 @@ use super::*;
 const QUEUES: u16 = 2;
 
 /// An area as a front end has it after the first start: what it was told of it, and the file.
-fn area(guest: &mut Guest) -> (VhostUserInflight, File) {
+pub fn area(guest: &mut Guest) -> (VhostUserInflight, File) {
     let wish = VhostUserInflight::new(0, 0, QUEUES, ENTRIES);
     let (about, file) = guest.device.get_inflight_fd(&wish).unwrap();
     assert!(about.mmap_size > 0 && about.num_queues == QUEUES && about.queue_size == ENTRIES);
@@ -37,7 +37,7 @@ impl Guest {
     }
 
     /// The same, and the queue is started and not enabled.
-    fn connect_again_resting(self, (about, file): &(VhostUserInflight, File), base: u16) -> Self {
+    pub fn connect_again_resting(self, (about, file): &(VhostUserInflight, File), base: u16) -> Self {
         let (memory, given, seen) = (self.memory.clone(), self.given, self.seen);
         let shared = memory.find_region(GuestAddress(0)).unwrap().file_offset().unwrap().file();
         let mut next = Self::with(self.fake.clone(), |features| features & !(1 << VIRTIO_RING_F_EVENT_IDX));

@@ -1,5 +1,9 @@
 //! More than a front end may have under way.
 
+use std::os::fd::AsFd;
+use std::thread;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::EpollTimeout;
 
 use super::config::{BYTES_MAX, PIECE_MAX, PIECES_MAX};
@@ -95,4 +99,67 @@ fn a_front_end_keeps_to_its_share_of_requests() {
         answered += guest.used().len();
     }
     assert_eq!(guest.said(), [""; 0]);
+}
+
+/// What was under way is not over when its connection is: else who connects again and again had no limit.
+#[test]
+fn requests_of_a_front_end_that_has_gone_count_until_they_are_over() {
+    let fake = Fake::new(|facts| facts.size = 16 << 20);
+    fake.hold.store(true, Ordering::SeqCst);
+    let at_once = BYTES_UNDER_WAY.div_ceil(BYTES_MAX) as usize;
+    let mut guest = Guest::new(fake.clone());
+    for _ in 0..3 {
+        drop(guest);
+        guest = Guest::new(fake.clone());
+        offer(&mut guest, ENTRIES);
+        turns(&mut guest);
+        assert_eq!(fake.held.lock().len(), at_once);
+    }
+    drop(guest);
+    let mut guest = Guest::new(fake.clone());
+    offer(&mut guest, 2);
+    turns(&mut guest);
+    guest.orders.bell.heard();
+    // Nobody is told of its answer; but there is room, and whoever sleeps for want of it wakes.
+    let answer = fake.held.lock().remove(0);
+    answer();
+    let rung = poll(&mut [PollFd::new(guest.orders.bell.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO);
+    assert_eq!(rung, Ok(1));
+    turns(&mut guest);
+    assert_eq!(fake.held.lock().len(), at_once);
+    fake.hold.store(false, Ordering::SeqCst);
+    fake.release();
+    turns(&mut guest);
+    assert_eq!(guest.used(), [(0, BYTES_MAX as u32 + 1); 2]);
+}
+
+/// An area may say of every entry that its request is under way.
+#[test]
+fn what_is_done_again_before_a_queue_stops_keeps_to_the_share() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    let fake = guest.fake.clone();
+    let area = again::area(&mut guest);
+    order::begin(&mut guest, 5);
+    *fake.share.lock() = Share { bytes: 1 << 20, requests: 2 };
+    let mut guest = guest.connect_again_resting(&area, 0);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let target = scope.spawn(|| {
+            thread::sleep(Duration::from_millis(20));
+            let mut most = vec![fake.held.lock().len()];
+            while !over.load(Ordering::SeqCst) {
+                fake.release();
+                thread::sleep(Duration::from_millis(5));
+                most.push(fake.held.lock().len());
+            }
+            most
+        });
+        let next = guest.device.get_vring_base(0).unwrap().num;
+        assert_eq!(next, 5);
+        over.store(true, Ordering::SeqCst);
+        let most = target.join().unwrap();
+        assert_eq!(most[0], 5, "those of the last connection, and none more");
+        assert!(most[1..].iter().all(|held| *held <= 2), "{most:?}");
+    });
+    assert_eq!(guest.used().len(), 5);
 }

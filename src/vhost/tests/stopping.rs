@@ -4,6 +4,8 @@ use std::io::Read;
 use std::thread;
 use std::time::Instant;
 
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
 use super::*;
 
 #[test]
@@ -81,4 +83,28 @@ fn an_answer_to_a_front_end_that_has_gone_goes_nowhere() {
     let mut status = [0; 1];
     memory.read_slice(&mut status, GuestAddress(0x2000)).unwrap();
     assert_eq!(status, [NONE]);
+}
+
+/// All answers come at once, and there is nowhere to put them.
+#[test]
+fn who_takes_its_memory_back_while_it_stops_a_queue_is_let_go_of() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    guest.fake.hold.store(true, Ordering::SeqCst);
+    order::begin(&mut guest, 2);
+    let region = guest.memory.find_region(GuestAddress(0)).unwrap();
+    let memory = region.file_offset().unwrap().file().try_clone().unwrap();
+    let (fake, front) = (guest.fake.clone(), guest.front.try_clone().unwrap());
+    let later = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        memory.set_len(0).unwrap();
+        fake.release();
+        thread::sleep(Duration::from_secs(5));
+        // Else this would wait for ever where it fails.
+        front.shutdown(std::net::Shutdown::Both)
+    });
+    let start = Instant::now();
+    assert!(guest.device.get_vring_base(0).is_err());
+    assert!(start.elapsed() < Duration::from_secs(4));
+    assert!(guest.device.has_lost_memory());
+    later.join().unwrap().unwrap();
 }
