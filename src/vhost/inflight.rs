@@ -15,12 +15,12 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::TMPFS_MAGIC;
 use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 use super::lost::Guarded;
-use super::{ENTRIES_MAX, QUEUES_MAX};
+use super::{ENTRIES_MAX, QUEUES_MAX, memory};
 
 /// Bytes of the head of a queue's part, and of the state of one entry.
 const HEAD: usize = 16;
@@ -88,7 +88,7 @@ impl Area {
         let (queues, entries) = (about.num_queues, about.queue_size);
         let part = part_len(queues, entries)?;
         let len = part * usize::from(queues);
-        if about.mmap_size < len as u64 || fstatfs(&file)?.filesystem_type() != TMPFS_MAGIC {
+        if about.mmap_size < len as u64 || memory::kind_of(&file)?.0 != TMPFS_MAGIC {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an area that was not made here"));
         }
         let region = MmapRegion::from_file(FileOffset::new(file, about.mmap_offset), len);

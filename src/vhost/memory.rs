@@ -7,7 +7,7 @@ use std::iter::FusedIterator;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::guest_memory::{GuestMemoryBackendSliceIterator, GuestMemorySliceIterator, Result as Access};
 use vm_memory::{
@@ -131,22 +131,27 @@ fn unfit(why: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why.to_string())
 }
 
-/// Only memory is taken. A page of another file may have to be asked of somebody who does not answer, and whoever waits
-/// for that holds up others who change what is mapped in this process. Huge pages are mapped whole. Returns the bytes
-/// of a page.
-fn check_file(region: &VhostUserMemoryRegion, file: &File) -> io::Result<usize> {
+/// Only memory is taken: which kind it is, and bytes of a page. A page of another file may have to be asked of somebody
+/// who does not answer, and whoever waits for that holds up others who change what is mapped in this process. A device
+/// is no memory, though its name may lie in a file system that is.
+pub fn kind_of(file: &File) -> io::Result<(FsType, u64)> {
     let about = fstatfs(file)?;
     let kind = about.filesystem_type();
-    let page = u64::try_from(about.block_size()).unwrap_or(0).max(1);
+    match file.metadata()?.is_file() && (kind == TMPFS_MAGIC || kind == HUGETLBFS_MAGIC) {
+        true => Ok((kind, u64::try_from(about.block_size()).unwrap_or(0).max(1))),
+        false => Err(unfit("a region of memory is a file on neither tmpfs nor hugetlbfs")),
+    }
+}
+
+/// Huge pages are mapped whole. Returns the bytes of a page.
+fn check_file(region: &VhostUserMemoryRegion, file: &File) -> io::Result<usize> {
+    let (kind, page) = kind_of(file)?;
     if kind == HUGETLBFS_MAGIC
         && !(region.memory_size.is_multiple_of(page) && region.mmap_offset.is_multiple_of(page))
     {
         return Err(unfit("a region of huge pages has part of one"));
     }
-    match kind == TMPFS_MAGIC || kind == HUGETLBFS_MAGIC {
-        true => usize::try_from(page).map_err(unfit),
-        false => Err(unfit("a region of memory is a file on neither tmpfs nor hugetlbfs")),
-    }
+    usize::try_from(page).map_err(unfit)
 }
 
 impl Memory {

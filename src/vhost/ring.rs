@@ -112,6 +112,11 @@ impl Ring {
         (self.stopped, self.checked) = (false, false);
     }
 
+    /// Whether the front end keeps for us what is under way.
+    pub fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
     /// Whether it was started.
     pub fn is_ready(&self) -> bool {
         self.queue.ready()
@@ -312,9 +317,13 @@ impl Ring {
         Ok(())
     }
 
-    /// It is not served any more.
+    /// It is not served any more. The guest is told of what was answered before, without asking its memory whether it
+    /// wants to hear.
     pub fn stop(&mut self) {
         self.stopped = true;
+        if std::mem::take(&mut self.told_late) {
+            ring(self.call.as_ref());
+        }
         self.redo.clear();
         ring(self.err.as_ref());
     }

@@ -1,6 +1,7 @@
 //! The front end's messages.
 
 use std::fs::File;
+use std::os::unix::fs::FileTypeExt;
 
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
@@ -17,10 +18,23 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use super::{Device, unfit};
 use crate::vhost::inflight::{self, Area, Record};
 use crate::vhost::memory::REGIONS_MAX;
+use crate::vhost::ring::Ring;
 use crate::vhost::{QUEUES_MAX, config};
 
 fn not_offered<T>() -> Result<T> {
     Err(Error::InvalidOperation("it was not offered"))
+}
+
+/// What is rung. A file that keeps what is written to it is none: it could be one of this mount, which then waits for
+/// itself to end.
+fn bell(file: Option<File>) -> Result<Option<File>> {
+    let about = file.as_ref().map(File::metadata).transpose().map_err(Error::ReqHandlerError)?;
+    match about.map(|about| about.file_type()) {
+        Some(kind) if kind.is_file() || kind.is_dir() || kind.is_block_device() => {
+            Err(Error::InvalidOperation("what is to be rung is a file"))
+        }
+        _ => Ok(file),
+    }
 }
 
 impl VhostUserBackendReqHandlerMut for Device {
@@ -110,14 +124,14 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
         let ring = self.ring(index)?.1;
-        ring.call = file;
+        ring.call = bell(file)?;
         // A call that went to the descriptor before this one may not have come where it should.
         ring.greet();
         Ok(())
     }
 
     fn set_vring_err(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        self.ring(index)?.1.err = file;
+        self.ring(index)?.1.err = bell(file)?;
         Ok(())
     }
 
@@ -166,8 +180,11 @@ impl VhostUserBackendReqHandlerMut for Device {
         inflight::make(wish.num_queues, wish.queue_size).map_err(Error::ReqHandlerError)
     }
 
-    /// Queues use it from their next start on.
+    /// Queues use it from their next start on. While one of them has another area, that one is watched.
     fn set_inflight_fd(&mut self, about: &VhostUserInflight, file: File) -> Result<()> {
+        if self.rings.iter().any(Ring::has_record) {
+            return Err(Error::InvalidOperation("queues that run have another area"));
+        }
         self.area = Some(Area::map(about, file).map_err(Error::ReqHandlerError)?);
         Ok(())
     }

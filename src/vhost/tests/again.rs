@@ -326,3 +326,14 @@ fn lies_in_the_area_do_harm_to_nobody_else() {
     }
     assert!(stopped > 10 && asked > 10, "it tries both: {stopped} {asked}");
 }
+
+#[test]
+fn an_area_is_not_replaced_while_a_queue_uses_it() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    let (about, file) = area(&mut guest);
+    let (_, other) = inflight::make(QUEUES, ENTRIES).unwrap();
+    assert!(guest.device.set_inflight_fd(&about, other).is_err());
+    file.set_len(0).unwrap();
+    begin(&mut guest, 1);
+    assert!(guest.device.has_lost_memory(), "the one that is used is watched");
+}

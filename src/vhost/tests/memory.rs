@@ -2,6 +2,7 @@
 
 use vm_memory::{GuestMemory, Permissions};
 
+use super::super::inflight::{self, Area};
 use super::super::memory::{Memory, REGIONS_MAX};
 use super::*;
 
@@ -78,7 +79,13 @@ fn an_address_leads_to_its_bytes_whichever_region_was_looked_at_before() {
 fn only_memory_is_taken_for_memory() {
     let other = File::open("/proc/self/maps").unwrap();
     let why = refused(&mut Memory::default(), 0, 4096, other);
-    assert_eq!(why, "a region of memory is a file on neither tmpfs nor hugetlbfs");
+    const NEITHER: &str = "a region of memory is a file on neither tmpfs nor hugetlbfs";
+    assert_eq!(why, NEITHER);
+    // What lies in a file system of memory is not all memory.
+    let device = File::options().read(true).write(true).open("/dev/zero").unwrap();
+    assert_eq!(refused(&mut Memory::default(), 0, 4096, copy(&device)), NEITHER);
+    let (about, _) = inflight::make(1, ENTRIES).unwrap();
+    assert_eq!(Area::map(&about, device).err().unwrap().to_string(), NEITHER);
     // Where there are no huge pages, nothing is tried with them.
     let Ok(huge) = memfd_create("huge", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_HUGETLB) else { return };
     let why = refused(&mut Memory::default(), 0, 4096, File::from(huge));

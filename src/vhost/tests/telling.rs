@@ -42,3 +42,29 @@ fn a_front_end_looks_at_the_size_again_when_it_starts() {
         assert_eq!(told(&mut channel), 0, "nothing was started");
     }
 }
+
+#[test]
+fn what_was_answered_before_a_queue_is_stopped_is_told() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    guest.header(0x1000, VIRTIO_BLK_T_GET_ID, 0);
+    guest.describe(0, (0x1000, 16, NEXT, 1));
+    guest.describe(1, (0x2000, 21, WRITE, 0));
+    // One without a place for its status comes right behind it.
+    guest.describe(2, (0x1000, 16, READ, 0));
+    guest.offer(0);
+    guest.offer(2);
+    guest.device.work();
+    assert_eq!((guest.used(), guest.said().len()), (vec![(0, 21)], 1));
+    assert_eq!(guest.calls(), 1);
+}
+
+#[test]
+fn a_file_is_not_rung() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    let file = || File::from(memfd_create("file", MFdFlags::MFD_CLOEXEC).unwrap());
+    assert!(guest.device.set_vring_call(0, Some(file())).is_err());
+    assert!(guest.device.set_vring_err(0, Some(File::open("/").unwrap())).is_err());
+    guest.device.set_vring_err(0, None).unwrap();
+    assert_eq!(guest.ask(VIRTIO_BLK_T_IN, 3, (512, WRITE)), OK);
+    assert_eq!(guest.calls(), 1, "it has the bell that it had");
+}
