@@ -12,6 +12,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
+pub mod silent;
+
 #[path = "../vhost/front.rs"]
 #[allow(dead_code, reason = "the bed `vhost` uses all of it")]
 mod front;

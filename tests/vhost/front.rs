@@ -77,8 +77,7 @@ impl Front {
         let mut found = Vec::new();
         while found.len() < count {
             assert!(start.elapsed() < PATIENCE, "queue {queue} was never answered");
-            let done = self.queues[queue].completions().map(|done| (done.context, done.ret));
-            found.extend(done);
+            found.extend(self.ended(queue));
             std::thread::sleep(Duration::from_micros(50));
         }
         found
@@ -90,17 +89,37 @@ impl Front {
         self.results(queue, 1)[0].1
     }
 
+    /// What has come back since this was asked last: the number that each request was put in with, and 0 or an errno
+    /// below it.
+    pub fn ended(&mut self, queue: usize) -> Vec<(usize, i32)> {
+        self.queues[queue].completions().map(|done| (done.context, done.ret)).collect()
+    }
+
+    /// Puts a read in. Its bytes come to that place of the shared memory.
+    pub fn put_read(&mut self, queue: usize, offset: u64, place: usize, len: usize, number: usize) {
+        let at = self.data()[place..place + len].as_mut_ptr();
+        // SAFETY: the memory is as long as that, and whoever calls this leaves it alone until the answer.
+        unsafe { self.queues[queue].read_raw(offset, at, len, number) }.unwrap();
+    }
+
+    /// Puts a write of the bytes at that place in.
+    pub fn put_write(&mut self, queue: usize, offset: u64, place: usize, len: usize, number: usize) {
+        let at = self.data()[place..place + len].as_ptr();
+        // SAFETY: the memory is as long as that, and whoever calls this leaves it alone until the answer.
+        unsafe { self.queues[queue].write_raw(offset, at, len, number) }.unwrap();
+    }
+
+    pub fn put_flush(&mut self, queue: usize, number: usize) {
+        self.queues[queue].flush(number).unwrap();
+    }
+
     pub fn begin_read(&mut self, queue: usize, offset: u64, len: usize) {
-        let at = self.memory.as_ptr();
-        // SAFETY: the memory is as long as that, and nobody else uses it.
-        unsafe { self.queues[queue].read_raw(offset, at, len, 0) }.unwrap();
+        self.put_read(queue, offset, 0, len, 0);
         self.kick(queue);
     }
 
     pub fn begin_write(&mut self, queue: usize, offset: u64, len: usize) {
-        let at = self.memory.as_ptr();
-        // SAFETY: the memory is as long as that, and nobody else uses it.
-        unsafe { self.queues[queue].write_raw(offset, at, len, 0) }.unwrap();
+        self.put_write(queue, offset, 0, len, 0);
         self.kick(queue);
     }
 
@@ -121,7 +140,7 @@ impl Front {
     }
 
     pub fn flush(&mut self, queue: usize) -> i32 {
-        self.queues[queue].flush(0).unwrap();
+        self.put_flush(queue, 0);
         self.result(queue)
     }
 
@@ -151,9 +170,7 @@ impl Front {
                     let (offset, bytes) = what(*item);
                     let place = (queue * AT_ONCE + n) * bytes.len();
                     self.data()[place..place + bytes.len()].copy_from_slice(&bytes);
-                    let at = self.data()[place..].as_ptr();
-                    // SAFETY: each request has a place of its own in the shared memory.
-                    unsafe { self.queues[queue].write_raw(offset, at, bytes.len(), n) }.unwrap();
+                    self.put_write(queue, offset, place, bytes.len(), n);
                 }
                 self.kick(queue);
             }
