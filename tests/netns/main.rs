@@ -109,6 +109,7 @@ fn main() -> std::process::ExitCode {
         service::TESTS,
         stops::TESTS,
         vhost::TESTS,
+        vhost::foreign::TESTS,
         vhost::hostile::TESTS,
         vhost::silent::TESTS,
         guest::TESTS,
