@@ -13,7 +13,7 @@ use aoefs::fs::notify::Kernel;
 use aoefs::link::loopback::pair;
 use aoefs::runtime::{Runtime, TARGETS_MAX};
 use aoefs::target::{MemoryImage, Processor, Slot, TargetConfig};
-use aoefs::wire::{Addr, Mac};
+use aoefs::wire::{Addr, IDENTIFY_LEN, Identify, Mac, cmd};
 use parking_lot::Mutex;
 
 /// Requests must not hang: everything here ends within this.
@@ -31,6 +31,8 @@ pub struct Target {
     pub silent: AtomicBool,
     /// Its cache cannot be written.
     pub unflushed: AtomicBool,
+    /// What it says of its disk besides what the disk is.
+    pub identity: Mutex<fn(&mut Identify)>,
 }
 
 impl FrameHandler for Target {
@@ -39,6 +41,15 @@ impl FrameHandler for Target {
             return;
         }
         self.processor.lock().handle_batch(frames, mac, mtu, replies);
+        let identity = *self.identity.lock();
+        for (frame, (reply, len)) in frames.iter().zip(&mut *replies) {
+            if *len >= 36 + IDENTIFY_LEN && (frame[19], frame[27]) == (0, cmd::IDENTIFY) {
+                let data = reply[36..].first_chunk_mut().unwrap();
+                let mut identify = Identify::parse(data).unwrap();
+                identity(&mut identify);
+                identify.emit(data);
+            }
+        }
         if self.unflushed.load(Ordering::SeqCst) {
             for (frame, (reply, len)) in frames.iter().zip(replies) {
                 if *len > 0 && matches!(frame.get(27), Some(0xe7 | 0xea)) {
@@ -120,7 +131,10 @@ impl Host {
     pub fn with(change: impl FnOnce(&mut Settings)) -> Host {
         let processor = processor("one", SECTORS).into();
         let no = || AtomicBool::new(false);
-        Self::at(Arc::new(Target { processor, silent: no(), unflushed: no() }), change)
+        Self::at(
+            Arc::new(Target { processor, silent: no(), unflushed: no(), identity: Mutex::new(|_| ()) }),
+            change,
+        )
     }
 
     /// Another host with the same target.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::os::fd::AsRawFd;
 use virtio_driver::{
-    VhostUser, VirtioBlkFeatureFlags, VirtioBlkQueue, VirtioBlkTransport, VirtioFeatureFlags,
+    VhostUser, VirtioBlkConfig, VirtioBlkFeatureFlags, VirtioBlkQueue, VirtioBlkTransport, VirtioFeatureFlags,
 };
 use vm_memory::{FileOffset, MmapRegion};
 
@@ -32,10 +32,16 @@ pub struct Front {
 impl Front {
     #[track_caller]
     pub fn connect(path: &Path, queues: usize) -> Self {
+        Self::connect_without(path, queues, VirtioBlkFeatureFlags::empty())
+    }
+
+    /// One that does not know of these features.
+    #[track_caller]
+    pub fn connect_without(path: &Path, queues: usize, unknown: VirtioBlkFeatureFlags) -> Self {
         let features = VirtioFeatureFlags::VERSION_1
             | VirtioFeatureFlags::RING_EVENT_IDX
             | VirtioFeatureFlags::RING_INDIRECT_DESC;
-        let blk = VirtioBlkFeatureFlags::all();
+        let blk = VirtioBlkFeatureFlags::all() - unknown;
         let transport = VhostUser::new(path.to_str().unwrap(), features.bits() | blk.bits()).unwrap();
         let mut transport: Box<VirtioBlkTransport> = Box::new(transport);
         let queues = VirtioBlkQueue::setup_queues(&mut *transport, queues, ENTRIES).unwrap();
@@ -47,13 +53,23 @@ impl Front {
         Self { queues, transport, memory, file }
     }
 
+    /// The configuration space.
+    pub fn space(&self) -> VirtioBlkConfig {
+        self.transport.get_config().unwrap()
+    }
+
     pub fn capacity(&self) -> u64 {
-        let capacity = self.transport.get_config().unwrap().capacity;
+        let capacity = self.space().capacity;
         capacity.into()
     }
 
+    /// Whether it has that feature together with the device.
+    pub fn has(&self, feature: VirtioBlkFeatureFlags) -> bool {
+        self.transport.get_features() & feature.bits() != 0
+    }
+
     pub fn read_only(&self) -> bool {
-        self.transport.get_features() & VirtioBlkFeatureFlags::RO.bits() != 0
+        self.has(VirtioBlkFeatureFlags::RO)
     }
 
     /// The memory that the back end reads and writes.

@@ -55,6 +55,9 @@ pub enum Ask {
     Flush,
     Discard,
     Zero,
+    /// What the disk is called.
+    #[allow(dead_code, reason = "the bed `netns` does not ask for it")]
+    Id,
 }
 
 pub struct Machine {
@@ -205,6 +208,7 @@ impl Machine {
             Ask::Flush => (4, 0),
             Ask::Discard => (11, 0),
             Ask::Zero => (13, 0),
+            Ask::Id => (8, 0),
         };
         self.memory.write_obj(u64::from(kind), GuestAddress(header)).unwrap();
         self.memory.write_obj(in_header, GuestAddress(header + 8)).unwrap();
@@ -218,7 +222,12 @@ impl Machine {
             self.memory.write_obj((len / 512) as u64, GuestAddress(data + 8)).unwrap();
         }
         let len = if ranged { 16 } else { len };
-        self.describe(head + 1, data, len, NEXT | if ask == Ask::Read { WRITE } else { 0 });
+        self.describe(
+            head + 1,
+            data,
+            len,
+            NEXT | if [Ask::Read, Ask::Id].contains(&ask) { WRITE } else { 0 },
+        );
         self.describe(head + 2, status, 1, WRITE);
         if ask == Ask::Flush {
             // Without data.
@@ -311,7 +320,7 @@ impl Versions {
                 self.next
             }
             Ask::Discard | Ask::Zero => 0,
-            Ask::Read | Ask::Flush => self.blocks[block],
+            Ask::Read | Ask::Flush | Ask::Id => self.blocks[block],
         };
         let bytes = match ask {
             Ask::Write => Self::content(block, version),

@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "each test binary uses the part of it that it needs")]
 mod host;
 
+mod facts;
 mod front;
 mod hostile;
 mod listener;
