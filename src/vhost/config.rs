@@ -88,13 +88,45 @@ mod tests {
     fn a_guest_reads_what_the_specification_says() {
         let all = space(&facts(), 0, 60);
         assert_eq!(all[0..8], 2048u64.to_le_bytes(), "capacity in sectors");
+        assert_eq!(all[8..12], 65536u32.to_le_bytes(), "bytes of a piece");
+        assert_eq!(all[12..16], 126u32.to_le_bytes(), "pieces");
         assert_eq!(all[20..24], 512u32.to_le_bytes());
         assert_eq!((all[24], &all[26..28]), (3, &[8, 0][..]), "physical sectors of 4 KiB");
         assert_eq!(all[34..36], [8, 0]);
+        let number = |at| u32::from_le_bytes(all[at..at + 4].try_into().unwrap());
+        let discards = [36, 40, 44].map(number);
+        assert_eq!(
+            discards,
+            [1 << 21, 1, 8],
+            "sectors and ranges of a discard, and what it should be aligned to"
+        );
+        assert_eq!([48, 52].map(number), [1 << 19, 1], "sectors and ranges of zeros");
         assert_eq!(all[56], 1, "zeros may be made by a discard");
         assert_eq!(space(&facts(), 4, 12), all[4..16]);
         assert_eq!(space(&facts(), 58, 100).len(), 100);
         assert!(space(&facts(), u32::MAX, 4).iter().all(|byte| *byte == 0));
+    }
+
+    /// A field of the space has a meaning only where its feature was offered.
+    #[test]
+    fn what_the_space_says_is_offered() {
+        let always = [
+            VIRTIO_F_VERSION_1,
+            VIRTIO_RING_F_INDIRECT_DESC,
+            VIRTIO_RING_F_EVENT_IDX,
+            VIRTIO_BLK_F_SIZE_MAX,
+            VIRTIO_BLK_F_SEG_MAX,
+            VIRTIO_BLK_F_BLK_SIZE,
+            VIRTIO_BLK_F_TOPOLOGY,
+            VIRTIO_BLK_F_FLUSH,
+            VIRTIO_BLK_F_MQ,
+        ];
+        let all = |bits: &[u32]| bits.iter().fold(0, |all, bit| all | 1 << bit);
+        let discards = all(&[VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_WRITE_ZEROES]);
+        assert_eq!(features(&facts()), all(&always) | discards);
+        assert_eq!(features(&Facts { discard: false, ..facts() }), all(&always));
+        let read_only = Facts { read_only: true, ..facts() };
+        assert_eq!(features(&read_only), all(&always) | all(&[VIRTIO_BLK_F_RO]));
     }
 
     #[test]

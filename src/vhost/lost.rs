@@ -239,6 +239,29 @@ mod tests {
         });
     }
 
+    /// What the kernel says of the mapping that begins there: among others `lo` where it is kept from being paged out.
+    fn flags(region: &MmapRegion) -> Option<Vec<String>> {
+        let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+        let start = format!("{:x}-", region.as_ptr().addr());
+        let mut own = maps.lines().skip_while(|line| !line.starts_with(&start));
+        let flags = own.find_map(|line| line.strip_prefix("VmFlags:"))?;
+        Some(flags.split_whitespace().map(String::from).collect())
+    }
+
+    #[test]
+    fn the_memory_of_a_front_end_may_be_paged_out() {
+        let (_, region) = mapped(4 * PAGE);
+        // As all memory of a daemon that has called mlockall(2). Where it may not, there is nothing to be seen.
+        // SAFETY: the range is a mapping; what is in it stays as it is.
+        let locked = unsafe { libc::mlock(region.as_ptr().cast(), region.size()) };
+        let is_locked = || flags(&region).is_some_and(|flags| flags.iter().any(|flag| flag == "lo"));
+        if locked != 0 || !is_locked() {
+            return;
+        }
+        let _guarded = Guarded::new(region.as_ptr(), region.size(), PAGE).unwrap();
+        assert!(!is_locked());
+    }
+
     #[test]
     fn huge_pages_that_are_taken_back_read_as_zeros() {
         const HUGE: usize = 2 << 20;

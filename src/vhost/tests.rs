@@ -34,6 +34,7 @@ use crate::wire::SECTOR;
 mod again;
 mod closing;
 mod hostile;
+mod limits;
 mod memory;
 mod order;
 mod plenty;
