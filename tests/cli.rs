@@ -147,6 +147,37 @@ fn check_config() {
     assert_eq!(lines.len(), 2, "{}", output.stderr);
     assert!(lines[0].starts_with(&format!("aoefs: {name}:1: ")), "{}", lines[0]);
     assert!(lines[1].starts_with(&format!("aoefs: {name}:3: ")), "{}", lines[1]);
+    // What each line says is right, and will fail when it is run.
+    let socket = dir.path().join("socket");
+    let at = socket.display();
+    for (lines, number, words) in [
+        (format!("1.0 vhost {at} boot"), 1, "no line makes the partition boot"),
+        (
+            format!("1.0 part boot 8 16\n1.0 vhost {at}\n1.0 vhost {at} boot"),
+            3,
+            "an earlier line makes that socket for data",
+        ),
+        (format!("1.0 unvhost {at}"), 1, "no line before it makes that socket"),
+        (format!("1.0 vhost {at}/none"), 1, "there is no directory"),
+    ] {
+        std::fs::write(&file, format!("{lines}\n")).unwrap();
+        let output = run(&["--check-config", name]);
+        let said = output.stderr.trim_end();
+        assert_eq!((output.code, said.lines().count()), (Some(1), 1), "{lines}: {said}");
+        assert!(
+            said.starts_with(&format!("aoefs: {name}:{number}: ")) && said.contains(words),
+            "{lines}: {said}"
+        );
+    }
+    let lines = [
+        "part boot 8 16",
+        &format!("vhost {at} boot"),
+        &format!("vhost {at} boot"),
+        &format!("unvhost {at}"),
+    ];
+    std::fs::write(&file, lines.map(|line| format!("1.0 {line}\n")).concat()).unwrap();
+    let output = run(&["--check-config", name]);
+    assert!(output.ok(), "{}", output.stderr);
     let gone = dir.path().join("gone");
     refused(&["--check-config", gone.to_str().unwrap()], 1, &["gone", "No such file", "-c"]);
 }

@@ -79,6 +79,28 @@ fn two_readings_make_rates() {
 }
 
 #[test]
+fn sockets_for_machines_are_shown_with_their_target() {
+    let sample = |requests: u32, read: u32, written: u32| {
+        let of = "target=\"1.0\",disk=\"boot\",socket=\"/run/boot.sock\"";
+        let lines = format!(
+            "aoefs_export_clients{{{of}}} 1\naoefs_export_requests_total{{{of}}} {requests}\n\
+             aoefs_export_errors_total{{{of}}} 3\naoefs_export_bytes_total{{{of},op=\"read\"}} {read}\n\
+             aoefs_export_bytes_total{{{of},op=\"write\"}} {written}\n# EOF\n"
+        );
+        Sample::parse(&page(&[("1.0", EARLY)]).replace("# EOF\n", &lines)).unwrap()
+    };
+    let report = Report::new(&sample(700, 6_000_000, 9_000_000), Some((&sample(100, 0, 1_000_000), 2.0)));
+    let [export] = &report.targets[0].exports[..] else { panic!("{report}") };
+    assert_eq!((&export.disk[..], &export.socket[..]), ("boot", "/run/boot.sock"));
+    assert_eq!((export.clients, export.requests, export.errors), (1.0, 700.0, 3.0));
+    let rates = [export.requests_per_second, export.read_bytes_per_second, export.write_bytes_per_second];
+    assert_eq!(rates, [300.0, 3_000_000.0, 4_000_000.0].map(Some));
+    let text = report.to_string();
+    let line = text.lines().find(|line| line.contains("/run/boot.sock")).unwrap();
+    assert!(line.contains("boot") && line.contains("300 IOPS") && line.contains("3 errors"), "{line}");
+}
+
+#[test]
 fn one_reading_has_no_rates() {
     let now = sample(&[("1.0", LATER)]);
     for report in [Report::new(&now, None), Report::new(&now, Some((&now, 0.0)))] {

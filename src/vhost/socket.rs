@@ -221,6 +221,26 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing else is left");
     }
 
+    /// Who can put files there could else have the daemon take those of others away.
+    #[test]
+    fn a_socket_that_is_left_over_of_another_user_stays() {
+        // Only root can give a socket to somebody else.
+        if !geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let (owner, other) = (Owner { uid: 64242, ..own() }, Owner { uid: 64243, ..own() });
+        drop(make(&path, owner).unwrap().listener);
+        let errno = make(&path, other).err().and_then(|error| error.raw_os_error());
+        assert_eq!(errno, Some(libc::EEXIST));
+        assert_eq!(fs::symlink_metadata(&path).unwrap().uid(), 64242);
+        // That of the owner, and one that the daemon had not given away yet, are taken away.
+        drop(make(&path, owner).unwrap().listener);
+        lchown(&path, Some(geteuid().as_raw()), None).unwrap();
+        make(&path, owner).unwrap().name.remove();
+    }
+
     #[test]
     fn a_link_that_somebody_puts_there_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();

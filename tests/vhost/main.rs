@@ -13,6 +13,7 @@ mod hostile;
 mod listener;
 #[allow(dead_code, reason = "the bed `netns` uses all of it")]
 mod machine;
+mod places;
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
