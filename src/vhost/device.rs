@@ -63,6 +63,8 @@ pub struct Device {
     rings: Vec<Ring>,
     /// Where the front end keeps which requests are under way.
     area: Option<Rc<Area>>,
+    /// Its machine had another disk, and goes on with what it has of that one in memory.
+    had_another: bool,
     chains: Slab<Chain>,
     /// What the socket has under way: these, and those of front ends that have gone.
     under_way: Arc<UnderWay>,
@@ -111,6 +113,7 @@ impl Device {
             memory: Memory::default(),
             rings,
             area: None,
+            had_another: false,
             chains: Slab::new(),
             under_way,
             asks: Vec::new(),
@@ -241,7 +244,7 @@ impl Device {
         };
         let durable = self.features & 1 << VIRTIO_BLK_F_FLUSH == 0;
         let about = About { memory, facts: &self.facts, pool: self.disk.pool(), durable };
-        let plan = about.plan(&parts);
+        let plan = if self.had_another { Err(Refused::Io) } else { about.plan(&parts) };
         let (ring, number) = (number, self.rings[number].begin(head));
         let cost = plan.as_ref().map_or(0, Plan::cost);
         let moved = plan.as_ref().map_or(Moved::Nothing, Plan::moved);

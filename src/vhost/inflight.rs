@@ -5,6 +5,8 @@
 //! answers overtook each other, and where the front end does not know how far its queue was read. The format is the one
 //! of the specification of vhost-user for split queues.
 //!
+//! Behind the queues it says which disk their requests are for.
+//!
 //! What is in it is the front end's word, as everything in its memory is: a wrong one does harm to its own guest only.
 //! A daemon may be killed between any two stores here; the order of these is the format's, and compilers keep it
 //! because each is a release.
@@ -20,6 +22,7 @@ use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 use super::lost::Guarded;
+use super::origin::Origin;
 use super::{ENTRIES_MAX, QUEUES_MAX, memory};
 
 /// Bytes of the head of a queue's part, and of the state of one entry.
@@ -47,7 +50,7 @@ const UNDER_WAY_AT: usize = 0;
 /// and a number that is larger than those of all requests before it.
 const COUNTER_AT: usize = 8;
 
-/// Memory for so many queues of so many entries, or the front end's wish is none.
+/// Bytes of one queue's part of an area for so many queues of so many entries, or the front end's wish is none.
 fn part_len(queues: u16, entries: u16) -> io::Result<usize> {
     let fits = (1..=QUEUES_MAX).contains(&usize::from(queues)) && (1..=ENTRIES_MAX).contains(&entries);
     match fits {
@@ -56,10 +59,10 @@ fn part_len(queues: u16, entries: u16) -> io::Result<usize> {
     }
 }
 
-/// Makes the memory, with nothing under way, and says how long it is.
-pub fn make(queues: u16, entries: u16) -> io::Result<(VhostUserInflight, File)> {
+/// Makes the memory, with nothing of that disk under way, and says how long it is.
+pub fn make(queues: u16, entries: u16, origin: &Origin) -> io::Result<(VhostUserInflight, File)> {
     let part = part_len(queues, entries)?;
-    let len = part * usize::from(queues);
+    let len = part * usize::from(queues) + Origin::BYTES;
     let file = File::from(memfd_create("aoefs requests under way", MFdFlags::MFD_CLOEXEC)?);
     file.set_len(len as u64)?;
     let about = VhostUserInflight::new(len as u64, 0, queues, entries);
@@ -67,6 +70,9 @@ pub fn make(queues: u16, entries: u16) -> io::Result<(VhostUserInflight, File)> 
     for queue in 0..usize::from(queues) {
         area.put(queue * part + VERSION_AT, VERSION);
         area.put(queue * part + ENTRIES_AT, entries);
+    }
+    for (at, byte) in (part * usize::from(queues)..).zip(origin.to_bytes()) {
+        area.put(at, byte);
     }
     Ok((about, file))
 }
@@ -80,6 +86,8 @@ pub struct Area {
     part: usize,
     queues: u16,
     entries: u16,
+    /// Of which disk the requests are, where it says that.
+    origin: Option<Origin>,
 }
 
 impl Area {
@@ -91,10 +99,22 @@ impl Area {
         if about.mmap_size < len as u64 || memory::kind_of(&file)?.0 != TMPFS_MAGIC {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an area that was not made here"));
         }
-        let region = MmapRegion::from_file(FileOffset::new(file, about.mmap_offset), len);
+        // One that was made elsewhere ends with the last queue's part.
+        let says = about.mmap_size >= (len + Origin::BYTES) as u64;
+        let all = if says { len + Origin::BYTES } else { len };
+        let region = MmapRegion::from_file(FileOffset::new(file, about.mmap_offset), all);
         let region = region.map_err(io::Error::other)?;
         let guarded = Guarded::new(region.as_ptr(), region.size(), PAGE)?;
-        Ok(Rc::new(Self { guarded, region, part, queues, entries }))
+        let mut area = Self { guarded, region, part, queues, entries, origin: None };
+        if says {
+            area.origin = Origin::from_bytes(&std::array::from_fn(|n| area.get(len + n)));
+        }
+        Ok(Rc::new(area))
+    }
+
+    /// Of which disk the requests are, where it says that.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
     }
 
     /// Whether the front end has made the file shorter.

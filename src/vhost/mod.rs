@@ -14,7 +14,8 @@
 //!
 //! * [`chain`]: a descriptor chain, checked; [`request`]: what it asks for; [`config`]: what a guest is told.
 //! * [`channel`]: the way back, for a disk that grows.
-//! * [`ring`]: a queue; [`inflight`]: what of it is under way, for the next connection.
+//! * [`ring`]: a queue; [`inflight`]: what of it is under way, for the next connection;
+//!   [`origin`]: of which disk.
 //! * [`memory`]: the front end's memory; [`lost`]: what becomes of memory that is taken back.
 //! * [`device`]: the front end's messages, and its requests; [`under_way`]: how many of these there may be.
 //! * [`tally`]: what it has done, in numbers.
@@ -36,6 +37,7 @@ pub mod inbox;
 pub mod inflight;
 pub mod lost;
 pub mod memory;
+pub mod origin;
 pub mod request;
 pub mod ring;
 pub mod server;
@@ -50,6 +52,7 @@ pub use exports::Exports;
 pub use server::Export;
 pub use tally::Counts;
 
+use origin::Origin;
 use tally::Moved;
 
 /// Queues that a front end may use, at most.
@@ -201,6 +204,8 @@ pub enum Rest {
 pub trait Disk: Send {
     /// What there is to know of it now. Its size may change.
     fn facts(&self) -> Facts;
+    /// Which one it is. None if it is not there any more: another one has its name.
+    fn origin(&self) -> Option<Origin>;
     /// Where the buffers of writes come from.
     fn pool(&self) -> &Pool;
     /// What its front end may have under way now.

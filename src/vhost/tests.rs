@@ -29,7 +29,7 @@ use super::tally::Tally;
 use super::under_way::UnderWay;
 use super::*;
 use crate::engine::Buf;
-use crate::wire::SECTOR;
+use crate::wire::{SECTOR, Text};
 
 mod again;
 mod closing;
@@ -54,6 +54,10 @@ const USED: u64 = 0x800;
 /// Where the front end has the guest's memory: another number than the guest's.
 const USER: u64 = 0x7000_0000;
 
+fn origin() -> Origin {
+    Origin { serial: Text::new("serial"), model: Text::new("model"), sectors: 128, start: 0 }
+}
+
 const OK: u8 = 0;
 const IOERR: u8 = 1;
 const UNSUPP: u8 = 2;
@@ -73,6 +77,7 @@ struct Fake {
     held: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     hold: AtomicBool,
     facts: Mutex<Facts>,
+    origin: Mutex<Option<Origin>>,
     pool: Pool,
     share: Mutex<Share>,
     orders: Arc<Orders>,
@@ -94,6 +99,7 @@ impl Fake {
             held: Mutex::default(),
             hold: AtomicBool::new(false),
             facts: Mutex::new(facts),
+            origin: Mutex::new(Some(origin())),
             pool: Pool::default(),
             share: Mutex::new(Share::of_one(&Pool::default(), 1)),
             under_way: UnderWay::new(orders.bell.clone()),
@@ -154,6 +160,9 @@ struct Handle(Arc<Fake>);
 impl Disk for Handle {
     fn facts(&self) -> Facts {
         self.0.facts.lock().clone()
+    }
+    fn origin(&self) -> Option<Origin> {
+        *self.0.origin.lock()
     }
     fn pool(&self) -> &Pool {
         &self.0.pool

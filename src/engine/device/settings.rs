@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Device, State};
 use crate::engine::Error;
+use crate::engine::disk::Extent;
 use crate::engine::event::Reason;
 use crate::engine::ids::Identity;
 use crate::engine::limits::{DEADLINE, FRAMES_MAX};
@@ -120,6 +121,11 @@ impl<R> Device<R> {
     /// A handle on the disk or a partition as it is now.
     pub fn handle(&self, part: Option<PartId>) -> Handle {
         Handle { generation: self.disk.generation(), part }
+    }
+
+    /// The bytes that a handle leads to. An error if it is older than the disk or the partition.
+    pub fn extent(&self, handle: Handle) -> Result<Extent, Error> {
+        self.disk.extent(handle)
     }
 
     /// A data or partition file is opened. It is refused while the target is down.

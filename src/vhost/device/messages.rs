@@ -177,7 +177,9 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn get_inflight_fd(&mut self, wish: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        inflight::make(wish.num_queues, wish.queue_size).map_err(Error::ReqHandlerError)
+        // Whoever starts anew where the disk has gone is let go of, and finds the one that is there now.
+        let origin = self.disk.origin().ok_or(Error::InvalidOperation("another disk is here by now"))?;
+        inflight::make(wish.num_queues, wish.queue_size, &origin).map_err(Error::ReqHandlerError)
     }
 
     /// Queues use it from their next start on. While one of them has another area, that one is watched.
@@ -185,7 +187,15 @@ impl VhostUserBackendReqHandlerMut for Device {
         if self.rings.iter().any(Ring::has_record) {
             return Err(Error::InvalidOperation("queues that run have another area"));
         }
-        self.area = Some(Area::map(about, file).map_err(Error::ReqHandlerError)?);
+        let area = Area::map(about, file).map_err(Error::ReqHandlerError)?;
+        let (before, now) = (area.origin(), self.disk.origin());
+        let others = before.zip(now.as_ref()).filter(|(before, now)| !before.is_still(now));
+        if let Some((before, now)) = others {
+            let words = "its requests fail until its machine starts anew";
+            self.source.say(&format!("the front end had another disk: {before}; now it is {now}; {words}"));
+        }
+        self.had_another = others.is_some();
+        self.area = Some(area);
         Ok(())
     }
 

@@ -76,8 +76,8 @@ fn it_is_offered_with_its_limits() {
         let wish = VhostUserInflight::new(0, 0, queues, entries);
         assert!(guest.device.get_inflight_fd(&wish).is_err(), "{queues} {entries}");
     }
-    let (about, file) = inflight::make(8, 1024).unwrap();
-    assert_eq!(about.mmap_size, 8 * (16 + 1024 * 16 + 48));
+    let (about, file) = inflight::make(8, 1024, &origin()).unwrap();
+    assert_eq!(about.mmap_size, 8 * (16 + 1024 * 16 + 48) + Origin::BYTES as u64);
     assert_eq!(file.metadata().unwrap().len(), about.mmap_size);
     // What was not made here is refused, and what is too short does no harm.
     let less = VhostUserInflight::new(64, 0, 8, 1024);
@@ -224,7 +224,7 @@ fn any_cut_leaves_each_request_once() {
 
 #[test]
 fn a_daemon_that_was_killed_while_it_answered_repeats_nothing() {
-    let (about, file) = inflight::make(QUEUES, ENTRIES).unwrap();
+    let (about, file) = inflight::make(QUEUES, ENTRIES, &origin()).unwrap();
     let record = |number| {
         let area = Area::map(&about, copy(&file)).unwrap();
         Record::of(&area, number, ENTRIES).unwrap()
@@ -331,9 +331,66 @@ fn lies_in_the_area_do_harm_to_nobody_else() {
 fn an_area_is_not_replaced_while_a_queue_uses_it() {
     let mut guest = Guest::new(Fake::new(|_| ()));
     let (about, file) = area(&mut guest);
-    let (_, other) = inflight::make(QUEUES, ENTRIES).unwrap();
+    let (_, other) = inflight::make(QUEUES, ENTRIES, &origin()).unwrap();
     assert!(guest.device.set_inflight_fd(&about, other).is_err());
     file.set_len(0).unwrap();
     begin(&mut guest, 1);
     assert!(guest.device.has_lost_memory(), "the one that is used is watched");
+}
+
+/// Its machine has the other disk in its page cache, and writes what it has of it where it thinks it belongs.
+#[test]
+fn a_machine_that_had_another_disk_gets_errors_until_it_starts_anew() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    let old = area(&mut guest);
+    begin(&mut guest, 2);
+    guest.fake.held.lock().clear();
+    guest.fake.hold.store(false, Ordering::SeqCst);
+    // The disk has grown.
+    guest.fake.origin.lock().as_mut().unwrap().sectors += 1;
+    let mut guest = guest.connect_again(&old, 0);
+    guest.turn();
+    assert_eq!((guest.used(), guest.said().len()), (vec![(0, 513), (3, 513)], 0));
+    let asked = guest.fake.asked.lock().len();
+    // It is another one.
+    begin(&mut guest, 2);
+    guest.fake.held.lock().clear();
+    guest.fake.hold.store(false, Ordering::SeqCst);
+    guest.fake.origin.lock().as_mut().unwrap().serial = Text::new("other");
+    let mut guest = guest.connect_again(&old, 2);
+    assert_eq!(guest.used(), [(0, 1), (3, 1)]);
+    assert_eq!(guest.bytes(0x2000, 2), [IOERR; 2]);
+    for (kind, data) in [(VIRTIO_BLK_T_OUT, (512, READ)), (VIRTIO_BLK_T_FLUSH, (0, READ))] {
+        assert_eq!(guest.ask(kind, 0, data), IOERR);
+    }
+    let said = guest.said();
+    assert!(
+        said.len() == 1 && said[0].contains("model / serial / 128") && said[0].contains("/ other /"),
+        "{said:?}"
+    );
+    assert_eq!(guest.fake.asked.lock().len(), asked, "the other disk is left alone");
+    // It starts anew.
+    area(&mut guest);
+    guest.works();
+    // What is open is not there any more: an area would be the next disk's.
+    *guest.fake.origin.lock() = None;
+    assert!(guest.device.get_inflight_fd(&VhostUserInflight::new(0, 0, QUEUES, ENTRIES)).is_err());
+}
+
+/// One of another back end has room behind its queues, or none.
+#[test]
+fn an_area_that_names_no_disk_is_taken() {
+    for more in [0, Origin::BYTES as u64 + 100] {
+        let mut guest = Guest::new(Fake::new(|_| ()));
+        let (_, file) = inflight::make(QUEUES, ENTRIES, &origin()).unwrap();
+        let len = file.metadata().unwrap().len() - Origin::BYTES as u64;
+        file.set_len(len).unwrap();
+        file.set_len(len + more).unwrap();
+        guest.device.get_vring_base(0).unwrap();
+        let about = VhostUserInflight::new(len + more, 0, QUEUES, ENTRIES);
+        guest.device.set_inflight_fd(&about, file).unwrap();
+        guest.set_up();
+        guest.works();
+        assert!(!guest.device.has_lost_memory() && guest.said().is_empty());
+    }
 }

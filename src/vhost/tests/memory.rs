@@ -84,7 +84,7 @@ fn only_memory_is_taken_for_memory() {
     // What lies in a file system of memory is not all memory.
     let device = File::options().read(true).write(true).open("/dev/zero").unwrap();
     assert_eq!(refused(&mut Memory::default(), 0, 4096, copy(&device)), NEITHER);
-    let (about, _) = inflight::make(1, ENTRIES).unwrap();
+    let (about, _) = inflight::make(1, ENTRIES, &origin()).unwrap();
     assert_eq!(Area::map(&about, device).err().unwrap().to_string(), NEITHER);
     // Where there are no huge pages, nothing is tried with them.
     let Ok(huge) = memfd_create("huge", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_HUGETLB) else { return };

@@ -7,12 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::{OpenDisk, Write};
-use crate::engine::{Error, Io, Output, Pool};
+use crate::engine::{Error, Identity, Io, Output, Pool};
 use crate::fs::context::Context;
 use crate::fs::errno::{self, Errno};
 use crate::fs::file::{Mode, Verbs};
 use crate::fs::tree::DATA;
 use crate::runtime::{Beside, FoundBeside, Unit};
+use crate::vhost::origin::Origin;
 use crate::vhost::{Ask, Disk, Done, Facts, Failed, Rest, Share};
 
 /// How often a target that is down is looked at while a front end waits for its disk, and how far these looks are
@@ -103,6 +104,15 @@ impl Disk for GuestDisk {
                 true => device.status().serial.to_string(),
                 false => format!("{}-{}", unit.addr, disk.name),
             },
+        })
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        let OpenDisk { context, unit, disk, .. } = &*self.file;
+        context.runtime.inspect(unit, |device| {
+            let start = device.extent(disk.place).ok()?.start;
+            let Identity { serial, model, sectors } = device.identity();
+            Some(Origin { serial, model, sectors, start })
         })
     }
 
