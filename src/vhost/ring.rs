@@ -284,12 +284,17 @@ impl Ring {
         let place = number.checked_sub(first).and_then(|place| usize::try_from(place).ok());
         let Some(taken) = place.and_then(|place| self.taken.get_mut(place)) else { return Ok(()) };
         taken.written = Some(written);
+        let mut given = Ok(());
         while let Some(Taken { head, written: Some(written) }) = self.taken.front() {
             let (head, written) = (*head, *written);
             self.taken.pop_front();
-            self.give(memory, head, written)?;
+            if let Err(error) = self.give(memory, head, written) {
+                // Those behind it are over as well: nobody comes to say so again.
+                self.stopped = true;
+                given = Err(error);
+            }
         }
-        Ok(())
+        given
     }
 
     fn give<M: GuestMemory>(&mut self, memory: &M, head: u16, written: u32) -> Result<(), Error> {

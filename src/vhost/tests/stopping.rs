@@ -43,6 +43,26 @@ fn who_stops_a_queue_waits_for_its_requests() {
     assert!(guest.device.get_vring_base(0).is_err());
 }
 
+/// A front end makes its queue smaller while it runs, so that answers have no place there.
+#[test]
+fn who_stops_a_queue_that_is_too_small_for_its_answers_does_not_wait_for_ever() {
+    let mut guest = Guest::new(Fake::new(|_| ()));
+    order::begin(&mut guest, 4);
+    guest.device.set_vring_num(0, 2).unwrap();
+    let first = guest.fake.held.lock().remove(0);
+    guest.fake.release();
+    guest.device.collect();
+    first();
+    let front = guest.front.try_clone().unwrap();
+    let later = thread::spawn(move || {
+        thread::sleep(Duration::from_secs(5));
+        front.shutdown(std::net::Shutdown::Both)
+    });
+    assert!(guest.device.get_vring_base(0).is_ok());
+    assert_eq!(guest.said().len(), 1, "it is stopped at the second answer");
+    later.join().unwrap().unwrap();
+}
+
 #[test]
 fn who_stops_a_queue_hears_of_another_size_meanwhile() {
     let mut guest = Guest::new(Fake::new(|_| ()));
