@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 crate::tests![
     integrity_v24_fio_in_a_guest_while_all_behind_it_dies(900, night),
+    integrity_v38_a_guest_finds_another_disk(300, night),
     speed_v25_ways_to_hand_a_disk_to_a_guest(900, night)
 ];
 
@@ -56,6 +57,50 @@ fn integrity_v24_fio_in_a_guest_while_all_behind_it_dies() {
     print!("[the target died {} times, the daemon {} times] ", deaths[0], deaths[1]);
     stage.mount.wait_for("1.0", SOON);
     stage.mount.stop();
+}
+
+/// Writes until that fails, and starts anew. It ends when it starts on the other disk.
+const WRITES: &str = r#"
+until [ -b /dev/vda ]; do sleep 0.1; done
+echo "GUEST starts on $(head -c 1 /dev/vda)"
+if [ "$(head -c 1 /dev/vda)" = b ]; then poweroff -f; fi
+while yes | head -c 65536 | dd of=/dev/vda bs=64k seek=1 conv=notrunc,fsync 2>/dev/null; do echo GUEST wrote; sleep 0.2; done
+dd if=/dev/vda of=/dev/null bs=512 skip=2048 count=1 2>/dev/null && echo GUEST error: it can read
+echo GUEST fails
+reboot -f
+"#;
+
+/// Another disk comes to the address while the daemon is dead, and QEMU connects again by itself.
+fn integrity_v38_a_guest_finds_another_disk() {
+    let mut stage = Restarted::new(16 * MIB, "");
+    std::fs::write(&stage.image, vec![b'a'; 16 * MIB]).unwrap();
+    let mut devices = disk(&stage.socket).to_vec();
+    devices.extend(["-action".into(), "reboot=reset".into()]);
+    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+    let plan = Plan { script: WRITES, modules: &MODULES, programs: &[], memory: 192, devices: &devices };
+    let guest = Guest::start(&mut stage.bed, &plan);
+    guest.until("wrote");
+    stage.kill_daemon();
+    stage.target.kill9();
+    let old = std::mem::replace(&mut stage.image, stage.bed.image_of("other", 16 * MIB, b'b'));
+    stage.start_target();
+    stage.start_daemon();
+    guest.until("fails");
+    guest.until("starts on b");
+    guest.ended();
+    let console = guest.console();
+    assert_eq!((&*guest.told("starts"), &*guest.told("error:")), ("on a", ""), "{console}");
+    assert!(
+        stage.mount.read("log").contains("the front end had another disk"),
+        "{}",
+        stage.mount.read("log")
+    );
+    stage.mount.stop();
+    assert!(
+        std::fs::read(&stage.image).unwrap().iter().all(|byte| *byte == b'b'),
+        "nothing was written there"
+    );
+    assert_eq!(std::fs::read(old).unwrap()[65536..65540], *b"y\ny\n");
 }
 
 /// The ways, as the end of a drive's line, in the order of the guest's disks: the first is `vhost`.
