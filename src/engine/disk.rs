@@ -164,8 +164,7 @@ impl Disk {
 
     /// Is it the same serial number and model, and more sectors?
     pub fn may_have_grown_to(&self, who: &Identity) -> bool {
-        (who.serial, who.model) == (self.identity.serial, self.identity.model)
-            && who.sectors > self.identity.sectors
+        self.identity.may_have_grown_to(who)
     }
 
     /// The same disk has answered IDENTIFY again; it may have grown. `again`: what was found out about its flush is

@@ -36,6 +36,13 @@ pub struct Identity {
     pub sectors: u64,
 }
 
+impl Identity {
+    /// Is it the same serial number and model, and more sectors?
+    pub fn may_have_grown_to(&self, who: &Identity) -> bool {
+        (who.serial, who.model) == (self.serial, self.model) && who.sectors > self.sectors
+    }
+}
+
 impl From<&Identify> for Identity {
     fn from(identify: &Identify) -> Identity {
         Identity { serial: identify.serial, model: identify.model, sectors: identify.sectors }

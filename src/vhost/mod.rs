@@ -89,6 +89,11 @@ impl Share {
     }
 }
 
+/// The number that is written with its lowest byte first.
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte))
+}
+
 /// Bytes of a request for zeros that are written at once.
 const ZEROS_AT_ONCE: u64 = 1 << 20;
 

@@ -10,7 +10,7 @@ use vm_memory::{GuestMemory, Permissions};
 use super::chain::{Outside, Parts};
 use super::config::{BYTES_MAX, DISCARD_MAX, ZERO_MAX};
 use super::tally::Moved;
-use super::{Ask, Facts};
+use super::{Ask, Facts, little_endian};
 use crate::engine::{Pool, WriteBuf};
 use crate::wire::SECTOR;
 
@@ -151,8 +151,8 @@ impl<M: GuestMemory> About<'_, M> {
         parts.given.read(self.memory, HEADER as u64, &mut range)?;
         let (sector, rest) = range.split_at(8);
         let (count, flags) = rest.split_at(4);
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
-        let (sector, count, flags) = (number(sector), number(count), number(flags) as u32);
+        let [sector, count, flags] = [sector, count, flags].map(little_endian);
+        let flags = flags as u32;
         if count > u64::from(max) {
             return Err(Refused::Io);
         }

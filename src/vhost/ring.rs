@@ -199,7 +199,7 @@ impl Ring {
 
     /// Whether requests are under way.
     pub fn is_busy(&self) -> bool {
-        self.under_way > 0 || !self.redo.is_empty()
+        self.under_way > 0 || self.has_more_again()
     }
 
     /// The next head that is to be done again.
@@ -258,12 +258,12 @@ impl Ring {
     /// Whether there is something to take: the guest has put it in, or it is to be done again.
     pub fn has_new<M: GuestMemory>(&self, memory: &M) -> Result<bool, Error> {
         let put_in = self.queue.avail_idx(memory, Ordering::Acquire)?.0 != self.queue.next_avail();
-        Ok(put_in || !self.redo.is_empty())
+        Ok(put_in || self.has_more_again())
     }
 
     /// The guest has to ring from now on. True if there is something to take already.
     pub fn listen<M: GuestMemory>(&mut self, memory: &M) -> Result<bool, Error> {
-        Ok(self.queue.enable_notification(memory)? || !self.redo.is_empty())
+        Ok(self.queue.enable_notification(memory)? || self.has_more_again())
     }
 
     /// The request of that number and head is done, with so many bytes. It is put in the used ring, without a record

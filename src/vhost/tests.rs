@@ -28,7 +28,7 @@ use super::inbox::Orders;
 use super::tally::Tally;
 use super::under_way::UnderWay;
 use super::*;
-use crate::engine::Buf;
+use crate::engine::{Buf, Identity};
 use crate::wire::{SECTOR, Text};
 
 mod again;
@@ -55,7 +55,8 @@ const USED: u64 = 0x800;
 const USER: u64 = 0x7000_0000;
 
 fn origin() -> Origin {
-    Origin { serial: Text::new("serial"), model: Text::new("model"), sectors: 128, start: 0 }
+    let disk = Identity { serial: Text::new("serial"), model: Text::new("model"), sectors: 128 };
+    Origin { disk, start: 0 }
 }
 
 const OK: u8 = 0;

@@ -347,7 +347,7 @@ fn a_machine_that_had_another_disk_gets_errors_until_it_starts_anew() {
     guest.fake.held.lock().clear();
     guest.fake.hold.store(false, Ordering::SeqCst);
     // The disk has grown.
-    guest.fake.origin.lock().as_mut().unwrap().sectors += 1;
+    guest.fake.origin.lock().as_mut().unwrap().disk.sectors += 1;
     let mut guest = guest.connect_again(&old, 0);
     guest.turn();
     assert_eq!((guest.used(), guest.said().len()), (vec![(0, 513), (3, 513)], 0));
@@ -356,7 +356,7 @@ fn a_machine_that_had_another_disk_gets_errors_until_it_starts_anew() {
     begin(&mut guest, 2);
     guest.fake.held.lock().clear();
     guest.fake.hold.store(false, Ordering::SeqCst);
-    guest.fake.origin.lock().as_mut().unwrap().serial = Text::new("other");
+    guest.fake.origin.lock().as_mut().unwrap().disk.serial = Text::new("other");
     let mut guest = guest.connect_again(&old, 2);
     assert_eq!(guest.used(), [(0, 1), (3, 1)]);
     assert_eq!(guest.bytes(0x2000, 2), [IOERR; 2]);

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{OpenDisk, Write};
-use crate::engine::{Error, Identity, Io, Output, Pool};
+use crate::engine::{Error, Io, Output, Pool};
 use crate::fs::context::Context;
 use crate::fs::errno::{self, Errno};
 use crate::fs::file::{Mode, Verbs};
@@ -111,8 +111,7 @@ impl Disk for GuestDisk {
         let OpenDisk { context, unit, disk, .. } = &*self.file;
         context.runtime.inspect(unit, |device| {
             let start = device.extent(disk.place).ok()?.start;
-            let Identity { serial, model, sectors } = device.identity();
-            Some(Origin { serial, model, sectors, start })
+            Some(Origin { disk: device.identity(), start })
         })
     }
 
